@@ -1,0 +1,1 @@
+"""The typed configuration: one file a group, one declaration a parameter."""

@@ -1,0 +1,99 @@
+"""`param`: the one way in which a parameter is declared.
+
+Type, default, check, help line, reference page and editor schema all come from that one declaration.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmf_hydra.errors import Problem
+
+ALL_STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
+KEY = "param"  # where a dataclass field's metadata holds its Param
+
+
+@dataclass(frozen=True)
+class Param:
+    """What is known of one parameter beside its name, its group and its type."""
+
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # full key -> values that let it act
+    jobs: tuple[str, ...] = ()  # jobs that read it; () = every job that trains or looks at training
+    env: str | None = None  # environment variable that gives the default
+    secret: bool = False  # never written to disk
+    planned: bool = False  # declared, not built yet: setting it is refused
+    planned_choices: tuple[str, ...] = ()
+
+    @property
+    def bounds(self) -> str:
+        """The allowed range in words, such as `>= 1` or `in [0, 0.5]`; empty where there is none."""
+        low = self.ge if self.ge is not None else self.gt
+        high = self.le if self.le is not None else self.lt
+        if low is not None and high is not None:
+            left, right = "[" if self.ge is not None else "(", "]" if self.le is not None else ")"
+            return f"in {left}{low:g}, {high:g}{right}"
+        if low is not None:
+            return f"{'>=' if self.ge is not None else '>'} {low:g}"
+        if high is not None:
+            return f"{'<=' if self.le is not None else '<'} {high:g}"
+        return ""
+
+    def problem(self, key: str, value: Any) -> Problem | None:
+        """What is wrong with a value of the right type, or None."""
+        if value is None:
+            return None
+        if self.choices and value not in self.choices:
+            return Problem.bad_choice(key, value, self.choices)
+        if isinstance(value, int | float) and not isinstance(value, bool) and not self._within(value):
+            return Problem(key, value, f"must be {self.bounds}")
+        return None
+
+    def _within(self, value: float) -> bool:
+        return (
+            (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+
+def param(default: Any, help: str, *, env: str | None = None, **known: Any) -> Any:
+    """Declare a parameter as the default of a dataclass field.
+
+    `env` names the environment variable that is read once, when the config is composed, as the field's
+    default: `param(8000, "Port.", env="API_PORT")` becomes `${oc.env:API_PORT,8000}`.
+    """
+    declared = Param(default, help, env=env, **known)
+    metadata = {KEY: declared}
+    if env is not None:
+        return field(default=f"${{oc.env:{env},{_literal(default)}}}", metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def set_in_environment(declared: Param) -> bool:
+    """Whether this process's environment gives the parameter's default."""
+    return declared.env is not None and declared.env in os.environ
+
+
+def declaration(of: dataclasses.Field[Any]) -> Param:
+    """The Param of a dataclass field."""
+    return of.metadata[KEY]
+
+
+def _literal(default: Any) -> str:
+    if default is None:
+        return "null"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"'{default}'" if isinstance(default, str) else str(default)

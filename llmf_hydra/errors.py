@@ -1,0 +1,68 @@
+"""Errors a user sees. Each says which key, which value, and what to do; none comes with a traceback."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, as one line: `key=value: what is wrong; remedy`."""
+
+    key: str
+    value: Any
+    what: str
+    remedy: str = ""
+
+    @classmethod
+    def bad_choice(cls, key: str, value: Any, choices: Sequence[str]) -> "Problem":
+        return cls(key, value, f"is not one of {', '.join(choices)}", did_you_mean(str(value), choices))
+
+    def __str__(self) -> str:
+        shown = "null" if self.value is None else str(self.value).lower() if isinstance(self.value, bool) else self.value
+        subject = self.key if self.value is NO_VALUE else f"{self.key}={shown}"
+        return f"{subject}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class _NoValue:
+    """Marks a problem that is about a key or a file, not about a value."""
+
+
+NO_VALUE = _NoValue()
+
+
+class LlmfError(Exception):
+    """Base of all errors that are told to the user in one line and without a traceback."""
+
+
+class Refused(LlmfError, ValueError):
+    """The run was refused before it began: exit code 2."""
+
+    def __init__(self, problems: Iterable[Problem | str]):
+        self.problems = list(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    def report(self) -> str:
+        """All problems, a line each, under a line that counts them."""
+        count = len(self.problems)
+        head = "refused: nothing was started" + (f" ({count} problems)" if count > 1 else "")
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+
+
+class TrainingFailed(LlmfError, RuntimeError):
+    """The run began and could not go on (a loss that is not a number, a full disk): exit code 1."""
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name that was probably meant, or None."""
+    found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.55)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """`did you mean 'lora_rank'?`, or an empty string."""
+    near = nearest(word, names)
+    return f"did you mean '{near}'?" if near else ""
