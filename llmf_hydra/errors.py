@@ -57,9 +57,17 @@ class TrainingFailed(LlmfError, RuntimeError):
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant, or None."""
-    found = difflib.get_close_matches(word, list(names), n=1, cutoff=0.55)
-    return found[0] if found else None
+    """The name that was probably meant, or None. Of equally near names the one that begins alike counts."""
+    matcher = difflib.SequenceMatcher(b=word)
+    best, best_score = None, 0.5
+    for name in names:
+        matcher.set_seq1(name)
+        if matcher.real_quick_ratio() < best_score - 0.1:  # an upper bound, and cheap
+            continue
+        score = matcher.ratio() + (0.05 if name[:1] == word[:1] else 0.0)
+        if score > best_score:
+            best, best_score = name, score
+    return best
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

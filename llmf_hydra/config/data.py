@@ -6,6 +6,7 @@ from typing import Any
 from llmf_hydra.config.param import param
 
 STREAMING = {"data.streaming": (True,)}
+EVALUATES = {"training.eval_strategy": ("steps", "epoch")}
 
 
 @dataclass
@@ -16,7 +17,7 @@ class Data:
     dataset: str | None = param(
         None, "Training data: rows of dataset_info.json, files or hub names, separated by commas."
     )
-    eval_dataset: str | None = param(None, "Evaluation data, named like dataset.")
+    eval_dataset: str | None = param(None, "Evaluation data, named like dataset.", only=EVALUATES)
     eval_on_each_dataset: bool = param(False, "Evaluate on each dataset apart instead of on all.", planned=True)
     dataset_dir: Any = param("data", "Folder that holds dataset_info.json, or the table itself as a mapping.")
     media_dir: str | None = param(None, "Folder of images, video and sound; null takes dataset_dir.", planned=True)
@@ -50,7 +51,7 @@ class Data:
     max_samples: int | None = param(None, "Most rows of each dataset.", ge=1)
     ignore_pad_token_for_loss: bool = param(True, "Leave padding out of the loss.", planned=True)
     val_size: float = param(
-        0.0, "Rows held out for evaluation: a share below 1, or a count; a count when streaming.", ge=0
+        0.0, "Rows held out for evaluation: a share below 1, or a count; a count when streaming.", ge=0, only=EVALUATES
     )
     packing: bool | None = param(
         None, "Fill each sequence with several rows; null: only in stage=pt.", planned=True

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from llmf_hydra.config.param import ALL_STAGES, param
 
 
+ROWS = {"pt": "text", "sft": "dialogue", "rm": "preference", "dpo": "preference", "kto": "feedback", "ppo": "prompt"}
+
+
 @dataclass
 class Stage:
     name: str = param(
@@ -13,3 +16,8 @@ class Stage:
         choices=ALL_STAGES,
         planned_choices=("pt", "rm", "ppo", "kto"),
     )
+
+    @property
+    def rows(self) -> str:
+        """The kind of row this stage trains on."""
+        return ROWS[self.name]

@@ -1,0 +1,30 @@
+"""Checkpoints of a run: the last whole one, and the final model."""
+
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra.errors import Problem
+
+FINAL = "final"
+STATE = "trainer_state.json"  # the file a checkpoint is finished with
+
+
+def last_checkpoint(out: Path) -> str | None:
+    """The newest checkpoint of a run that was written to its end; None starts from the beginning."""
+    whole = [folder for folder in out.glob("checkpoint-*") if (folder / STATE).exists()]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
+
+
+def save_final(trainer: Any, out: Path) -> None:
+    """Save model and tokenizer to `final/`, as plain Transformers or PEFT loads them."""
+    trainer.save_model(str(out / FINAL))
+
+
+def check_checkpoint(path: str) -> Problem | None:
+    """Why a folder cannot be resumed from, or None."""
+    folder, key = Path(path), "training.resume_from_checkpoint"
+    if not folder.is_dir():
+        return Problem(key, path, "there is no such folder")
+    if not (folder / STATE).exists():
+        return Problem(key, path, f"the folder holds no {STATE}", "name a checkpoint-N folder that was written to its end")
+    return None

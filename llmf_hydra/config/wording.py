@@ -1,0 +1,57 @@
+"""How a parameter is put into words: the same in the help, the reference page and the answers of `explain`."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from llmf_hydra.config.schema import GROUPS, Entry, entries
+
+NOT_BUILT = "not built yet"
+
+
+def show(value: Any) -> str:
+    """A value as it is written in YAML and on the command line: `null`, `true`, `5e-05`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if value != "" else "''"
+
+
+def default_of(entry: Entry) -> str:
+    return show(entry.param.default)
+
+
+def allowed(entry: Entry) -> str:
+    """The choices or the range, and which choices are not built yet; empty where the type is all."""
+    declared = entry.param
+    choices = ", ".join(declared.choices)
+    if declared.planned_choices:
+        choices += f" ({NOT_BUILT}: {', '.join(declared.planned_choices)})"
+    return choices or declared.bounds
+
+
+def acts_with(entry: Entry) -> str:
+    """What lets the parameter act: `stage=dpo, rlhf.pref_loss=sigmoid`; empty where it always acts."""
+    needs = conditions(entry.param.only)
+    if entry.param.jobs:
+        needs.append(f"job={' or '.join(entry.param.jobs)}")
+    return ", ".join(needs)
+
+
+def conditions(only: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    """The conditions of a declaration, each as it is written on the command line."""
+    return [f"{address(key)}={' or '.join(map(show, values))}" for key, values in only.items()]
+
+
+def address(key: str) -> str:
+    """The left side of an override: a group's own choice is `stage`, any other key `rlhf.pref_beta`."""
+    entry = entries()[key]
+    return entry.group if entry.is_choice else entry.key
+
+
+def about(group: str) -> str:
+    """What the group is for: the first line of its module, without the group's name and what is in brackets."""
+    doc = sys.modules[GROUPS[group].__module__].__doc__ or ""
+    line = doc.strip().splitlines()[0] if doc.strip() else ""
+    return line.partition(": ")[2].partition(" (")[0].rstrip(".")

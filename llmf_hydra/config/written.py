@@ -1,0 +1,69 @@
+"""Values as text that reads back as the same value: in a YAML file of ours and in a word of the command line."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*", re.ASCII)  # neither a number nor any sign of YAML's or of Hydra's
+NOT_TEXT = re.compile(r"(null|true|false|yes|no|on|off|y|n|nan|inf|infinity)", re.IGNORECASE)
+HYDRA_KEY_SIGNS = re.compile(r"([\\()\[\]{}:=, \t])")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text may stand without quotes."""
+    return PLAIN.fullmatch(text) is not None and NOT_TEXT.fullmatch(text) is None
+
+
+def yaml_value(value: Any) -> str:
+    """A value on one line of YAML."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{yaml_value(str(k))}: {yaml_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(yaml_value, value)) + "]"
+    if isinstance(value, str):
+        literal = _no_interpolation(value)
+        return literal if is_plain(literal) else json.dumps(literal, ensure_ascii=False)
+    return _scalar(value)
+
+
+def hydra_value(value: Any) -> str:
+    """A value on the right side of an override."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_hydra_key(k)}:{hydra_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(hydra_value, value)) + "]"
+    if isinstance(value, str):
+        literal = _no_interpolation(value)
+        return literal if is_plain(literal) else _hydra_quoted(literal)
+    return _scalar(value)
+
+
+def command_line(words: Iterable[str]) -> str:
+    """The command that starts a run with these overrides, quoted for a shell."""
+    return shlex.join(["python", "-m", "llmf_hydra", *words])
+
+
+def _scalar(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    is_bare_exponent = isinstance(value, float) and "e" in text and "." not in text
+    return text.replace("e", ".0e") if is_bare_exponent else text  # YAML 1.1 reads 5e-05 as text, 5.0e-05 as a number
+
+
+def _no_interpolation(text: str) -> str:
+    """`${x}` is text in their files and would be looked up in ours."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _hydra_quoted(text: str) -> str:
+    """In single quotes. Hydra halves backslashes only where they stand before a quote or at the end."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
+def _hydra_key(key: Any) -> str:
+    return HYDRA_KEY_SIGNS.sub(r"\\\1", str(key))

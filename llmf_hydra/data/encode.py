@@ -1,0 +1,110 @@
+"""From text to token ids, and from spans of characters to spans of tokens, without a token across a border.
+
+The whole text is tokenized at once, by Rust, in threads. Where a token would hold characters of both prompt and
+answer, the text is tokenized again in pieces, which is also what the model sees when it generates.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer, processors
+
+from llmf_hydra.data.render import Span
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Token ids of one text, and the spans of tokens that belong to its answers."""
+
+    ids: list[int]
+    answers: list[Span]
+
+
+class FastEncoder:
+    """Tokenizes with a private copy of the Rust tokenizer: no truncation, no padding, untrimmed offsets."""
+
+    def __init__(self, backend: Tokenizer):
+        self.backend = Tokenizer.from_str(backend.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        # Trimmed offsets would hide that a token holds the prompt's last space.
+        self.backend.post_processor = processors.ByteLevel(trim_offsets=False)
+        self.prepends = not self._tokens("x").startswith("x")
+
+    def batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Encodings of many texts; releases the interpreter and uses the tokenizer's own threads."""
+        return self.backend.encode_batch(list(texts), add_special_tokens=False)
+
+    def spans(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
+        """Ids of the text and the tokens of each span. Spans are in order and do not overlap."""
+        found: list[Span] = []
+        for start, end in spans:
+            first, last = _border(encoding, text, start), _border(encoding, text, end)
+            if first is None or last is None:
+                return self._in_pieces(encoding, text, spans)
+            found.append((first, last))
+        return Encoded(encoding.ids, found)
+
+    def _in_pieces(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
+        """Tokenize the text cut at the borders; or, where pieces get a space put before them, leave tokens across out."""
+        if self.prepends:
+            return Encoded(encoding.ids, [_inner(encoding, span) for span in spans])
+        return joined([e.ids for e in self.batch(pieces(text, spans))])
+
+    def _tokens(self, text: str) -> str:
+        return "".join(self.backend.encode(text, add_special_tokens=False).tokens)
+
+
+def _border(encoding: Encoding, text: str, at: int) -> int | None:
+    """The first token at a character; None if a token lies across."""
+    if at >= len(text):
+        return len(encoding.ids)
+    token = encoding.char_to_token(at)
+    if token is None:
+        return None
+    chars = encoding.token_to_chars(token)
+    return token if chars is not None and chars[0] == at else None
+
+
+def _inner(encoding: Encoding, span: Span) -> Span:
+    """The tokens that lie wholly within a span of characters."""
+    inside = [i for i, (a, b) in enumerate(encoding.offsets) if span[0] <= a and b <= span[1] and a < b]
+    return (inside[0], inside[-1] + 1) if inside else (0, 0)
+
+
+def pieces(text: str, spans: Iterable[Span]) -> list[str]:
+    """The text cut at the borders of spans: between, span, between, span, ..., rest. Joined they are the text."""
+    borders = [0, *itertools.chain.from_iterable(spans), len(text)]
+    return [text[a:b] for a, b in itertools.pairwise(borders)]
+
+
+def joined(ids: Sequence[list[int]]) -> Encoded:
+    """The ids of `pieces` as one; each second piece is an answer."""
+    ends = list(itertools.accumulate(map(len, ids)))
+    answers = [(ends[i - 1], ends[i]) for i in range(1, len(ids), 2)]
+    return Encoded(list(itertools.chain.from_iterable(ids)), answers)
+
+
+class SlowEncoder:
+    """For tokenizers without a Rust side: each piece apart, since there are no offsets."""
+
+    prepends = False
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
+
+    def batch(self, texts: Sequence[str]) -> list[None]:
+        """Nothing to do yet: the pieces are known only with the spans."""
+        return [None] * len(texts)
+
+    def spans(self, encoding: None, text: str, spans: Sequence[Span]) -> Encoded:
+        """Ids of the text and the tokens of each span."""
+        parts = [self.tokenizer(p, add_special_tokens=False)["input_ids"] if p else [] for p in pieces(text, spans)]
+        return joined(parts)
+
+
+def make_encoder(tokenizer: Any) -> FastEncoder | SlowEncoder:
+    """The encoder for a tokenizer of Transformers."""
+    return FastEncoder(tokenizer.backend_tokenizer) if tokenizer.is_fast else SlowEncoder(tokenizer)

@@ -1,0 +1,88 @@
+"""From a source to canonical rows, each with its number, or with what is wrong with it. Standard library only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra.data import files
+from llmf_hydra.data.formats import converter, guess
+from llmf_hydra.data.kinds import MEANING, REMEDY
+from llmf_hydra.data.rows import BadRow, Row
+from llmf_hydra.data.table import Source, columns_of, tags_of
+from llmf_hydra.errors import NO_VALUE, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One row as it was read. `number` counts from 1 over the whole source, `line` in its file."""
+
+    number: int
+    file: Path
+    line: int
+    row: Row | BadRow
+    raw: Any = None  # kept of bad rows only, for rejected.jsonl
+
+    def problem(self) -> Problem:
+        """What is wrong with a bad row, in one line."""
+        assert isinstance(self.row, BadRow)  # the caller asks bad rows only
+        return bad_row_problem(self.file, self.line, self.row)
+
+
+def bad_row_problem(file: Path, line: int, bad: BadRow) -> Problem:
+    """`train.jsonl row 7: output is empty; an answer to be learned needs text`."""
+    what = f"{bad.field} {bad.what}" if bad.field else bad.what
+    return Problem(f"{file} row {line}", NO_VALUE, what, bad.remedy)
+
+
+def settled(source: Source, first: dict[str, Any]) -> Source:
+    """The source with its format, found by the columns of the first row where no table names it."""
+    if source.format:
+        return source
+    found = guess(first)
+    if found is None:
+        have = ", ".join(map(str, first)) or "none"
+        raise BadRow("", f"has columns of no known format ({have})", "describe the file in dataset_info.json")
+    return replace(source, format=found, columns=columns_of(found, {}), tags=tags_of(found, {}))
+
+
+def rows(source: Source, kind: str, raw_rows: Iterator[tuple[Path, int, Any]]) -> Iterator[Read]:
+    """Canonical rows of one kind."""
+    convert = None
+    for number, (path, line, raw) in enumerate(raw_rows, 1):
+        if isinstance(raw, BadRow):
+            yield Read(number, path, line, raw)
+            continue
+        try:
+            if convert is None:
+                source = settled(source, raw)
+                convert = converter(format_for(source, kind))
+            row = convert(raw, source)
+            if kind not in row.kinds():
+                raise misfit(kind, row)
+        except BadRow as bad:
+            yield Read(number, path, line, bad, raw)
+        else:
+            yield Read(number, path, line, row)
+
+
+def format_for(source: Source, kind: str) -> str:
+    """Plain text may stand in the table as alpaca with only a prompt column, as LLaMA-Factory has it."""
+    only_prompt = source.column("prompt") and not source.column("response")
+    return "text" if kind == "text" and only_prompt and source.format == "alpaca" else source.format
+
+
+def misfit(kind: str, row: Row) -> BadRow:
+    """The finding that a sound row serves other kinds of training."""
+    have = " or ".join(MEANING[k] for k in sorted(row.kinds())) or "nothing to train on"
+    return BadRow("", f"holds {have}, where {MEANING[kind]} are needed", REMEDY[kind])
+
+
+def read_files(source: Source) -> Iterator[tuple[Path, int, Any]]:
+    """`(file, line, row)` of all files of a source, one after another. Raises files.Unreadable with the file."""
+    for path in source.files:
+        try:
+            for line, raw in files.read(path):
+                yield path, line, raw
+        except files.Unreadable as error:
+            raise files.Unreadable(f"{path} {error}") from None

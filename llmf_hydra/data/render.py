@@ -1,0 +1,121 @@
+"""From messages to text, and to the characters of it that are trained: each answer and the end of its turn.
+
+Where the template marks what is generated, the marks are taken. Otherwise the dialogue is written turn by turn,
+and each beginning must be the beginning of the whole. Where neither works the row is refused.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmf_hydra.data.chat import Chat
+from llmf_hydra.data.jinja import CLOSE, OPEN
+from llmf_hydra.data.rows import BadRow, Message
+
+Span = tuple[int, int]
+_MARK = re.compile(f"[{OPEN}{CLOSE}]")
+_PROBE = "\ufdd2"  # stands for an answer where one is asked where it lies in the text
+
+
+@dataclass(slots=True)
+class Rendered:
+    """A text with the spans of characters of its answers, in order; `weights` 0 where one is not trained."""
+
+    text: str
+    answers: list[Span]
+    weights: list[int]
+
+
+def render_dialogue(chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> Rendered:
+    """The whole dialogue and all its answers. Raises BadRow."""
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    weights = [int(messages[i].get("weight", 1) != 0) for i in turns]
+    if chat.marks:
+        text, answers = marked(chat.render(messages, tools))
+        if len(answers) == len(turns):
+            return Rendered(text, answers, weights)
+        raise _not_found(len(answers))
+    whole = chat.render(messages, tools)
+    return Rendered(whole, [_answer(chat, messages, tools, whole, turn) for turn in turns], weights)
+
+
+def render_prompt(chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> str:
+    """The text of a prompt up to where the answer begins. Raises BadRow."""
+    text = chat.render(messages, tools, answer_next=True)
+    return _MARK.sub("", text) if chat.marks else text
+
+
+def render_completion(
+    chat: Chat, prompt: Sequence[Message], answer: Sequence[Message], tools: list[dict[str, Any]] | None
+) -> Rendered:
+    """Prompt and answer (which may go on over several turns), with the answer as one span. Raises BadRow."""
+    rendered = render_dialogue(chat, [*prompt, *answer], tools)
+    first = sum(message["role"] == "assistant" for message in prompt)
+    return Rendered(rendered.text, [(rendered.answers[first][0], rendered.answers[-1][1])], [1])
+
+
+def marked(text: str) -> tuple[str, list[Span]]:
+    """The text without its marks, and the spans that they held."""
+    parts = _MARK.split(text)
+    answers: list[Span] = []
+    at = 0
+    for number, part in enumerate(parts):
+        if number % 2:
+            answers.append((at, at + len(part)))
+        at += len(part)
+    return "".join(parts), answers
+
+
+def _answer(
+    chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None, whole: str, turn: int
+) -> Span:
+    """Where the answer of a turn begins and where its turn ends."""
+    start = _start(chat, messages[:turn], tools, whole)
+    if turn == len(messages) - 1:
+        end = len(whole)
+    else:
+        upto = chat.render(messages[: turn + 1], tools)
+        end = len(upto) if whole.startswith(upto) else None
+    if start is not None and end is not None and start <= end:
+        return start, _end_of_turn(chat, whole, start, end)
+    return _by_probe(chat, messages, tools, whole, turn, start)
+
+
+def _start(
+    chat: Chat, before: Sequence[Message], tools: list[dict[str, Any]] | None, whole: str
+) -> int | None:
+    prompt = chat.render(before, tools, answer_next=True)
+    return len(prompt) if whole.startswith(prompt) else None
+
+
+def _end_of_turn(chat: Chat, whole: str, start: int, end: int) -> int:
+    """The end without the white space that separates turns, if the turn ends with a stop."""
+    bare = whole[start:end].rstrip()
+    return start + len(bare) if bare.endswith(chat.stops) else end
+
+
+def _by_probe(
+    chat: Chat,
+    messages: Sequence[Message],
+    tools: list[dict[str, Any]] | None,
+    whole: str,
+    turn: int,
+    start: int | None,
+) -> Span:
+    """Write the dialogue with another answer in this turn: what stays the same around it is not the answer."""
+    probe: list[Message] = [*messages]
+    probe[turn] = {"role": "assistant", "content": _PROBE}
+    head, found, tail = chat.render(probe, tools).partition(_PROBE)
+    if start is None and whole.startswith(head):
+        start = len(head)
+    if not found or start is None or not whole.endswith(tail) or len(whole) - len(tail) < start:
+        raise _not_found(turn)
+    end = len(whole) - len(tail)
+    stop = next((s for s in chat.stops if tail.lstrip().startswith(s)), "")
+    return start, end + (tail.index(stop) + len(stop) if stop else 0)
+
+
+def _not_found(turn: int) -> BadRow:
+    what = f"has an answer (turn {turn + 1}) that cannot be found in the chat template's text"
+    return BadRow("", what, "choose a named template (data.template), or one with {% generation %} marks")

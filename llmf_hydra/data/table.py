@@ -1,0 +1,141 @@
+"""A row of `dataset_info.json` and the `Source` it describes (LLaMA-Factory's format). Standard library only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra.errors import Problem, did_you_mean
+
+FORMATS = ("alpaca", "openai", "sharegpt", "text", "trl")  # the modules of formats/
+ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
+
+COLUMNS = (
+    "prompt", "query", "response", "history", "messages", "system", "tools",
+    "images", "videos", "audios", "chosen", "rejected", "kto_tag", "text",
+)  # fmt: skip
+_SAME_NAME = {name: name for name in ("system", "tools", "images", "videos", "audios", "chosen", "rejected")}
+DEFAULT_COLUMNS: dict[str, dict[str, str]] = {
+    "alpaca": {
+        **_SAME_NAME,
+        "prompt": "instruction",
+        "query": "input",
+        "response": "output",
+        "history": "history",
+        "kto_tag": "kto_tag",
+    },
+    "sharegpt": {**_SAME_NAME, "messages": "conversations", "kto_tag": "kto_tag"},
+    "openai": {**_SAME_NAME, "messages": "messages", "kto_tag": "label"},
+    "text": {"text": "text"},
+    "trl": {**_SAME_NAME, "prompt": "prompt", "response": "completion", "messages": "messages", "kto_tag": "label"},
+}
+DEFAULT_TAGS: dict[str, dict[str, str]] = {
+    "sharegpt": {
+        "role_tag": "from",
+        "content_tag": "value",
+        "user_tag": "human",
+        "assistant_tag": "gpt",
+        "observation_tag": "observation",
+        "function_tag": "function_call",
+        "system_tag": "system",
+    },
+    "openai": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "observation_tag": "tool",
+        "function_tag": "function_call",
+        "system_tag": "system",
+    },
+}
+TAGS = tuple(DEFAULT_TAGS["sharegpt"])
+PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "script_url", "cloud_file_name")
+_KNOWN = (*PLACES, "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one dataset lie and how they are read. `format` is empty until the first row was seen."""
+
+    name: str
+    files: tuple[Path, ...] = ()
+    format: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    ranking: bool = False
+    num_samples: int | None = None
+    hub: str = ""  # name on the hub, where there are no files
+    modelscope: bool = False  # the hub is ModelScope
+    subset: str | None = None
+    split: str = "train"
+    folder: str | None = None
+    media_dir: Path | None = None
+    given_columns: tuple[str, ...] = ()  # columns that dataset_info.json names: they must exist
+
+    def column(self, name: str) -> str | None:
+        """The file's name of a column, or None where the dataset has no such column."""
+        return self.columns.get(name)
+
+
+def described(name: str, info: Any, key: str) -> tuple[Source, list[Problem]]:
+    """The source that a table row describes, still without files, and what is wrong with the row."""
+    if not isinstance(info, Mapping):
+        return Source(name), [Problem(key, name, f"is a {type(info).__name__}, not a mapping")]
+    problems = [*_unknown(name, info, key), *_wrong_values(name, info, key)]
+    formatting = info.get("formatting", "alpaca")
+    given = dict(info.get("columns") or {})
+    source = Source(
+        name,
+        format=formatting,
+        columns=columns_of(formatting, given),
+        tags=tags_of(formatting, info.get("tags") or {}),
+        ranking=bool(info.get("ranking", False)),
+        num_samples=info.get("num_samples"),
+        subset=info.get("subset"),
+        split=info.get("split", "train"),
+        folder=info.get("folder"),
+        given_columns=tuple(given),
+    )
+    return source, problems
+
+
+def columns_of(formatting: str, given: Mapping[str, str]) -> dict[str, str]:
+    """All columns by their canonical name. Given columns replace the defaults, except that of the messages."""
+    default = DEFAULT_COLUMNS.get(formatting, {})
+    if not given:
+        return dict(default)
+    kept = {name: default[name] for name in ("messages",) if name in default and formatting != "trl"}
+    return {**kept, **given}
+
+
+def tags_of(formatting: str, given: Mapping[str, str]) -> dict[str, str]:
+    """The names of keys and roles in a list of messages."""
+    return {**DEFAULT_TAGS.get(formatting, {}), **given}
+
+
+def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
+    found = [(word, _KNOWN, "") for word in info if word not in _KNOWN]
+    found += [(word, COLUMNS, "columns.") for word in info.get("columns") or {} if word not in COLUMNS]
+    found += [(word, TAGS, "tags.") for word in info.get("tags") or {} if word not in TAGS]
+    return [
+        Problem(key, name, f"its row in dataset_info.json has the unknown key {where}{word}", did_you_mean(word, known))
+        for word, known, where in found
+    ]
+
+
+def _wrong_values(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
+    problems: list[Problem] = []
+    formatting = info.get("formatting", "alpaca")
+    if formatting not in FORMATS:
+        near = did_you_mean(str(formatting), FORMATS)
+        problems.append(Problem(key, name, f"has formatting {formatting}, not one of {', '.join(FORMATS)}", near))
+    if not any(info.get(place) for place in PLACES):
+        problems.append(Problem(key, name, "its row in dataset_info.json says no place", "set file_name or hf_hub_url"))
+    elif info.get("script_url") and not any(info.get(place) for place in PLACES if place != "script_url"):
+        what = "is made by a loading script (script_url), which datasets no longer runs"
+        problems.append(Problem(key, name, what, "save its rows as jsonl and set file_name"))
+    count = info.get("num_samples")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        problems.append(Problem(key, name, f"has num_samples {count}, which is no count of rows"))
+    return problems

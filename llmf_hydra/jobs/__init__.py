@@ -1,0 +1,1 @@
+"""Jobs: what is done with a config. Each file has `run(cfg, out, resume)`."""

@@ -1,0 +1,108 @@
+"""`job=train`: one training run, from its config to the saved model."""
+
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra import interrupt, manifest, runs
+from llmf_hydra.checkpoint import last_checkpoint, save_final
+from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.jobs import assemble, report
+from llmf_hydra.models import estimate, precision
+from llmf_hydra.models.inspect import print_parameters
+from llmf_hydra.stages.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.stages.parts import Parts
+from llmf_hydra.tracking.callback import TrackerCallback
+from llmf_hydra.tracking.contract import RunInfo
+from llmf_hydra.tracking.files import LOG
+from llmf_hydra.tracking.open import open_trackers
+from llmf_hydra.tracking.plots import draw
+
+
+def run(cfg: Config, out: Path, *, resume: bool) -> None:
+    """Train and save. What can be refused is refused before the weights are loaded."""
+    stage = import_module(f"llmf_hydra.stages.{cfg.stage.name}")
+    inputs = assemble.load_inputs(cfg)
+    report.write(inputs.rows.report, out)
+    chosen = precision.decide(cfg)
+    size = estimate.estimate(cfg, report.tokens_at_once(cfg, inputs.rows.report), chosen)
+    print("\n".join([*inputs.rows.report.lines(), size.line()]), flush=True)
+    model = assemble.load_policy(cfg, chosen)
+    if cfg.model.print_param_status:
+        print_parameters(model)
+    _record(cfg, out, inputs, size)
+    with open_trackers(cfg.tracking, _run_info(cfg, out)) as trackers:
+        first = FirstStep()
+        callbacks = [TrackerCallback(trackers), StopWhenAsked(), first]
+        trainer = stage.build_trainer(
+            Parts(cfg, model, inputs.tokenizer, inputs.rows.train, inputs.rows.eval, chosen, callbacks, out)
+        )
+        _use_only_our_callbacks(trainer)
+        with interrupt.stoppable():
+            result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))
+        save_final(trainer, out)
+        summary = _summary(trainer, result.metrics)
+        _note_end(cfg, out, summary, first)
+        trackers.summarize(summary)
+        trackers.attach(out / runs.CONFIG)
+        if cfg.training.plot_loss:
+            trackers.attach(*draw(out / LOG, out))
+
+
+def _checkpoint(cfg: Config, out: Path, resume: bool) -> str | None:
+    """The checkpoint to start from: the run's own last one when it is resumed, else the one the config names."""
+    if resume:
+        return last_checkpoint(out)
+    return cfg.training.resume_from_checkpoint
+
+
+def _summary(trainer: Any, trained: dict[str, float]) -> dict[str, float]:
+    """The last value of each metric of the log, and what the training took."""
+    last: dict[str, float] = {}
+    for line in trainer.state.log_history:
+        last |= {key: value for key, value in line.items() if isinstance(value, int | float)}
+    return {**last, **trained}
+
+
+def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstStep) -> None:
+    tracking = cfg.tracking
+    name = tracking.objective or ("eval_loss" if "eval_loss" in summary else "train_loss")
+    objective = {"name": name, "value": summary[name]} if name in summary else None
+    if objective is None:
+        print(f"warning: tracking.objective={name} was never logged; logged are {', '.join(sorted(summary))}")
+    first_step = datetime.fromtimestamp(first.at, UTC).isoformat(timespec="milliseconds") if first.at else None
+    runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
+
+
+def _record(cfg: Config, out: Path, inputs: assemble.Inputs, size: estimate.Estimate) -> None:
+    """Everything the manifest says of what goes into the run."""
+    runs.update_manifest(
+        out,
+        machine=manifest.machine(),
+        digests={"data": inputs.rows.report.digest, **report.digests(cfg, inputs.tokenizer)},
+        estimate=size.as_dict(),
+    )
+
+
+def _run_info(cfg: Config, out: Path) -> RunInfo:
+    known = runs.read_manifest(out)
+    params = {key: value_at(cfg, key) for key, entry in entries().items() if not entry.param.secret}
+    sweep = known["sweep"]
+    tags = {key: str(known[key]) for key in ("stage", "method", "model", "data")}
+    return RunInfo(
+        out=out,
+        outputs=Path(known["cwd"]) / "outputs",
+        params=params,
+        tags=tags | ({"sweep": sweep["name"]} if sweep else {}),
+        git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
+        sweep=sweep["name"] if sweep else None,
+    )
+
+
+def _use_only_our_callbacks(trainer: Any) -> None:
+    """Take out what would print beside our own progress."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)

@@ -1,0 +1,118 @@
+"""The launcher: compose, check, write the run folder down, start the worker. It never imports torch."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from llmf_hydra import paths, process, requirements, runs
+from llmf_hydra.config import check, composition, overrides, record, store
+from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
+from llmf_hydra.manifest import first_manifest
+from llmf_hydra.sweeps import grid
+
+
+class RunFailed(RuntimeError):
+    """A worker ended with an exit code other than 0, which this error carries."""
+
+    def __init__(self, code: int):
+        self.code = code
+        super().__init__({REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})"))
+
+
+def main(argv: list[str]) -> int:
+    """Run a command line of overrides and Hydra's flags; returns the exit code."""
+    store.register()
+    grid.register()
+    args = get_args_parser().parse_args(argv)
+    folders = store.conf_dirs(args.config_dir)
+    try:
+        found = overrides.problems(args.overrides, folders)
+        if found:
+            raise Refused(found)
+        return _enter_hydra(argv)
+    except Refused as refused:
+        print(refused.report(), file=sys.stderr)
+        return REFUSED
+    except (RunFailed, grid.SweepFailed) as failed:
+        return failed.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (HydraException, OmegaConfBaseException) as error:
+        print(Refused(composition.problems(error, folders)).report(), file=sys.stderr)
+        return REFUSED
+
+
+def _enter_hydra(argv: list[str]) -> int:
+    """Hand the words to Hydra, which calls `_task` once a trial and raises what that raises."""
+    given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["llmf-hydra", *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed; see main
+    try:
+        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name="config")(_task)()
+    finally:
+        sys.argv = given
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+    return DONE
+
+
+def _task(composed: DictConfig) -> float | None:
+    """One run: a typed config, checked; a folder of its own; a worker; the objective for the sweeper."""
+    out = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        cfg = composition.typed(composed)
+        checked(cfg)
+        sweep = _sweep()
+        runs.create(out, record.dump(cfg), first_manifest(cfg, sys.argv[1:], sweep))
+    except Refused:
+        _remove_empty(out)
+        raise
+    code = process.run_worker(out, cfg, quiet=sweep is not None)
+    if code == REFUSED:
+        process.remove_refused(out)
+    if code != DONE:
+        raise RunFailed(code)
+    objective: dict[str, Any] | None = runs.read_manifest(out).get("objective") if out.exists() else None
+    return None if objective is None else objective["value"]
+
+
+def checked(cfg: Config) -> None:
+    """Raise Refused with every problem that can be seen without torch."""
+    shipped = store.shipped_values(HydraConfig.get().runtime.choices)
+    found = [*check.problems(cfg, shipped), *requirements.problems(cfg)]
+    if found:
+        raise Refused(found)
+    if cfg.launch.allow_extra_args:
+        for idle in check.without_effect(cfg, shipped):
+            print(f"warning: {idle}", file=sys.stderr)
+
+
+def _sweep() -> dict[str, Any] | None:
+    """The sweep this run is a trial of: its folder, its name and the trial's overrides; None outside of one."""
+    conf = HydraConfig.get()
+    if conf.mode != RunMode.MULTIRUN:
+        return None
+    folder = Path(conf.sweep.dir).absolute()
+    return {"dir": str(folder), "name": folder.name, "trial": conf.job.num, "overrides": list(conf.overrides.task)}
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take away the folder Hydra has made for a run that was refused, and parents that hold nothing else."""
+    for empty in [folder, *folder.parents]:
+        if empty == Path.cwd():
+            return
+        try:
+            empty.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,104 @@
+"""What makes a run repeatable, gathered: the code's state, the packages, the machine, digests of files."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra import __version__
+from llmf_hydra.config.schema import Config, entries
+
+MASK = "***"
+
+
+def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) -> dict[str, Any]:
+    """What the launcher knows of a run before its worker starts."""
+    return {
+        "job": cfg.job.name,
+        "stage": cfg.stage.name,
+        "method": cfg.method.name,
+        "model": cfg.model.model_name_or_path,
+        "data": cfg.data.dataset,
+        "command": ["llmf-hydra", *(_masked(word) for word in words)],
+        "cwd": str(Path.cwd()),
+        "version": __version__,
+        "sweep": sweep,
+        "seeds": {"seed": cfg.training.seed, "data_seed": cfg.training.data_seed},
+        "git": git_state(Path.cwd()),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit, branch and uncommitted changes of the repository a folder lies in; None where there is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {
+        "commit": commit.strip(),
+        "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
+        "diff": _git(folder, "diff", "HEAD") or "",
+        "untracked": (_git(folder, "ls-files", "--others", "--exclude-standard") or "").split("\n")[:-1],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Packages and hardware. The worker asks for it: it reads every package's metadata."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(total_memory() / 2**30, 1),
+        "packages": {
+            d.metadata["Name"]: d.version for d in sorted(importlib.metadata.distributions(), key=lambda d: d.name)
+        },
+    }
+
+
+def total_memory() -> int:
+    """Main memory of this machine in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def digest_of_file(file: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest_of_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_folder(folder: Path, pattern: str) -> str:
+    """SHA-256 over names and contents of the matching files of a folder."""
+    parts = [f"{file.name}:{digest_of_file(file)}" for file in sorted(folder.glob(pattern))]
+    return digest_of_text("\n".join(parts))
+
+
+def _masked(word: str) -> str:
+    """A word of the command line with the value of a secret taken out."""
+    key, equals, _ = word.partition("=")
+    entry = entries().get(key.lstrip("+"))
+    return f"{key}={MASK}" if equals and entry is not None and entry.param.secret else word
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

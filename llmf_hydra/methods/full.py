@@ -1,0 +1,10 @@
+"""`method=full`: every weight is trained."""
+
+from transformers import PreTrainedModel
+
+from llmf_hydra.config.method import Method
+
+
+def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PreTrainedModel:
+    """The model itself, with every weight trainable."""
+    return model.requires_grad_(True)

@@ -1,0 +1,1 @@
+"""Models: which one, its tokenizer, its weights, and what it will take in memory."""

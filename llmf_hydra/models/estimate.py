@@ -1,0 +1,95 @@
+"""What a run will take in memory, from a model without weights (on the meta device)."""
+
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from llmf_hydra.config.schema import Config
+from llmf_hydra.manifest import total_memory
+from llmf_hydra.models.location import locate
+from llmf_hydra.models.precision import Precision
+
+GIB = 2**30
+OPTIMIZER_STATES = {"adamw": 2, "adafactor": 0, "sgd": 0}  # float32 numbers kept for each trained weight
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameter counts, and bytes by what takes them."""
+
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    available: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "total": self.total}
+
+    def line(self) -> str:
+        """The estimate in one line, in GiB."""
+        parts = ", ".join(
+            f"{name} {getattr(self, name) / GIB:.2f}" for name in ("weights", "gradients", "optimizer", "activations")
+        )
+        share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
+        return f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
+
+
+def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
+    """Estimate a run whose forward pass holds `tokens` tokens.
+
+    Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
+    widened for gated MLPs, plus the logits of the trained tokens in float32.
+    """
+    config = AutoConfig.from_pretrained(locate(cfg.model), trust_remote_code=cfg.model.trust_remote_code)
+    method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
+    with torch.device("meta"):
+        bare = AutoModelForCausalLM.from_config(config, dtype=precision.weights)
+        parameters = bare.num_parameters()
+        model = method.apply(bare, cfg.method, pure=cfg.training.pure_bf16)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    count = sum(weight.numel() for weight in trained)
+    gradients = sum(weight.numel() * weight.element_size() for weight in trained)
+    return Estimate(
+        parameters=parameters,
+        trained=count,
+        weights=sum(weight.numel() * weight.element_size() for weight in model.parameters()) + _reference(cfg, model),
+        gradients=gradients,
+        optimizer=OPTIMIZER_STATES[cfg.optimizer.name] * count * 4,
+        activations=_activations(config.get_text_config(), tokens, precision, cfg),
+        available=_available(),
+    )
+
+
+def _reference(cfg: Config, model: torch.nn.Module) -> int:
+    """Bytes of a reference model of its own: preference stages need one unless adapters can be switched off."""
+    if cfg.stage.name not in ("dpo", "kto", "ppo") or cfg.method.name == "lora":
+        return 0
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _activations(config: PretrainedConfig, tokens: int, precision: Precision, cfg: Config) -> int:
+    size = 2 if precision.autocast or precision.weights == torch.bfloat16 else 4
+    hidden, inner = config.hidden_size, config.intermediate_size
+    layer = tokens * (9 * hidden + 4 * inner) * size  # inputs of norms, projections and the gated MLP
+    if not cfg.model.disable_gradient_checkpointing:
+        kept = config.num_hidden_layers * tokens * hidden * size + layer
+    else:
+        kept = config.num_hidden_layers * layer
+    return kept + 3 * tokens * config.vocab_size * 4  # logits, their log-softmax and its gradient
+
+
+def _available() -> int:
+    """Bytes of the device that trains."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return total_memory()

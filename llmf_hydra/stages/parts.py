@@ -1,0 +1,71 @@
+"""What every stage's trainer is built from, and the arguments that all trainers share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from llmf_hydra.config.schema import Config
+from llmf_hydra.models.precision import Precision
+
+OPTIM = {"adamw": "adamw_torch", "adafactor": "adafactor", "sgd": "sgd"}  # our choice -> Transformers' name
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A run's pieces, loaded and ready."""
+
+    cfg: Config
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    train: Dataset
+    eval: Dataset | dict[str, Dataset] | None
+    precision: Precision
+    callbacks: list[TrainerCallback]
+    out: Path
+
+
+def shared_arguments(parts: Parts) -> dict[str, Any]:
+    """Keyword arguments of Transformers' TrainingArguments, as far as they are the same in each stage."""
+    training, optimizer, model = parts.cfg.training, parts.cfg.optimizer, parts.cfg.model
+    return {
+        "output_dir": str(parts.out),
+        "learning_rate": training.learning_rate,
+        "num_train_epochs": training.num_train_epochs,
+        "max_steps": training.max_steps,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "per_device_eval_batch_size": training.per_device_eval_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "max_grad_norm": training.max_grad_norm,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": training.warmup_steps or training.warmup_ratio,  # a number below 1 is a share
+        "optim": OPTIM[optimizer.name],
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta1": optimizer.adam_beta1,
+        "adam_beta2": optimizer.adam_beta2,
+        "adam_epsilon": optimizer.adam_epsilon,
+        "bf16": parts.precision.autocast,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": not model.disable_gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": model.use_reentrant_gc},
+        "logging_steps": training.logging_steps,
+        "logging_first_step": training.logging_first_step,
+        "logging_nan_inf_filter": False,  # a loss that is no number must be seen
+        "save_strategy": training.save_strategy,
+        "save_steps": training.save_steps,
+        "save_total_limit": training.save_total_limit,
+        "eval_strategy": training.eval_strategy,
+        "eval_steps": training.eval_steps,
+        "seed": training.seed,
+        "data_seed": training.data_seed,
+        "train_sampling_strategy": "sequential" if training.disable_shuffling else "random",
+        "neftune_noise_alpha": training.neftune_noise_alpha,
+        "dataloader_num_workers": training.dataloader_num_workers,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "remove_unused_columns": True,
+        "disable_tqdm": True,  # the tracker's callback shows the progress
+        "report_to": [],  # and reports it
+    }

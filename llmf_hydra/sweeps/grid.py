@@ -1,0 +1,94 @@
+"""`GridSweeper`: the Hydra sweeper behind `-m`: every combination is tried, and one that fails stops no other."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from llmf_hydra.errors import FAILED, INTERRUPTED, Refused
+from llmf_hydra.sweeps.report import Trial, write_report
+
+
+class SweepFailed(RuntimeError):
+    """At least one trial did not end as done; carries the exit code of the sweep."""
+
+    def __init__(self, code: int):
+        self.code = code
+        super().__init__(f"exit code {code}")
+
+
+class GridSweeper(Sweeper):
+    """Expands the overrides to a grid, launches each trial on its own, and reports them all at the end."""
+
+    def __init__(self, params: DictConfig | None = None):
+        self.params = params
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Trial]:
+        """Run all trials; raises SweepFailed with exit code 1 if one failed, 130 if the user stopped it."""
+        if self.config is None or self.launcher is None:
+            raise RuntimeError("setup comes before sweep")
+        folder = Path(str(self.config.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        grid = self._grid(arguments)
+        trials: list[Trial] = []
+        print(f"sweep of {len(grid)} trials in {folder}")
+        for number, overrides in enumerate(grid):
+            print(f"trial {number + 1}/{len(grid)}: {' '.join(overrides)}", flush=True)
+            (result,) = self.launcher.launch([overrides], initial_job_idx=number)
+            trials.append(_trial(number, overrides, result))
+            write_report(folder, trials)
+            print(f"trial {number + 1}/{len(grid)}: {trials[-1].outcome()}", flush=True)
+            if trials[-1].code == INTERRUPTED:
+                break
+        print(write_report(folder, trials))
+        worst = max((trial.code for trial in trials), default=0)
+        if worst:
+            raise SweepFailed(INTERRUPTED if worst == INTERRUPTED else FAILED)
+        return trials
+
+    def _grid(self, arguments: list[str]) -> list[list[str]]:
+        """Every combination of the overrides, as lists of words; those of a study's file come first."""
+        words = [f"{key}={value}" for key, value in (self.params or {}).items()] + arguments
+        parsed = OverridesParser.create().parse_overrides(words)
+        (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        return [list(overrides) for overrides in batch]
+
+
+def _trial(number: int, overrides: Sequence[str], result: JobReturn) -> Trial:
+    out = Path(str(result.working_dir))
+    value: Any = result._return_value  # the public property raises a trial's error
+    if result.status == JobStatus.COMPLETED:
+        return Trial(number, list(overrides), out, 0, "", value)
+    if isinstance(value, Refused):
+        print(value.report(), file=sys.stderr)
+    return Trial(number, list(overrides), out, getattr(value, "code", FAILED), _reason(value), None)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def register() -> None:
+    """Make the sweeper known to Hydra as `hydra/sweeper=llmf`."""
+    Plugins.instance().register(GridSweeper)
+    node = {"_target_": f"{GridSweeper.__module__}.{GridSweeper.__qualname__}", "params": None}
+    ConfigStore.instance().store(group="hydra/sweeper", name="llmf", node=node, provider="llmf_hydra")

@@ -1,0 +1,53 @@
+"""The account of a sweep: `sweep.json` for programs, a table for readers."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra import runs
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial and how it ended; `code` is its exit code, `objective` None where it has none."""
+
+    number: int
+    overrides: list[str]
+    out: Path
+    code: int
+    reason: str
+    objective: float | None
+
+    @property
+    def status(self) -> str:
+        return {0: "done", 2: "refused", 130: "killed"}.get(self.code, "failed")
+
+    def outcome(self) -> str:
+        """`done 0.6931`, or `failed: out of memory`."""
+        if self.code:
+            return f"{self.status}: {self.reason}"
+        return self.status if self.objective is None else f"{self.status} {self.objective:.4f}"
+
+
+def write_report(folder: Path, trials: list[Trial]) -> str:
+    """Write `sweep.json` and return the table, best objective first."""
+    ranked = sorted(trials, key=_rank(trials))
+    rows: list[dict[str, Any]] = [asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked]
+    runs.write_json(folder / "sweep.json", {"trials": rows})
+    head = ["trial", "status", "objective", "duration", "overrides", "folder"]
+    return runs.format_table(head, [_cells(trial) for trial in ranked])
+
+
+def _rank(trials: list[Trial]) -> Any:
+    sign = -1 if any(_manifest(trial).get("direction") == "maximize" for trial in trials) else 1
+    return lambda trial: (trial.objective is None, sign * (trial.objective or 0.0), trial.number)
+
+
+def _manifest(trial: Trial) -> dict[str, Any]:
+    return runs.read_manifest(trial.out) if (trial.out / runs.MANIFEST).exists() else {}
+
+
+def _cells(trial: Trial) -> list[str]:
+    objective = "-" if trial.objective is None else f"{trial.objective:.4f}"
+    duration = runs.duration(_manifest(trial))
+    return [str(trial.number), trial.status, objective, duration, " ".join(trial.overrides), str(trial.out)]

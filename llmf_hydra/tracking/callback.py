@@ -1,0 +1,97 @@
+"""The one bridge from a Transformers trainer to the trackers and to the terminal."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from llmf_hydra.tracking.open import Trackers
+
+# What a line shows of the metrics, in this order, and how; their eval_ twins likewise.
+SHOWN = {
+    "loss": ".4f",
+    "train_loss": ".4f",
+    "rewards/accuracies": ".2f",
+    "rewards/margins": ".3f",
+    "accuracy": ".2f",
+    "mean_token_accuracy": ".2f",
+    "objective/rlhf_reward": ".3f",
+    "objective/kl": ".3f",
+    "learning_rate": ".1e",
+}
+SHORT = {"learning_rate": "lr"}
+
+
+def watch(trainer: Trainer, trackers: Trackers) -> None:
+    """Have the trainer report to the trackers and print our lines in place of its own."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(TrackerCallback(trackers))
+
+
+class TrackerCallback(TrainerCallback):
+    """Passes metrics on, prints a line a logging step, and shows a bar where `terminal` is one."""
+
+    def __init__(self, trackers: Trackers, terminal: TextIO | None = None):
+        self._trackers = trackers
+        self._terminal = terminal or sys.stderr
+        self._bar: tqdm[Any] | None = None
+        self._since = (0, time.monotonic())  # step and time of the last line of training
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._since = (state.global_step, time.monotonic())
+        if state.is_world_process_zero and self._terminal.isatty():
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, file=self._terminal, unit="step", dynamic_ncols=True
+            )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        metrics = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+        self._trackers.log(metrics, state.global_step)
+        pace = self._pace(state.global_step) if "loss" in metrics else None
+        tqdm.write(progress_line(metrics, state.global_step, state.max_steps, pace), file=sys.stdout)
+        sys.stdout.flush()  # a line is news, also in a pipe
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _pace(self, step: int) -> float | None:
+        """Seconds a step since the last line of training, or None where no step was done since."""
+        (last_step, last_time), now = self._since, time.monotonic()
+        self._since = (step, now)
+        return (now - last_time) / (step - last_step) if step > last_step else None
+
+
+def progress_line(metrics: dict[str, float], step: int, steps: int, pace: float | None) -> str:
+    """`step 10/60  loss 0.6931  lr 1.0e-04  3.1 s/step`; `pace` is in seconds a step."""
+    known = {prefix + key: form for prefix in ("", "eval_") for key, form in SHOWN.items()}
+    shown = {key: form for key, form in known.items() if key in metrics}
+    shown = shown or {key: ".4g" for key in list(metrics)[:4]}  # a stage with other names
+    parts = [f"step {step}/{steps}", *(f"{SHORT.get(key, key)} {metrics[key]:{form}}" for key, form in shown.items())]
+    if pace is not None:
+        parts.append(f"{pace:.1f} s/step" if pace >= 1 else f"{pace:.2f} s/step")
+    return "  ".join(parts)

@@ -1,0 +1,45 @@
+"""What a run tells a tracker, and what a tracker must do with it."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+DONE, FAILED, KILLED = "done", "failed", "killed"  # how a run can end
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One run as the trackers see it."""
+
+    out: Path  # the run's folder; it exists
+    outputs: Path  # the folder above the stages' folders, the same for all trials of a sweep
+    name: str = ""  # empty takes the name of the run's folder
+    params: dict[str, Any] = field(default_factory=dict)  # "group.name" -> value, without the secrets
+    tags: dict[str, str] = field(default_factory=dict)  # stage, method, model, data, sweep
+    git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
+    sweep: str | None = None  # id of the sweep this run is a trial of; no other sweep in the store has it
+
+
+class Tracker(ABC):
+    """A place that takes one run: `start` once, `log` often, `finish` once.
+
+    Any call may raise: the tracker is left out from then on and the run goes on.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def start(self, info: RunInfo) -> None:
+        """Open the run."""
+
+    @abstractmethod
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Take the metrics of a logging step; several calls may come with the same step, none with a lower one."""
+
+    @abstractmethod
+    def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
+        """Close the run: `status` is done, failed or killed, `summary` the last value of each metric.
+
+        `files` are small files of the run worth keeping beside the metrics, such as plots.
+        """

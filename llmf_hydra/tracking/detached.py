@@ -1,0 +1,119 @@
+"""`Detached`: a tracker in a process of its own, so that it can't delay, hang or end the training.
+
+The trackers' libraries take seconds to import and to start, talk to servers, and print. In their own process
+none of that is the training's: calls are sent through a pipe and done in order. If the training is killed,
+the pipe ends, and the tracker closes the run as killed.
+
+    python -m llmf_hydra.tracking.detached      reads pickled calls from stdin; started by Detached only
+"""
+
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from llmf_hydra.tracking.contract import KILLED, RunInfo, Tracker
+
+PATIENCE = 60.0  # seconds the end of a run waits for a tracker
+REASON = "tracker failed: "  # begins the line in which the process says why it ends
+
+
+class TrackerError(RuntimeError):
+    """The tracker's process ended early or didn't come to its end."""
+
+
+class Detached(Tracker):
+    """Runs `tracker` in a process of its own. Each call raises TrackerError once that process has failed."""
+
+    def __init__(self, tracker: Tracker, patience: float = PATIENCE):
+        self.name = tracker.name  # type: ignore[misc]  # that of the tracker inside
+        self._tracker = tracker
+        self._patience = patience
+
+    def start(self, info: RunInfo) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "llmf_hydra.tracking.detached"],
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is the training's to answer; the end of the pipe tells us
+        )
+        self._send(self._tracker)
+        self._send(("start", info))
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._send(("log", metrics, step))
+
+    def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
+        self._send(("finish", status, summary, files))
+        try:
+            code = self._process.wait(self._patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise TrackerError(f"not done {self._patience:g} seconds after the end of the run") from None
+        if code != 0:
+            raise TrackerError(self._last_words())
+
+    def _send(self, message: Any) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None  # asked for in start
+        try:
+            pickle.dump(message, pipe)
+            pipe.flush()
+        except BrokenPipeError:
+            self._process.wait()
+            raise TrackerError(self._last_words()) from None
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").split("\n")
+        reasons = [line.removeprefix(REASON) for line in lines if line.startswith(REASON)]
+        return reasons[-1] if reasons else f"its process ended with code {self._process.returncode}"
+
+
+def main() -> int:
+    """Do the calls that come in until the run is finished or its process is gone."""
+    tracker: Tracker = pickle.load(sys.stdin.buffer)
+    calls: queue.Queue[Any] = queue.Queue()
+    # A thread empties the pipe at all times: full, it would hold up the training.
+    threading.Thread(target=_receive, args=(sys.stdin.buffer, calls), daemon=True).start()
+    try:
+        while not _do(calls.get(), tracker):
+            pass
+    except Exception as error:
+        traceback.print_exc()
+        print(f"\n{REASON}{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}", flush=True)
+        return 1
+    return 0
+
+
+def _receive(pipe: IO[bytes], calls: "queue.Queue[Any]") -> None:
+    try:
+        while True:
+            calls.put(pickle.load(pipe))
+    except (EOFError, pickle.UnpicklingError):  # the sender is gone, perhaps in the middle of a call
+        calls.put(("finish", KILLED, {}, []))
+
+
+def _do(call: Any, tracker: Tracker) -> bool:
+    """Do one call; returns whether it was the last."""
+    match call:
+        case ("start", info):
+            tracker.start(info)
+        case ("log", metrics, step):
+            tracker.log(metrics, step)
+        case ("finish", status, summary, files):
+            tracker.finish(status, summary, files)
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

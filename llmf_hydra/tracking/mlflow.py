@@ -1,0 +1,175 @@
+"""MLflow: a run in a local SQLite store or at the server the config names, below its sweep's run."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+STORE = "mlflow.db"  # the default store, in the folder of all outputs
+ARTIFACTS = "mlartifacts"  # the files of the default store's runs
+LOCK = ".mlflow.lock"
+RUN_ID = "mlflow_run_id.txt"  # in the run's folder, so that a resumed run goes on with its MLflow run
+SWEEP_TAG = "llmf_hydra.sweep"  # marks the parent of a sweep's runs
+CUT = " … (cut)"
+STATUSES = {DONE: "FINISHED", FAILED: "FAILED", KILLED: "KILLED"}
+TRIES = 6  # of a call to a store that is busy; the waits between them make 6 seconds in all
+
+Result = TypeVar("Result")
+
+
+class MlflowTracker(Tracker):
+    """A run of the experiment `tracking.project`."""
+
+    name: ClassVar[str] = "mlflow"
+
+    def __init__(self, tracking: Tracking):
+        self._tracking = tracking
+
+    def start(self, info: RunInfo) -> None:
+        """Open the run, its experiment and its sweep's parent run. Raises MlflowException, OSError."""
+        # Read by MLflow when it is imported; what the user has set stays.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        from filelock import FileLock
+
+        self._latest: dict[str, float] = {}
+        self._step = 0
+        self._lock = FileLock(info.outputs / LOCK)
+        with self._lock:  # making the tables, the experiment and the parent are each for one process to do
+            self._client = self._open_store(info)
+            experiment = self._experiment(info)
+            self._parent = self._parent_run(experiment, info) if info.sweep else None
+            self._run = self._own_run(experiment, info)
+        self._log_params(info.params)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        self._latest.update(metrics)
+        self._step = step
+        now = int(time.time() * 1000)
+        points = [Metric(_allowed(key), value, now, step) for key, value in metrics.items()]
+        _patiently(lambda: self._client.log_batch(self._run, metrics=points))
+
+    def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
+        extra = {key: value for key, value in summary.items() if self._latest.get(key) != value}
+        if extra:
+            self.log(extra, self._step)
+        for file in files:
+            self._client.log_artifact(self._run, str(file))
+        with self._lock:
+            _patiently(lambda: self._client.set_terminated(self._run, STATUSES[status]))
+            if self._parent is not None:
+                _patiently(self._close_parent_after_its_last)
+
+    def _open_store(self, info: RunInfo) -> "MlflowClient":
+        """The client; it makes the tables of a new SQLite store. Raises OSError where the store can't be written."""
+        from mlflow import MlflowClient
+
+        uri = self._tracking.mlflow_tracking_uri
+        if uri is None:
+            store = info.outputs.resolve() / STORE
+            store.open("ab").close()  # MLflow would retry for minutes what can't be opened
+            uri = f"sqlite:///{store}"
+        return MlflowClient(uri)
+
+    def _experiment(self, info: RunInfo) -> str:
+        """The id of the project's experiment, made if it isn't there."""
+        from mlflow.exceptions import MlflowException
+
+        name = self._tracking.project
+        default_store = self._tracking.mlflow_tracking_uri is None
+        artifacts = (info.outputs.resolve() / ARTIFACTS).as_uri() if default_store else None
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return found.experiment_id
+        try:
+            return self._client.create_experiment(name, artifact_location=artifacts)
+        except MlflowException:  # a process elsewhere, which our lock doesn't reach, was faster
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found.experiment_id
+
+    def _parent_run(self, experiment: str, info: RunInfo) -> str:
+        """The id of the sweep's own run, made by the first of its trials."""
+        of_sweep = f"tags.`{SWEEP_TAG}` = '{info.sweep}'"
+        found = self._client.search_runs([experiment], of_sweep, max_results=1)
+        if found:
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0].info.run_id
+        tags = {SWEEP_TAG: info.sweep, **_git_tags(info.git)}
+        return self._client.create_run(experiment, run_name=info.sweep, tags=tags).info.run_id
+
+    def _own_run(self, experiment: str, info: RunInfo) -> str:
+        """The id of this run: the one its folder names, or a new one."""
+        note = info.out / RUN_ID
+        if note.exists():
+            run_id = note.read_text(encoding="utf8")
+            self._client.update_run(run_id, status="RUNNING")
+            return run_id
+        tags = {**info.tags, **_git_tags(info.git), "mlflow.source.name": "llmf_hydra", "run.folder": str(info.out)}
+        if self._parent is not None:
+            tags["mlflow.parentRunId"] = self._parent
+        run_id = self._client.create_run(experiment, run_name=info.name, tags=tags).info.run_id
+        note.write_text(run_id, encoding="utf8")
+        return run_id
+
+    def _log_params(self, params: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+        from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
+
+        every = [Param(_allowed(key), _cut(_text(value), MAX_PARAM_VAL_LENGTH)) for key, value in params.items()]
+        for start in range(0, len(every), MAX_PARAMS_TAGS_PER_BATCH):
+            batch = every[start : start + MAX_PARAMS_TAGS_PER_BATCH]
+            _patiently(lambda batch=batch: self._client.log_batch(self._run, params=batch))
+
+    def _close_parent_after_its_last(self) -> None:
+        """Close the sweep's run if none of its trials runs: finished if all of them are, failed otherwise."""
+        parent = self._client.get_run(str(self._parent))
+        of_parent = f"tags.`mlflow.parentRunId` = '{self._parent}'"
+        trials = self._client.search_runs([parent.info.experiment_id], of_parent)
+        statuses = {trial.info.status for trial in trials}
+        if "RUNNING" not in statuses:
+            self._client.set_terminated(str(self._parent), "FINISHED" if statuses == {"FINISHED"} else "FAILED")
+
+
+def _patiently(call: Callable[[], Result]) -> Result:
+    """The call's result, tried again while the store is busy (several processes and one SQLite file)."""
+    from mlflow.exceptions import MlflowException
+
+    for tried in range(1, TRIES):
+        try:
+            return call()
+        except MlflowException as error:
+            if error.error_code != "TEMPORARILY_UNAVAILABLE":
+                raise
+            time.sleep(0.2 * 2 ** (tried - 1))
+    return call()
+
+
+def _git_tags(git: dict[str, str]) -> dict[str, str]:
+    own = {f"git.{key}": value for key, value in git.items()}
+    # The name under which MLflow's pages show it.
+    return own | ({"mlflow.source.git.commit": git["commit"]} if "commit" in git else {})
+
+
+def _allowed(name: str) -> str:
+    """The name with what MLflow refuses replaced."""
+    return re.sub(r"[^\w\-./: ]", "_", name)
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - len(CUT)] + CUT

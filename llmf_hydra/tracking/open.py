@@ -1,0 +1,92 @@
+"""`open_trackers`: the trackers a config chose, as one that never fails."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.detached import Detached
+from llmf_hydra.tracking.files import FilesTracker
+from llmf_hydra.tracking.mlflow import MlflowTracker
+from llmf_hydra.tracking.wandb import WandbTracker
+
+
+class Trackers:
+    """Several trackers as one. One that raises is warned of once and left out; the others go on."""
+
+    def __init__(self, trackers: Sequence[Tracker]):
+        self._active = list(trackers)
+        self._summary: dict[str, float] = {}
+        self._files: list[Path] = []
+        self._finished = False
+
+    def start(self, info: RunInfo) -> None:
+        self._each(lambda tracker: tracker.start(info))
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Log the metrics of a step; the last value of each is part of the summary."""
+        self._summary.update(metrics)
+        self._each(lambda tracker: tracker.log(metrics, step))
+
+    def summarize(self, metrics: dict[str, float]) -> None:
+        """Put results that belong to no step into the summary (`metrics.json`)."""
+        self._summary.update(metrics)
+
+    def attach(self, *files: Path) -> None:
+        """Have small files of the run (plots, its config) kept beside its metrics."""
+        self._files.extend(files)
+
+    def finish(self, status: str) -> None:
+        """Close all trackers; a second call does nothing."""
+        if not self._finished:
+            self._finished = True
+            self._each(lambda tracker: tracker.finish(status, dict(self._summary), list(self._files)))
+
+    def _each(self, call: Callable[[Tracker], None]) -> None:
+        for tracker in list(self._active):
+            try:
+                call(tracker)
+            except Exception as error:
+                self._active.remove(tracker)
+                self._warn(f"tracking={tracker.name} is left out from here on: {error or type(error).__name__}")
+
+    def _warn(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr)
+        for tracker in self._active:
+            if isinstance(tracker, FilesTracker):
+                tracker.warn(text)
+
+
+@contextmanager
+def open_trackers(tracking: Tracking, info: RunInfo, *, main_process: bool = True) -> Iterator[Trackers]:
+    """The chosen trackers, started; closed in the end, whatever way it comes.
+
+    The status is done, failed (an Exception) or killed (any other end, such as Ctrl-C). In a process that isn't
+    the run's main one nothing is tracked. Raises Refused where the run's own files are turned off.
+    """
+    trackers = Trackers(_chosen(tracking) if main_process else [])
+    trackers.start(replace(info, name=tracking.run_name or info.name or info.out.name))
+    try:
+        yield trackers
+    except Exception:
+        trackers.finish(FAILED)
+        raise
+    except BaseException:
+        trackers.finish(KILLED)
+        raise
+    trackers.finish(DONE)
+
+
+def _chosen(tracking: Tracking) -> list[Tracker]:
+    if not tracking.files:
+        raise Refused([Problem("tracking.files", False, "the run's own files are always on", "leave it out")])
+    chosen: list[Tracker] = [FilesTracker()]
+    if tracking.wandb and not tracking.wandb_disabled:
+        chosen.append(Detached(WandbTracker(tracking)))
+    if tracking.mlflow:
+        chosen.append(Detached(MlflowTracker(tracking)))
+    return chosen

@@ -1,0 +1,62 @@
+"""Weights & Biases: online with a key, offline into the run's folder without one."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+
+if TYPE_CHECKING:
+    import wandb
+
+TAG_LENGTH = 64  # the most characters wandb takes
+EXIT_CODES = {DONE: 0, FAILED: 1, KILLED: 130}
+
+
+class WandbTracker(Tracker):
+    """A run at wandb, in the group of its sweep. What it holds on disk is in the folder's `wandb/`."""
+
+    name: ClassVar[str] = "wandb"
+
+    def __init__(self, tracking: Tracking):
+        self._tracking = tracking
+        self._pid = os.getpid()  # of the training, also where the tracker has moved to another process
+
+    def start(self, info: RunInfo) -> None:
+        """Open the run. Raises wandb's own errors: no network, a key that isn't known."""
+        import wandb
+
+        config: dict[str, Any] = {**info.params, "git": info.git}
+        self._run = wandb.init(config=config, dir=info.out, settings=self.settings(info))
+
+    def settings(self, info: RunInfo) -> "wandb.Settings":
+        """What the config says, as wandb's own settings object."""
+        import wandb
+
+        tracking = self._tracking
+        return wandb.Settings(
+            project=tracking.project,
+            entity=tracking.wandb_entity,
+            api_key=tracking.wandb_api_key,
+            # With a key wandb decides, so that its own WANDB_MODE=offline still counts.
+            mode=None if tracking.wandb_api_key else "offline",  # type: ignore[arg-type]  # None: not set
+            run_name=info.name,
+            run_group=info.sweep,
+            run_job_type=info.tags.get("stage"),
+            run_tags=tuple(f"{key}:{value}"[:TAG_LENGTH] for key, value in info.tags.items()),
+            git_commit=info.git.get("commit"),
+            disable_git=True,  # ours is the code's state; wandb's would be that of the current folder
+            x_stats_pid=self._pid,
+            console="off",
+            silent=True,
+        )
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log(metrics, step=step)
+
+    def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
+        self._run.summary.update(summary)
+        for file in files:
+            self._run.save(file, base_path=file.parent, policy="now")
+        self._run.finish(exit_code=EXIT_CODES[status])

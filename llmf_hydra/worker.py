@@ -1,0 +1,78 @@
+"""The worker: one process that reads a run's `config.yaml` and does its job.
+
+    python -m llmf_hydra.worker RUN_FOLDER [--resume]
+
+Started by the launcher, never by hand. Imports of torch and the like come with the job.
+"""
+
+import logging
+import os
+import socket
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from llmf_hydra import interrupt, runs
+from llmf_hydra.config import record
+from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
+
+ERROR = "error.txt"  # the traceback of a failed run
+
+
+def main(out: Path, *, resume: bool) -> int:
+    """Do the job of a run folder; sets its status and returns the exit code."""
+    interrupt.install()
+    runs.update_manifest(
+        out,
+        status="running",
+        started=runs.now(),
+        ended=None,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        pid_started=runs.process_identity(os.getpid()),
+    )
+    cfg = record.load(out / runs.CONFIG)
+    _set_up_logging(cfg)
+    code = _guarded(cfg, out, resume)
+    status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
+    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
+    return code
+
+
+def _guarded(cfg: Config, out: Path, resume: bool) -> int:
+    """Run the job and turn each way it can end into an exit code and one clear message."""
+    try:
+        import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
+    except interrupt.Interrupted:
+        print(f"interrupted; go on with: llmf resume {os.path.relpath(out)}", file=sys.stderr)
+        return INTERRUPTED
+    except Refused as refused:
+        print(refused.report(), file=sys.stderr)
+        return REFUSED
+    except LlmfError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        (out / ERROR).write_text(traceback.format_exc(), encoding="utf8")
+        print(f"failed: {type(error).__name__}: {error}\n  the traceback is in {out / ERROR}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _set_up_logging(cfg: Config) -> None:
+    launch = cfg.launch
+    level = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING}[launch.verbosity]
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("llmf_hydra").setLevel(level)
+    libraries = {"DEBUG": "info", "INFO": "error", "WARN": "error"}[launch.verbosity]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", libraries)
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if cfg.model.hf_hub_token is not None:
+        os.environ["HF_TOKEN"] = cfg.model.hf_hub_token
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), resume="--resume" in sys.argv[2:]))
