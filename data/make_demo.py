@@ -50,8 +50,14 @@ WRONG_SHARE = 0.25  # of the pairs of a kind, those whose rejected answer is pla
 # Where the hand-written second answer is itself of a visibly bad kind (rude, or not in the form asked for).
 OWN_BAD_SHARE = {"format": 0.7, "politeness": 0.45}
 FULL_SHARE = 0.8  # of the good answers, those that get their second sentence
-INSTRUCT_SINGLES = 560
+INSTRUCT_SINGLES = 440
 INSTRUCT_MANNERS = 192
+PARAGRAPH_ASKS = (
+    "Write a short paragraph about {}.",
+    "Tell me something about {}.",
+    "Give me a short text on {}.",
+    "What can you tell me about {}? A few sentences will do.",
+)
 FEEDBACK_BOTH, FEEDBACK_ONE = 150, 76  # prompts with two answers, and prompts with one, of each label
 
 
@@ -97,7 +103,10 @@ def preference_rows(items: Sequence[Item]) -> list[dict]:
 
 
 def instruct_rows(items: Sequence[Item]) -> list[dict]:
-    """Single questions, chats with a system message and chats of several turns; no opening question twice."""
+    """Single questions, short paragraphs, chats with a system message and chats of several turns.
+
+    No opening question comes twice.
+    """
     rng = Random(f"{SEED} instruct")
     chats = [chat(turns) for turns in many_turn_chats(rng)]
     chats += [chat(turns, system) for system, *turns in load_bank("chats")["system_rows"]]
@@ -112,6 +121,11 @@ def instruct_rows(items: Sequence[Item]) -> list[dict]:
     singles = by_hand + rng.sample(rest, INSTRUCT_SINGLES - len(by_hand))
     chats += [chat([item.prompt, answer], system) for item, system, answer in manners]
     chats += [chat([item.prompt, item.full]) for item in singles]
+    chats += [
+        chat([rng.choice(PARAGRAPH_ASKS).format(title), text])
+        for titled in load_bank("passages").values()
+        for title, text in titled
+    ]
     rng.shuffle(chats)
     return [{"messages": messages} for messages in chats]
 
@@ -144,7 +158,7 @@ def feedback_rows(items: Sequence[Item]) -> list[dict]:
 
 def text_rows() -> list[dict]:
     """Short passages of plain prose."""
-    passages = [text for texts in load_bank("passages").values() for text in texts]
+    passages = [text for titled in load_bank("passages").values() for _, text in titled]
     Random(f"{SEED} text").shuffle(passages)
     return [{"text": text} for text in passages]
 

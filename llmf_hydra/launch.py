@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra import paths, process, requirements, runs
 from llmf_hydra.config import check, composition, overrides, record, store
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused
+from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Refused
 from llmf_hydra.manifest import first_manifest
 from llmf_hydra.sweeps import grid
 
@@ -53,21 +53,34 @@ def main(argv: list[str]) -> int:
 
 
 def _enter_hydra(argv: list[str]) -> int:
-    """Hand the words to Hydra, which calls `_task` once a trial and raises what that raises."""
+    """Hand the words to Hydra, which composes and calls `_run` once a trial; raises what that raised."""
     given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["llmf-hydra", *argv]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us instead of being printed; see main
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's own errors come to us instead of being printed
+    ended: list[Exception] = []
+
+    def task(composed: DictConfig) -> float | None:
+        try:
+            return _run(composed)
+        except (Refused, RunFailed) as error:
+            if _sweep() is not None:
+                raise  # the sweeper's to count
+            ended.append(error)  # raised below: Hydra would print words of its own before it raises
+            return None
+
     try:
-        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name="config")(_task)()
+        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name="config")(task)()
     finally:
         sys.argv = given
         os.environ.pop("HYDRA_FULL_ERROR")
         if full_error is not None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+    for error in ended:
+        raise error
     return DONE
 
 
-def _task(composed: DictConfig) -> float | None:
+def _run(composed: DictConfig) -> float | None:
     """One run: a typed config, checked; a folder of its own; a worker; the objective for the sweeper."""
     out = Path(HydraConfig.get().runtime.output_dir)
     try:
@@ -83,7 +96,7 @@ def _task(composed: DictConfig) -> float | None:
         process.remove_refused(out)
     if code != DONE:
         raise RunFailed(code)
-    objective: dict[str, Any] | None = runs.read_manifest(out).get("objective") if out.exists() else None
+    objective: dict[str, Any] | None = runs.read_manifest(out).get("objective")
     return None if objective is None else objective["value"]
 
 

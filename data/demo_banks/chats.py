@@ -112,8 +112,8 @@ def manner_chats(items: Sequence[Item], count: int, rng: Random) -> list[tuple[I
 
 
 def joined(opening: Turn, follow_ups: Sequence[Turn], rng: Random, most: int = 3) -> list[str]:
-    """The opening and one to `most` of the follow-ups, in their order."""
-    number = rng.randint(1, min(most, len(follow_ups)))
+    """The opening and two or more, at most `most`, of the follow-ups, in their order."""
+    number = rng.randint(2, min(most, len(follow_ups)))
     picked = sorted(rng.sample(range(len(follow_ups)), number))
     return [*opening, *(turn for k in picked for turn in follow_ups[k])]
 
@@ -239,14 +239,14 @@ def sum_chats(count: int, rng: Random) -> list[list[str]]:
         turns = [f"Let us do some sums. What is {a} plus {b}?", f"{a} plus {b} is {value}."]
         for _ in range(rng.randint(1, 3)):
             n = rng.randint(2, 9)
-            step, told, value = rng.choice(
-                (
-                    ("Now double it.", f"Twice {value} is", value * 2),
-                    (f"Add {n} to that.", f"{value} plus {n} is", value + n),
-                    (f"Take away {n}.", f"{value} minus {n} is", value - n),
-                    (f"Multiply that by {n}.", f"{value} times {n} is", value * n),
-                )
-            )
+            steps = [
+                ("Now double it.", f"Twice {value} is", value * 2),
+                (f"Add {n} to that.", f"{value} plus {n} is", value + n),
+                (f"Multiply that by {n}.", f"{value} times {n} is", value * n),
+            ]
+            if value > n:
+                steps.append((f"Take away {n}.", f"{value} minus {n} is", value - n))
+            step, told, value = rng.choice(steps)
             turns += [step, f"{told} {value}."]
         chats.setdefault(turns[0], turns)
     return list(chats.values())

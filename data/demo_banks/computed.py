@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from .items import Item, upper_first, with_article
+from .items import Item, load_bank, upper_first, with_article
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    ("January", 31),
-    ("February", 28),
-    ("March", 31),
-    ("April", 30),
-    ("May", 31),
-    ("June", 30),
-    ("July", 31),
-    ("August", 31),
-    ("September", 30),
-    ("October", 31),
-    ("November", 30),
-    ("December", 31),
-)
-NAMES = ("Anna", "Ben", "Carla", "David", "Emma", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kim", "Laila")
-THINGS = ("apples", "books", "stamps", "pens", "cards", "shells", "marbles", "coins", "tickets", "buttons")
+LISTS = load_bank("lists")
+MONTHS: list[tuple[str, int]] = [(name, length) for name, length in LISTS["months"]]
+UNITS: list[tuple[str, str, int]] = [(large, small, factor) for large, small, factor in LISTS["units"]]
+NAMES, THINGS, WORDS = (list[str](LISTS[key]) for key in ("names", "things", "words"))
 DURATIONS = {
     30: "half an hour",
     45: "three quarters of an hour",
@@ -33,25 +21,6 @@ DURATIONS = {
     105: "an hour and three quarters",
     120: "exactly two hours",
 }
-UNITS = (
-    ("kilometres", "metres", 1000),
-    ("metres", "centimetres", 100),
-    ("kilograms", "grams", 1000),
-    ("hours", "minutes", 60),
-    ("minutes", "seconds", 60),
-    ("days", "hours", 24),
-    ("weeks", "days", 7),
-    ("litres", "millilitres", 1000),
-    ("euros", "cents", 100),
-    ("centimetres", "millimetres", 10),
-    ("years", "months", 12),
-    ("tonnes", "kilograms", 1000),
-)
-WORDS = (
-    "apple bread candle desk engine forest garden hammer island jacket kettle lemon mirror needle orange pencil "
-    "rabbit silver table umbrella violin window basket cherry dragon flower guitar honey ladder market ocean "
-    "pepper rocket saddle tiger village winter yellow zebra acorn"
-).split()
 
 
 def near_miss(rng: Random, value: int) -> int:
@@ -140,7 +109,8 @@ def word_problem(rng: Random) -> Item:
                 f"{c} times {b}",
             ),
             (
-                f"{name} shares {b * c} {thing} equally among {c} friends. How many {thing} does each friend get?",
+                f"{name} shares {b * c} {thing} equally among {c} friends. "
+                f"How many {thing} does each friend get?",
                 b,
                 "",
                 f"{b * c} divided by {c}",

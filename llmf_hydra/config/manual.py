@@ -8,7 +8,6 @@ import functools
 import os
 import sys
 import textwrap
-from pathlib import Path
 
 from llmf_hydra.config import wording
 from llmf_hydra.config.schema import GROUPS, Entry, entries
@@ -53,7 +52,7 @@ def group_page(name: str) -> str:
     """All parameters of a group; Refused with the nearest name if there is no such group."""
     if name not in GROUPS:
         raise Refused([Problem(f"--help {name}", NO_VALUE, "is no group", did_you_mean(name, GROUPS))])
-    head = f"{_bold(name)}: {wording.about(name)}"
+    head = _wrap(f"{name}: {wording.about(name)}", "", "  ").replace(name, _bold(name), 1)
     choices = _wrap(f"Choices: {', '.join(choice_files(name))}", "  ", "    ")
     listed = [_parameter(entry) for entry in entries().values() if entry.group == name]
     return "\n\n".join([f"{head}\n{choices}", *listed, f"llmf explain {name}.NAME says more of one parameter."])
@@ -63,33 +62,30 @@ def group_page(name: str) -> str:
 def choice_files(group: str) -> tuple[str, ...]:
     """The choices of a group: the files in its folder, the user's own and the shipped ones."""
     roots = [root for root in (user_conf_dir(), conf_dir()) if root is not None]
-    return tuple(sorted({file.stem for root in roots for file in _yaml_files(root / group)}))
-
-
-def _yaml_files(folder: Path) -> list[Path]:
-    return list(folder.glob("*.yaml"))
+    return tuple(sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")}))
 
 
 def _group(name: str) -> str:
     line = f"{wording.about(name)}: {', '.join(choice_files(name))}"
-    return _wrap(line, f"  {_bold(name)}{' ' * (14 - len(name))}", " " * 16, hidden=len(_bold(name)) - len(name))
+    return _wrap(line, f"  {name:<14}", " " * 16).replace(name, _bold(name), 1)
 
 
 def _parameter(entry: Entry) -> str:
-    facts = f"{entry.type_name}, default {wording.default_of(entry)}"
-    allowed = wording.allowed(entry)
-    marks = [f"only with {acts}" for acts in [wording.acts_with(entry)] if acts]
+    """A parameter's name and facts, and under them what it is for and when it acts."""
+    allowed, acts = wording.allowed(entry), wording.acts_with(entry)
+    marks = [f"only with {acts}"] if acts else []
     marks += [f"default from {entry.param.env}"] if entry.param.env else []
     marks += [wording.NOT_BUILT] if entry.param.planned else []
-    head = f"  {_bold(entry.name)}  {facts}" + (f"; {allowed}" if allowed else "")
+    facts = f"{entry.name}  {entry.type_name}, default {wording.default_of(entry)}" + (f"; {allowed}" if allowed else "")
     told = entry.param.help + (f" [{'; '.join(marks)}]" if marks else "")
-    return f"{_wrap(head.strip(), '  ', '      ', hidden=len(_bold('')))}\n{_wrap(told, '      ', '      ')}"
+    head = _wrap(facts, "  ", " " * 6).replace(entry.name, _bold(entry.name), 1)
+    return f"{head}\n{_wrap(told, ' ' * 6, ' ' * 6)}"
 
 
-def _wrap(text: str, first: str, then: str, hidden: int = 0) -> str:
-    """Wrapped to the terminal; `hidden` characters of the first line take no room on the screen."""
+def _wrap(text: str, first: str, then: str) -> str:
+    """Wrapped to the terminal; the name in it is made bold afterwards, as signs for that have no width."""
     return textwrap.fill(
-        text, _width() + hidden, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+        text, _width(), initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
     )
 
 

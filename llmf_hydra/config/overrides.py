@@ -58,9 +58,9 @@ def _of_choice(override: Override, group: str, folders: list[Path]) -> Iterator[
     for value in _values(override):
         for name in value if isinstance(value, list) else [value]:
             text = str(name).removesuffix(".yaml")
-            if name is None and group == EXPERIMENT:
-                continue
-            if text not in known:
+            if name is None:
+                yield Problem(group, None, "a choice cannot be null", "leave it out")
+            elif text not in known:
                 yield Problem.bad_choice(group, name, known)
             elif f"{group}.name" in entries():
                 unbuilt = not_built(entries()[f"{group}.name"], text)

@@ -66,8 +66,9 @@ def flat_values(file: Path, group: str) -> dict[str, Any]:
     return {
         f"{owner}.{name}": value
         for owner, rows in tree.items()
-        if owner in GROUPS and isinstance(rows, dict)
-        for name, value in rows.items()
+        if owner not in ("defaults", "hydra")
+        for name, value in (rows.items() if isinstance(rows, dict) else [("", rows)])
+        if name != "defaults"
     }
 
 

@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*", re.ASCII)  # neither a number nor any sign of YAML's or of Hydra's
+PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(:[\w./+-]+)*", re.ASCII)  # neither a number nor any sign of YAML's or of Hydra's
 NOT_TEXT = re.compile(r"(null|true|false|yes|no|on|off|y|n|nan|inf|infinity)", re.IGNORECASE)
+SHELL_SIGNS = re.compile(r'["$`\\!]')  # what a shell reads inside double quotes
 HYDRA_KEY_SIGNS = re.compile(r"([\\()\[\]{}:=, \t])")
 
 
@@ -42,7 +43,12 @@ def hydra_value(value: Any) -> str:
 
 def command_line(words: Iterable[str]) -> str:
     """The command that starts a run with these overrides, quoted for a shell."""
-    return shlex.join(["python", "-m", "llmf_hydra", *words])
+    return " ".join(map(_shell_quoted, ["python", "-m", "llmf_hydra", *words]))
+
+
+def _shell_quoted(word: str) -> str:
+    """In double quotes where that is easier to read than shlex's quotes around quotes."""
+    return f'"{word}"' if "'" in word and not SHELL_SIGNS.search(word) else shlex.quote(word)
 
 
 def _scalar(value: Any) -> str:

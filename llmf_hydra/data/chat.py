@@ -28,7 +28,7 @@ class Chat:
     special_tokens: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()  # texts that end a turn, longest first
     default_system: str | None = None
-    tool_format: str | None = None  # None: the template writes tools itself
+    tool_format: str | None = None  # None: the template writes tools itself, if it can
 
     @functools.cached_property
     def marks(self) -> bool:
@@ -40,16 +40,30 @@ class Chat:
         """Whether the template has a place for `reasoning_content`."""
         return "reasoning_content" in self.text
 
+    @functools.cached_property
+    def writes_tools(self) -> bool:
+        """Whether the template has a place for tools."""
+        return re.search(r"\btools\b", self.text) is not None
+
     def render(
-        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None = None, answer_next: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: list[dict[str, Any]] | None = None,
+        answer_next: bool = False,
     ) -> str:
         """The text of a dialogue, with the header of the next answer if asked for. Raises BadRow."""
         try:
             return compiled(self.text).render(
-                messages=messages, tools=tools, documents=None, add_generation_prompt=answer_next, **self.special_tokens
+                messages=messages,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=answer_next,
+                **self.special_tokens,
             )
         except jinja2.TemplateError as error:
-            raise BadRow("", f"is refused by the chat template: {error}", "choose a template that fits") from None
+            raise BadRow(
+                "", f"is refused by the chat template: {error}", "choose a template that fits"
+            ) from None
 
     def with_system(self, messages: list[Message]) -> list[Message]:
         """The messages, with the default system message in front where there is none."""

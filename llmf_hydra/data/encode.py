@@ -101,7 +101,9 @@ class SlowEncoder:
 
     def spans(self, encoding: None, text: str, spans: Sequence[Span]) -> Encoded:
         """Ids of the text and the tokens of each span."""
-        parts = [self.tokenizer(p, add_special_tokens=False)["input_ids"] if p else [] for p in pieces(text, spans)]
+        parts = [
+            self.tokenizer(p, add_special_tokens=False)["input_ids"] if p else [] for p in pieces(text, spans)
+        ]
         return joined(parts)
 
 

@@ -39,7 +39,9 @@ def _parsed(raw: bytes) -> dict[str, Any] | BadRow:
     except UnicodeDecodeError as error:
         return _not_utf8(error)
     except json.JSONDecodeError as error:
-        return BadRow("", f"is not valid JSON: {error.msg} at column {error.colno}", "mend or remove the line")
+        return BadRow(
+            "", f"is not valid JSON: {error.msg} at column {error.colno}", "mend or remove the line"
+        )
     return row if isinstance(row, dict) else _not_a_mapping(row)
 
 

@@ -23,6 +23,13 @@ class Read:
     row: Row | BadRow
     raw: Any = None  # kept of bad rows only, for rejected.jsonl
 
+    def to_dict(self) -> dict[str, Any]:
+        """A bad row with its place and reason, for rejected.jsonl."""
+        assert isinstance(self.row, BadRow)  # the caller asks bad rows only
+        bad = self.row
+        place = {"file": str(self.file), "row": self.line, "field": bad.field}
+        return {**place, "reason": bad.what, "remedy": bad.remedy, "content": self.raw}
+
     def problem(self) -> Problem:
         """What is wrong with a bad row, in one line."""
         assert isinstance(self.row, BadRow)  # the caller asks bad rows only

@@ -56,7 +56,9 @@ def check_turns(messages: Sequence[Message], field: str) -> None:
             continue
         if role not in expected:
             wanted = "assistant" if "assistant" in expected else "user"
-            raise BadRow(field, f"has the role {role} in turn {number} where {wanted} is due", _order_remedy(role))
+            raise BadRow(
+                field, f"has the role {role} in turn {number} where {wanted} is due", _order_remedy(role)
+            )
         expected = ("user", "tool") if role == "assistant" else ("assistant",)
 
 

@@ -29,7 +29,9 @@ def _val_size(data: Data) -> Problem | None:
 def _two_evaluations(data: Data) -> Problem | None:
     if not (data.eval_dataset and data.val_size):
         return None
-    return Problem("data.val_size", data.val_size, "with data.eval_dataset: evaluation rows twice", "set one of them")
+    return Problem(
+        "data.val_size", data.val_size, "with data.eval_dataset: evaluation rows twice", "set one of them"
+    )
 
 
 def _packing(data: Data, kind: str) -> Problem | None:

@@ -42,7 +42,9 @@ def check_sources(data: Data, kind: str) -> list[Problem]:
     """Everything that is wrong with the data settings and the first rows of each dataset; quick."""
     problems = check_settings(data, kind)
     if data.dataset is None and data.tokenized_path is None:
-        problems.append(Problem("data.dataset", None, "names no data", "set a dataset, such as demo_instruct"))
+        problems.append(
+            Problem("data.dataset", None, "names no data", "set a dataset, such as demo_instruct")
+        )
     for field, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
         for source, found in _resolved(data, names, f"data.{field}") if names else ():
             problems += found or _check_rows(source, kind, f"data.{field}", data.skip_bad_rows)
@@ -62,7 +64,9 @@ def table_of(data: Data) -> tuple[dict[str, Any], Path]:
     try:
         table = json.loads(info.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Refused([Problem("data.dataset_dir", data.dataset_dir, f"{info} is not valid JSON: {error}")]) from None
+        raise Refused(
+            [Problem("data.dataset_dir", data.dataset_dir, f"{info} is not valid JSON: {error}")]
+        ) from None
     if not isinstance(table, dict):
         raise Refused([Problem("data.dataset_dir", data.dataset_dir, f"{info} is not a mapping of names")])
     return table, folder
@@ -83,7 +87,9 @@ def _resolved(data: Data, names: str, key: str) -> Iterator[tuple[Source, list[P
         yield replace(source, media_dir=media_dir), problems
 
 
-def _one(name: str, table: Mapping[str, Any], folder: Path, key: str, data: Data) -> tuple[Source, list[Problem]]:
+def _one(
+    name: str, table: Mapping[str, Any], folder: Path, key: str, data: Data
+) -> tuple[Source, list[Problem]]:
     if name in table:
         source, problems = described(name, table[name], key)
         return (source, problems) if problems else _placed(source, table[name], folder, key)
@@ -99,10 +105,16 @@ def _one(name: str, table: Mapping[str, Any], folder: Path, key: str, data: Data
 
 def _unknown_name(name: str, table: Mapping[str, Any], folder: Path, key: str, data: Data) -> Problem:
     if not table:
-        what = f"{folder / INFO} does not exist" if not isinstance(data.dataset_dir, Mapping) else "the table is empty"
+        what = (
+            f"{folder / INFO} does not exist"
+            if not isinstance(data.dataset_dir, Mapping)
+            else "the table is empty"
+        )
         return Problem(key, name, what, "set data.dataset_dir to the folder that holds dataset_info.json")
     remedy = did_you_mean(name, table) or f"known are {', '.join(list(table)[:SHOWN])}"
-    return Problem(key, name, f"is no dataset of {folder / INFO}, no file and no owner/name on the hub", remedy)
+    return Problem(
+        key, name, f"is no dataset of {folder / INFO}, no file and no owner/name on the hub", remedy
+    )
 
 
 def _placed(source: Source, info: Mapping[str, Any], folder: Path, key: str) -> tuple[Source, list[Problem]]:
@@ -115,7 +127,9 @@ def _placed(source: Source, info: Mapping[str, Any], folder: Path, key: str) -> 
         return replace(source, hub=info["cloud_file_name"]), []
     path = folder / Path(info["file_name"]).expanduser()
     if not path.exists():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        near = (
+            did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        )
         return source, [Problem(key, source.name, f"its file {path} does not exist", near)]
     return _with_files(source, path, key)
 
@@ -128,7 +142,9 @@ def _with_files(source: Source, path: Path, key: str) -> tuple[Source, list[Prob
         found = [path] if path.suffix.lower() in ENDINGS else []
     if not found:
         known = ", ".join(ending[1:] for ending in ENDINGS)
-        return source, [Problem(key, source.name, f"{path} holds no data that can be read", f"known are {known}")]
+        return source, [
+            Problem(key, source.name, f"{path} holds no data that can be read", f"known are {known}")
+        ]
     return replace(source, files=tuple(p.absolute() for p in found)), []
 
 
@@ -161,6 +177,8 @@ def listed(problems: list[Problem]) -> list[Problem]:
     if not problems:
         return []
     rest = len(problems) - SHOWN
-    count = f"{len(problems)} bad row{'s' if len(problems) > 1 else ''}" + (f", {rest} not shown" if rest > 0 else "")
+    count = f"{len(problems)} bad row{'s' if len(problems) > 1 else ''}" + (
+        f", {rest} not shown" if rest > 0 else ""
+    )
     hint = Problem("data", NO_VALUE, count, "mend them, or set data.skip_bad_rows=true to leave them out")
     return [*problems[:SHOWN], hint]

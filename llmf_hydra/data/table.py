@@ -27,7 +27,13 @@ DEFAULT_COLUMNS: dict[str, dict[str, str]] = {
     "sharegpt": {**_SAME_NAME, "messages": "conversations", "kto_tag": "kto_tag"},
     "openai": {**_SAME_NAME, "messages": "messages", "kto_tag": "label"},
     "text": {"text": "text"},
-    "trl": {**_SAME_NAME, "prompt": "prompt", "response": "completion", "messages": "messages", "kto_tag": "label"},
+    "trl": {
+        **_SAME_NAME,
+        "prompt": "prompt",
+        "response": "completion",
+        "messages": "messages",
+        "kto_tag": "label",
+    },
 }
 DEFAULT_TAGS: dict[str, dict[str, str]] = {
     "sharegpt": {
@@ -119,7 +125,12 @@ def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
     found += [(word, COLUMNS, "columns.") for word in info.get("columns") or {} if word not in COLUMNS]
     found += [(word, TAGS, "tags.") for word in info.get("tags") or {} if word not in TAGS]
     return [
-        Problem(key, name, f"its row in dataset_info.json has the unknown key {where}{word}", did_you_mean(word, known))
+        Problem(
+            key,
+            name,
+            f"its row in dataset_info.json has the unknown key {where}{word}",
+            did_you_mean(word, known),
+        )
         for word, known, where in found
     ]
 
@@ -129,9 +140,13 @@ def _wrong_values(name: str, info: Mapping[str, Any], key: str) -> list[Problem]
     formatting = info.get("formatting", "alpaca")
     if formatting not in FORMATS:
         near = did_you_mean(str(formatting), FORMATS)
-        problems.append(Problem(key, name, f"has formatting {formatting}, not one of {', '.join(FORMATS)}", near))
+        problems.append(
+            Problem(key, name, f"has formatting {formatting}, not one of {', '.join(FORMATS)}", near)
+        )
     if not any(info.get(place) for place in PLACES):
-        problems.append(Problem(key, name, "its row in dataset_info.json says no place", "set file_name or hf_hub_url"))
+        problems.append(
+            Problem(key, name, "its row in dataset_info.json says no place", "set file_name or hf_hub_url")
+        )
     elif info.get("script_url") and not any(info.get(place) for place in PLACES if place != "script_url"):
         what = "is made by a loading script (script_url), which datasets no longer runs"
         problems.append(Problem(key, name, what, "save its rows as jsonl and set file_name"))

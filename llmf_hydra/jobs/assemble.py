@@ -1,15 +1,19 @@
 """The pieces of a run in the order in which they can fail: tokenizer, rows, estimate, weights, method."""
 
+import json
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.prepare import Prepared, prepare
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.manifest import digest_of_folder, digest_of_text
+from llmf_hydra.models.estimate import Estimate, estimate
 from llmf_hydra.models.load import load_model, load_tokenizer
-from llmf_hydra.models.precision import Precision
+from llmf_hydra.models.location import locate
+from llmf_hydra.models.precision import Precision, decide
 
 
 @dataclass(frozen=True)
@@ -18,16 +22,21 @@ class Inputs:
 
     tokenizer: PreTrainedTokenizerBase
     rows: Prepared
+    precision: Precision
+    estimate: Estimate
+
+    def lines(self) -> list[str]:
+        """The rows and the memory, for people."""
+        return [*self.rows.report.lines(), self.estimate.line()]
 
 
 def load_inputs(cfg: Config) -> Inputs:
-    """Tokenizer and tokenized rows; raises Refused if no row is left to train on."""
+    """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     tokenizer = load_tokenizer(cfg.model)
     packing = cfg.stage.name == "pt" if cfg.data.packing is None else cfg.data.packing
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, packing)
-    if len(rows.train) == 0:
-        raise Refused([Problem("data.dataset", cfg.data.dataset, "no row is left to train on", "see the data report")])
-    return Inputs(tokenizer, rows)
+    precision = decide(cfg)
+    return Inputs(tokenizer, rows, precision, estimate(cfg, _tokens_at_once(cfg, rows), precision))
 
 
 def load_policy(cfg: Config, precision: Precision) -> PreTrainedModel:
@@ -36,3 +45,21 @@ def load_policy(cfg: Config, precision: Precision) -> PreTrainedModel:
     method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
     model = load_model(cfg.model, precision.weights)
     return method.apply(model, cfg.method, pure=cfg.training.pure_bf16)
+
+
+def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:
+    """Digests of all that decides a result beside the config; None for a model that isn't a local folder."""
+    folder = Path(locate(cfg.model))
+    return {
+        "data": inputs.rows.report.digest,
+        "tokenizer": digest_of_text(json.dumps(inputs.tokenizer.get_vocab(), sort_keys=True)),
+        "template": digest_of_text(str(inputs.tokenizer.chat_template)),
+        "model": digest_of_folder(folder, "*.safetensors") if folder.is_dir() else None,
+    }
+
+
+def _tokens_at_once(cfg: Config, rows: Prepared) -> int:
+    """Tokens of the largest batch a forward pass can hold; preference stages pass two answers a row."""
+    answers = 2 if cfg.stage.rows == "preference" else 1
+    longest = max(source.longest for source in rows.report.sources)
+    return cfg.training.per_device_train_batch_size * longest * answers

@@ -8,8 +8,7 @@ from typing import Any
 from llmf_hydra import interrupt, manifest, runs
 from llmf_hydra.checkpoint import last_checkpoint, save_final
 from llmf_hydra.config.schema import Config, entries, value_at
-from llmf_hydra.jobs import assemble, report
-from llmf_hydra.models import estimate, precision
+from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.stages.callbacks import FirstStep, StopWhenAsked
 from llmf_hydra.stages.parts import Parts
@@ -24,19 +23,22 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
     stage = import_module(f"llmf_hydra.stages.{cfg.stage.name}")
     inputs = assemble.load_inputs(cfg)
-    report.write(inputs.rows.report, out)
-    chosen = precision.decide(cfg)
-    size = estimate.estimate(cfg, report.tokens_at_once(cfg, inputs.rows.report), chosen)
-    print("\n".join([*inputs.rows.report.lines(), size.line()]), flush=True)
-    model = assemble.load_policy(cfg, chosen)
+    inputs.rows.write(out)
+    print("\n".join(inputs.lines()), flush=True)
+    model = assemble.load_policy(cfg, inputs.precision)
     if cfg.model.print_param_status:
         print_parameters(model)
-    _record(cfg, out, inputs, size)
+    runs.update_manifest(
+        out,
+        machine=manifest.machine(),
+        digests=assemble.digests(cfg, inputs),
+        estimate=inputs.estimate.as_dict(),
+    )
     with open_trackers(cfg.tracking, _run_info(cfg, out)) as trackers:
         first = FirstStep()
         callbacks = [TrackerCallback(trackers), StopWhenAsked(), first]
         trainer = stage.build_trainer(
-            Parts(cfg, model, inputs.tokenizer, inputs.rows.train, inputs.rows.eval, chosen, callbacks, out)
+            Parts(cfg, model, inputs.tokenizer, inputs.rows.train, inputs.rows.eval, inputs.precision, callbacks, out)
         )
         _use_only_our_callbacks(trainer)
         with interrupt.stoppable():
@@ -73,16 +75,6 @@ def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstSte
         print(f"warning: tracking.objective={name} was never logged; logged are {', '.join(sorted(summary))}")
     first_step = datetime.fromtimestamp(first.at, UTC).isoformat(timespec="milliseconds") if first.at else None
     runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
-
-
-def _record(cfg: Config, out: Path, inputs: assemble.Inputs, size: estimate.Estimate) -> None:
-    """Everything the manifest says of what goes into the run."""
-    runs.update_manifest(
-        out,
-        machine=manifest.machine(),
-        digests={"data": inputs.rows.report.digest, **report.digests(cfg, inputs.tokenizer)},
-        estimate=size.as_dict(),
-    )
 
 
 def _run_info(cfg: Config, out: Path) -> RunInfo:

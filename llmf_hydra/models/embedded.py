@@ -4,12 +4,9 @@ Converted once into the cache folder as safetensors; read from there afterwards.
 """
 
 import importlib.util
-import logging
 from pathlib import Path
 
 from llmf_hydra.models.cache import built_once
-
-log = logging.getLogger(__name__)
 
 NAME = "models/smollm2-135m-instruct-v1"
 # The conversion from GGUF gets the special tokens wrong (eos = <|im_start|>, no pad); these are the model's own.
@@ -36,14 +33,19 @@ def gguf_file() -> Path:
 
 
 def _convert(draft: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    log.info("converting SmolLM2-135M-Instruct once")
+    print("converting SmolLM2-135M-Instruct, once", flush=True)
     file = gguf_file()
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
-    model = AutoModelForCausalLM.from_pretrained(**where)
+    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    config = loaded.config
+    del config.quantization_config  # the weights are plain now, and a model marked as quantized isn't saved
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(loaded.state_dict())
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.bos_token_id
         config.eos_token_id = tokenizer.eos_token_id

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from numbers import Real
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -46,9 +47,8 @@ class TrackerCallback(TrainerCallback):
     ) -> None:
         self._since = (state.global_step, time.monotonic())
         if state.is_world_process_zero and self._terminal.isatty():
-            self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, file=self._terminal, unit="step", dynamic_ncols=True
-            )
+            steps, done = state.max_steps, state.global_step
+            self._bar = tqdm(total=steps, initial=done, file=self._terminal, unit="step", dynamic_ncols=True)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -66,7 +66,7 @@ class TrackerCallback(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        metrics = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)}
+        metrics = {key: float(value) for key, value in logs.items() if isinstance(value, Real)}
         self._trackers.log(metrics, state.global_step)
         pace = self._pace(state.global_step) if "loss" in metrics else None
         tqdm.write(progress_line(metrics, state.global_step, state.max_steps, pace), file=sys.stdout)
@@ -90,8 +90,7 @@ def progress_line(metrics: dict[str, float], step: int, steps: int, pace: float 
     """`step 10/60  loss 0.6931  lr 1.0e-04  3.1 s/step`; `pace` is in seconds a step."""
     known = {prefix + key: form for prefix in ("", "eval_") for key, form in SHOWN.items()}
     shown = {key: form for key, form in known.items() if key in metrics}
-    shown = shown or {key: ".4g" for key in list(metrics)[:4]}  # a stage with other names
-    parts = [f"step {step}/{steps}", *(f"{SHORT.get(key, key)} {metrics[key]:{form}}" for key, form in shown.items())]
-    if pace is not None:
-        parts.append(f"{pace:.1f} s/step" if pace >= 1 else f"{pace:.2f} s/step")
-    return "  ".join(parts)
+    shown = shown or dict.fromkeys(list(metrics)[:4], ".4g")  # a stage with other names
+    values = [f"{SHORT.get(key, key)} {metrics[key]:{form}}" for key, form in shown.items()]
+    speed = [] if pace is None else [f"{pace:.1f} s/step" if pace >= 1 else f"{pace:.2f} s/step"]
+    return "  ".join([f"step {step}/{steps}", *values, *speed])

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 DONE, FAILED, KILLED = "done", "failed", "killed"  # how a run can end
 
@@ -27,7 +27,7 @@ class Tracker(ABC):
     Any call may raise: the tracker is left out from then on and the run goes on.
     """
 
-    name: ClassVar[str]
+    name: str  # the choice: `tracking=wandb`
 
     @abstractmethod
     def start(self, info: RunInfo) -> None:
@@ -35,7 +35,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Take the metrics of a logging step; several calls may come with the same step, none with a lower one."""
+        """Take the metrics of a step; more calls may follow for the same step, none for a lower one."""
 
     @abstractmethod
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:

@@ -7,6 +7,7 @@ the pipe ends, and the tracker closes the run as killed.
     python -m llmf_hydra.tracking.detached      reads pickled calls from stdin; started by Detached only
 """
 
+import os
 import pickle
 import queue
 import subprocess
@@ -31,12 +32,12 @@ class Detached(Tracker):
     """Runs `tracker` in a process of its own. Each call raises TrackerError once that process has failed."""
 
     def __init__(self, tracker: Tracker, patience: float = PATIENCE):
-        self.name = tracker.name  # type: ignore[misc]  # that of the tracker inside
+        self.name = tracker.name
         self._tracker = tracker
         self._patience = patience
 
     def start(self, info: RunInfo) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "llmf_hydra.tracking.detached"],
             stdin=subprocess.PIPE,
@@ -78,7 +79,7 @@ class Detached(Tracker):
         return reasons[-1] if reasons else f"its process ended with code {self._process.returncode}"
 
 
-def main() -> int:
+def main() -> None:
     """Do the calls that come in until the run is finished or its process is gone."""
     tracker: Tracker = pickle.load(sys.stdin.buffer)
     calls: queue.Queue[Any] = queue.Queue()
@@ -89,15 +90,19 @@ def main() -> int:
             pass
     except Exception as error:
         traceback.print_exc()
-        print(f"\n{REASON}{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}", flush=True)
-        return 1
-    return 0
+        first_line = (str(error).strip() or "no message").splitlines()[0]
+        print(f"\n{REASON}{type(error).__name__}: {first_line[:300]}", flush=True)
+        # The thread still reads; Python's own way to end would abort on it.
+        os._exit(1)
 
 
 def _receive(pipe: IO[bytes], calls: "queue.Queue[Any]") -> None:
     try:
-        while True:
-            calls.put(pickle.load(pipe))
+        finished = False
+        while not finished:
+            call = pickle.load(pipe)
+            calls.put(call)
+            finished = call[0] == "finish"
     except (EOFError, pickle.UnpicklingError):  # the sender is gone, perhaps in the middle of a call
         calls.put(("finish", KILLED, {}, []))
 
@@ -116,4 +121,4 @@ def _do(call: Any, tracker: Tracker) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,12 +1,12 @@
 """The run's own files: `log.jsonl` while it runs, `metrics.json` at its end."""
 
+import errno
 import json
 import math
 import os
-import tempfile
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from llmf_hydra.tracking.contract import RunInfo, Tracker
 
@@ -15,15 +15,16 @@ METRICS = "metrics.json"
 
 
 class FilesTracker(Tracker):
-    """Writes a line a logging step, whole and at once, so that a killed process leaves every line it wrote."""
+    """Writes a line a logging step, whole and at once: a killed process leaves every line it wrote."""
 
-    name: ClassVar[str] = "files"
+    name = "files"
 
     def start(self, info: RunInfo) -> None:
         """Go on with the folder's log, or begin it. Raises OSError where the folder can't be written to."""
         self._out = info.out
         self._step = 0
-        self._log = os.open(info.out / LOG, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._log = info.out / LOG
+        self._log.touch()
         _drop_torn_line(self._log)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
@@ -31,17 +32,18 @@ class FilesTracker(Tracker):
         self._append({"step": step, **metrics})
 
     def warn(self, text: str) -> None:
-        """Note a warning in the log."""
+        """Note a warning in the log, also after the end."""
         self._append({"warning": text})
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
-        os.close(self._log)
         write_whole(self._out / METRICS, _json({"step": self._step, **summary}, indent=2) + "\n")
 
     def _append(self, record: dict[str, Any]) -> None:
-        line = _json({"time": round(time.time(), 3), **record}) + "\n"
-        # One write of a whole line: what the kernel has taken outlives the process.
-        os.write(self._log, line.encode())
+        line = (_json({"time": round(time.time(), 3), **record}) + "\n").encode()
+        # One unbuffered write of a whole line: what the kernel has taken outlives the process.
+        with self._log.open("ab", buffering=0) as log:
+            if log.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -60,23 +62,21 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old one or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf8") as file:
+        with temporary.open("w", encoding="utf8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's own mode would hide the file from a group
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def _drop_torn_line(log: int) -> None:
+def _drop_torn_line(log: Path) -> None:
     """Cut off a last line that has no end, so that the next one begins on a line of its own."""
-    written = os.pread(log, os.fstat(log).st_size, 0)
-    os.ftruncate(log, written.rfind(b"\n") + 1)
+    os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> str:

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmf_hydra.config.tracking import Tracking
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
@@ -18,6 +18,10 @@ ARTIFACTS = "mlartifacts"  # the files of the default store's runs
 LOCK = ".mlflow.lock"
 RUN_ID = "mlflow_run_id.txt"  # in the run's folder, so that a resumed run goes on with its MLflow run
 SWEEP_TAG = "llmf_hydra.sweep"  # marks the parent of a sweep's runs
+FOLDER_TAG = "llmf_hydra.folder"
+PARENT_TAG = "mlflow.parentRunId"  # these three are MLflow's own: its pages show them
+SOURCE_TAG = "mlflow.source.name"
+COMMIT_TAG = "mlflow.source.git.commit"
 CUT = " … (cut)"
 STATUSES = {DONE: "FINISHED", FAILED: "FAILED", KILLED: "KILLED"}
 TRIES = 6  # of a call to a store that is busy; the waits between them make 6 seconds in all
@@ -28,7 +32,7 @@ Result = TypeVar("Result")
 class MlflowTracker(Tracker):
     """A run of the experiment `tracking.project`."""
 
-    name: ClassVar[str] = "mlflow"
+    name = "mlflow"
 
     def __init__(self, tracking: Tracking):
         self._tracking = tracking
@@ -45,9 +49,9 @@ class MlflowTracker(Tracker):
         self._lock = FileLock(info.outputs / LOCK)
         with self._lock:  # making the tables, the experiment and the parent are each for one process to do
             self._client = self._open_store(info)
-            experiment = self._experiment(info)
-            self._parent = self._parent_run(experiment, info) if info.sweep else None
-            self._run = self._own_run(experiment, info)
+            self._experiment = self._find_experiment(info)
+            self._parent = self._find_parent(info) if info.sweep else None
+            self._run = self._find_run(info)
         self._log_params(info.params)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
@@ -71,7 +75,7 @@ class MlflowTracker(Tracker):
                 _patiently(self._close_parent_after_its_last)
 
     def _open_store(self, info: RunInfo) -> "MlflowClient":
-        """The client; it makes the tables of a new SQLite store. Raises OSError where the store can't be written."""
+        """The client; it makes a new store's tables. Raises OSError where the store can't be written."""
         from mlflow import MlflowClient
 
         uri = self._tracking.mlflow_tracking_uri
@@ -81,7 +85,7 @@ class MlflowTracker(Tracker):
             uri = f"sqlite:///{store}"
         return MlflowClient(uri)
 
-    def _experiment(self, info: RunInfo) -> str:
+    def _find_experiment(self, info: RunInfo) -> str:
         """The id of the project's experiment, made if it isn't there."""
         from mlflow.exceptions import MlflowException
 
@@ -99,27 +103,27 @@ class MlflowTracker(Tracker):
                 raise
             return found.experiment_id
 
-    def _parent_run(self, experiment: str, info: RunInfo) -> str:
+    def _find_parent(self, info: RunInfo) -> str:
         """The id of the sweep's own run, made by the first of its trials."""
         of_sweep = f"tags.`{SWEEP_TAG}` = '{info.sweep}'"
-        found = self._client.search_runs([experiment], of_sweep, max_results=1)
+        found = self._client.search_runs([self._experiment], of_sweep, max_results=1)
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
         tags = {SWEEP_TAG: info.sweep, **_git_tags(info.git)}
-        return self._client.create_run(experiment, run_name=info.sweep, tags=tags).info.run_id
+        return self._client.create_run(self._experiment, run_name=info.sweep, tags=tags).info.run_id
 
-    def _own_run(self, experiment: str, info: RunInfo) -> str:
+    def _find_run(self, info: RunInfo) -> str:
         """The id of this run: the one its folder names, or a new one."""
         note = info.out / RUN_ID
         if note.exists():
             run_id = note.read_text(encoding="utf8")
             self._client.update_run(run_id, status="RUNNING")
             return run_id
-        tags = {**info.tags, **_git_tags(info.git), "mlflow.source.name": "llmf_hydra", "run.folder": str(info.out)}
+        tags = {**info.tags, **_git_tags(info.git), FOLDER_TAG: str(info.out), SOURCE_TAG: "llmf_hydra"}
         if self._parent is not None:
-            tags["mlflow.parentRunId"] = self._parent
-        run_id = self._client.create_run(experiment, run_name=info.name, tags=tags).info.run_id
+            tags[PARENT_TAG] = self._parent
+        run_id = self._client.create_run(self._experiment, run_name=info.name, tags=tags).info.run_id
         note.write_text(run_id, encoding="utf8")
         return run_id
 
@@ -127,19 +131,22 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 
-        every = [Param(_allowed(key), _cut(_text(value), MAX_PARAM_VAL_LENGTH)) for key, value in params.items()]
+        texts = {_allowed(key): "null" if value is None else str(value) for key, value in params.items()}
+        every = [Param(key, _cut(text, MAX_PARAM_VAL_LENGTH)) for key, text in texts.items()]
         for start in range(0, len(every), MAX_PARAMS_TAGS_PER_BATCH):
             batch = every[start : start + MAX_PARAMS_TAGS_PER_BATCH]
             _patiently(lambda batch=batch: self._client.log_batch(self._run, params=batch))
 
     def _close_parent_after_its_last(self) -> None:
         """Close the sweep's run if none of its trials runs: finished if all of them are, failed otherwise."""
-        parent = self._client.get_run(str(self._parent))
-        of_parent = f"tags.`mlflow.parentRunId` = '{self._parent}'"
-        trials = self._client.search_runs([parent.info.experiment_id], of_parent)
-        statuses = {trial.info.status for trial in trials}
-        if "RUNNING" not in statuses:
-            self._client.set_terminated(str(self._parent), "FINISHED" if statuses == {"FINISHED"} else "FAILED")
+        if not self._has_trial("= 'RUNNING'"):
+            status = "FAILED" if self._has_trial("!= 'FINISHED'") else "FINISHED"
+            self._client.set_terminated(str(self._parent), status)
+
+    def _has_trial(self, status: str) -> bool:
+        """Whether the sweep has a trial whose status fits, such as `= 'RUNNING'`."""
+        trials = f"tags.`{PARENT_TAG}` = '{self._parent}' AND attributes.status {status}"
+        return bool(self._client.search_runs([self._experiment], trials, max_results=1))
 
 
 def _patiently(call: Callable[[], Result]) -> Result:
@@ -157,18 +164,13 @@ def _patiently(call: Callable[[], Result]) -> Result:
 
 
 def _git_tags(git: dict[str, str]) -> dict[str, str]:
-    own = {f"git.{key}": value for key, value in git.items()}
-    # The name under which MLflow's pages show it.
-    return own | ({"mlflow.source.git.commit": git["commit"]} if "commit" in git else {})
+    tags = {f"git.{key}": value for key, value in git.items()}
+    return tags | ({COMMIT_TAG: git["commit"]} if "commit" in git else {})
 
 
 def _allowed(name: str) -> str:
     """The name with what MLflow refuses replaced."""
     return re.sub(r"[^\w\-./: ]", "_", name)
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
 
 
 def _cut(text: str, length: int) -> str:

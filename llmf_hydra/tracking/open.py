@@ -1,10 +1,10 @@
 """`open_trackers`: the trackers a config chose, as one that never fails."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from llmf_hydra.config.tracking import Tracking
 from llmf_hydra.errors import Problem, Refused
@@ -16,7 +16,11 @@ from llmf_hydra.tracking.wandb import WandbTracker
 
 
 class Trackers:
-    """Several trackers as one. One that raises is warned of once and left out; the others go on."""
+    """Several trackers as one. One that raises is warned of once and left out; the others go on.
+
+    As a context it closes them all, whatever way its end comes: done, failed (by an Exception) or killed (by
+    anything else, such as Ctrl-C).
+    """
 
     def __init__(self, trackers: Sequence[Tracker]):
         self._active = list(trackers)
@@ -26,6 +30,12 @@ class Trackers:
 
     def start(self, info: RunInfo) -> None:
         self._each(lambda tracker: tracker.start(info))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self.finish(DONE if kind is None else FAILED if issubclass(kind, Exception) else KILLED)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Log the metrics of a step; the last value of each is part of the summary."""
@@ -52,7 +62,8 @@ class Trackers:
                 call(tracker)
             except Exception as error:
                 self._active.remove(tracker)
-                self._warn(f"tracking={tracker.name} is left out from here on: {error or type(error).__name__}")
+                reason = str(error) or type(error).__name__
+                self._warn(f"tracking={tracker.name} is left out from here on: {reason}")
 
     def _warn(self, text: str) -> None:
         print(f"warning: {text}", file=sys.stderr)
@@ -61,24 +72,20 @@ class Trackers:
                 tracker.warn(text)
 
 
-@contextmanager
-def open_trackers(tracking: Tracking, info: RunInfo, *, main_process: bool = True) -> Iterator[Trackers]:
-    """The chosen trackers, started; closed in the end, whatever way it comes.
+def open_trackers(tracking: Tracking, info: RunInfo, *, main_process: bool = True) -> Trackers:
+    """The chosen trackers, started: `with open_trackers(...) as trackers`.
 
-    The status is done, failed (an Exception) or killed (any other end, such as Ctrl-C). In a process that isn't
-    the run's main one nothing is tracked. Raises Refused where the run's own files are turned off.
+    In a process that isn't the run's main one nothing is tracked. Raises Refused where the run's own files
+    are turned off.
     """
     trackers = Trackers(_chosen(tracking) if main_process else [])
-    trackers.start(replace(info, name=tracking.run_name or info.name or info.out.name))
-    try:
-        yield trackers
-    except Exception:
-        trackers.finish(FAILED)
-        raise
-    except BaseException:
-        trackers.finish(KILLED)
-        raise
-    trackers.finish(DONE)
+    trackers.start(named(info, tracking))
+    return trackers
+
+
+def named(info: RunInfo, tracking: Tracking) -> RunInfo:
+    """The run with its name: the config's, its own, or that of its folder."""
+    return replace(info, name=tracking.run_name or info.name or info.out.name)
 
 
 def _chosen(tracking: Tracking) -> list[Tracker]:

@@ -22,7 +22,7 @@ Series = dict[int, float]  # step -> value
 
 
 def draw(log: Path, out: Path) -> list[Path]:
-    """Draw each metric worth a look into a PNG in `out`; returns the files, none for a log without metrics."""
+    """Draw each metric worth a look into a PNG in `out`; returns the files: none for an empty log."""
     records = read_log(log)
     drawn = []
     for metric, file in PLOTS.items():
@@ -40,7 +40,8 @@ def _keys(metric: str) -> list[str]:
 
 def _series(records: list[dict[str, Any]], key: str) -> Series:
     """The values of a metric by step; a step that was done again counts as it was the last time."""
-    return dict(sorted((int(record["step"]), record[key]) for record in records if key in record and "step" in record))
+    series = {int(record["step"]): record[key] for record in records if key in record}
+    return dict(sorted(series.items()))
 
 
 def _draw_one(curves: dict[str, Series], file: Path, title: str) -> None:
@@ -68,7 +69,7 @@ def smooth(values: list[float]) -> list[float]:
     total = weight = 0.0
     smoothed = []
     for value in values:
-        if value == value:  # a NaN would spoil all that come after it  # noqa: PLR0124
+        if value == value:  # a NaN would spoil all that come after it
             total, weight = keep * total + value, keep * weight + 1
         smoothed.append(total / weight if weight else value)
     return smoothed

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.tracking import Tracking
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
@@ -17,7 +17,7 @@ EXIT_CODES = {DONE: 0, FAILED: 1, KILLED: 130}
 class WandbTracker(Tracker):
     """A run at wandb, in the group of its sweep. What it holds on disk is in the folder's `wandb/`."""
 
-    name: ClassVar[str] = "wandb"
+    name = "wandb"
 
     def __init__(self, tracking: Tracking):
         self._tracking = tracking

@@ -35,7 +35,9 @@ def _history(value: Any, field: str) -> list[Message]:
     messages: list[Message] = []
     for pair in value if isinstance(value, list) else [value]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise BadRow(field, "is not a list of [question, answer] pairs", "write [[question, answer], ...]")
+            raise BadRow(
+                field, "is not a list of [question, answer] pairs", "write [[question, answer], ...]"
+            )
         messages += [_user(need_text(pair[0], field)), _assistant(need_answer(pair[1], field))]
     return messages
 
@@ -48,7 +50,9 @@ def _answers(raw: Mapping[str, Any], source: Source) -> list[list[Message]]:
     if column is None or (value is None and column not in raw and "response" not in source.given_columns):
         return []
     if isinstance(value, list):
-        raise BadRow(column, "is a list of answers", "set ranking: true in dataset_info.json for ranked answers")
+        raise BadRow(
+            column, "is a list of answers", "set ranking: true in dataset_info.json for ranked answers"
+        )
     return [[_assistant(need_answer(value, column))]]
 
 
@@ -57,12 +61,16 @@ def _ranked(raw: Mapping[str, Any], source: Source) -> list[str]:
     response = cell(raw, source, "response")
     if isinstance(response, list) and source.column("chosen") not in raw:
         if len(response) < 2:
-            raise BadRow(str(source.column("response")), "has no two answers to rank", "give a better and a worse one")
+            raise BadRow(
+                str(source.column("response")), "has no two answers to rank", "give a better and a worse one"
+            )
         return [need_answer(text, str(source.column("response"))) for text in response[:2]]
     answers: list[str] = []
     for name in ("chosen", "rejected"):
         value = cell(raw, source, name)
         if value is None:
-            raise BadRow(source.column(name) or name, "is missing in a ranked row", "give chosen and rejected")
+            raise BadRow(
+                source.column(name) or name, "is missing in a ranked row", "give chosen and rejected"
+            )
         answers.append(need_answer(value, str(source.column(name))))
     return answers

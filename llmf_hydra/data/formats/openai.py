@@ -22,7 +22,9 @@ def read_messages(value: Any, source: Source, column: str) -> list[Message]:
     if value is None:
         raise BadRow(column, "is missing", "name the column of the dialogue: columns {messages: ...}")
     if not isinstance(value, list) or not value:
-        raise BadRow(column, "is not a list of messages" if value else "is empty", "write [{role, content}, ...]")
+        raise BadRow(
+            column, "is not a list of messages" if value else "is empty", "write [{role, content}, ...]"
+        )
     tags = source.tags
     roles = {
         tags["user_tag"]: "user",
@@ -40,7 +42,9 @@ def _message(message: Any, tags: Mapping[str, str], roles: Mapping[str, str], fi
         raise BadRow(field, "is not a mapping", f"write {{{tags['role_tag']}, {tags['content_tag']}}}")
     name = message.get(tags["role_tag"])
     if name is None:
-        raise BadRow(f"{field}.{tags['role_tag']}", "is missing", "name the key of the role: tags {role_tag: ...}")
+        raise BadRow(
+            f"{field}.{tags['role_tag']}", "is missing", "name the key of the role: tags {role_tag: ...}"
+        )
     if name not in roles:
         remedy = did_you_mean(str(name), roles) or f"known are {', '.join(roles)}"
         raise BadRow(f"{field}.{tags['role_tag']}", f"is the unknown role {name!r}", remedy)

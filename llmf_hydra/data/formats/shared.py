@@ -86,7 +86,9 @@ def calls_of(value: Any, field: str) -> list[dict[str, Any]]:
 def _call(call: Any, field: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise BadRow(field, "holds a call of a tool without a name", 'write {"name": ..., "arguments": {...}}')
+        raise BadRow(
+            field, "holds a call of a tool without a name", 'write {"name": ..., "arguments": {...}}'
+        )
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         try:
@@ -94,7 +96,10 @@ def _call(call: Any, field: str) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             what = f"calls {function['name']} with arguments that are not valid JSON: {error.msg}"
             raise BadRow(field, what, "write the arguments as a mapping") from None
-    made: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    made: dict[str, Any] = {
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
     return {"id": call["id"], **made} if call.get("id") else made
 
 
@@ -113,7 +118,9 @@ def _medium(name: Any, source: Source, field: str) -> str:
     path = Path(need_text(name, field)).expanduser()
     path = path if path.is_absolute() or source.media_dir is None else source.media_dir / path
     if not path.is_file():
-        raise BadRow(field, f"names {path}, which does not exist", "set data.media_dir to the folder of the files")
+        raise BadRow(
+            field, f"names {path}, which does not exist", "set data.media_dir to the folder of the files"
+        )
     return str(path.absolute())
 
 

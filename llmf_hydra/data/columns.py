@@ -1,0 +1,53 @@
+"""Examples as Arrow: one record batch a batch of rows, without a Python object a token."""
+
+from collections.abc import Sequence
+from itertools import accumulate, chain
+
+import numpy as np
+import pyarrow as pa
+
+from llmf_hydra.data.features import COLUMNS, Example
+
+IGNORED = -100
+
+
+def schema(kind: str, media: Sequence[str] = ()) -> pa.Schema:
+    """Columns of a tokenized dataset of one kind, without `source`, which is known only beside others."""
+    tokens = pa.list_(pa.int32())
+    fields = [(name, tokens) for name in COLUMNS[kind]]
+    if kind in ("text", "dialogue"):
+        fields.append(("labels", tokens))
+    if kind == "feedback":
+        fields.append(("label", pa.bool_()))
+    fields += [(name, pa.list_(pa.string())) for name in media]
+    return pa.schema([*fields, ("row", pa.int64())])
+
+
+def record_batch(
+    kind: str, examples: Sequence[Example], numbers: Sequence[int], labels: Sequence[bool | None]
+) -> pa.RecordBatch:
+    """Examples with the number of the row each came from."""
+    columns: list[pa.Array] = []
+    for name in COLUMNS[kind]:
+        columns.append(_lists([example.ids[name] for example in examples]))
+    if kind in ("text", "dialogue"):
+        columns.append(_labels(columns[0], examples))
+    if kind == "feedback":
+        columns.append(pa.array(labels, pa.bool_()))
+    columns.append(pa.array(numbers, pa.int64()))
+    return pa.record_batch(columns, schema=schema(kind))
+
+
+def _lists(rows: Sequence[list[int]]) -> pa.ListArray:
+    offsets = np.fromiter(accumulate(map(len, rows), initial=0), np.int32, len(rows) + 1)
+    values = np.fromiter(chain.from_iterable(rows), np.int32, offsets[-1])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _labels(ids: pa.ListArray, examples: Sequence[Example]) -> pa.ListArray:
+    values, starts = ids.values.to_numpy(), ids.offsets.to_numpy()
+    labels = np.full(len(values), IGNORED, np.int32)
+    for begin, example in zip(starts, examples, strict=False):
+        for start, end in example.trained:
+            labels[begin + start : begin + end] = values[begin + start : begin + end]
+    return pa.ListArray.from_arrays(ids.offsets, pa.array(labels))

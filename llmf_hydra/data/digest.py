@@ -1,0 +1,37 @@
+"""Digests: what a tokenized dataset depends on, as one name."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+VERSION = 1  # of the engine: raise it when the same input gives other tokens
+_BLOCK = 1 << 20
+
+
+def of(value: Any) -> str:
+    """Digest of anything that JSON can write."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    """Digest of a file's content."""
+    made = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            made.update(block)
+    return made.hexdigest()
+
+
+def of_tokenizer(tokenizer: Any) -> str:
+    """Digest of all that decides how text becomes ids; how batches are cut and padded is left out."""
+    special: Mapping[str, Any] = tokenizer.special_tokens_map
+    parts: list[Any] = [type(tokenizer).__name__, special, bool(tokenizer.split_special_tokens)]
+    if tokenizer.is_fast:
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        parts.append({name: value for name, value in state.items() if name not in ("truncation", "padding")})
+    else:
+        parts += [tokenizer.get_vocab(), tokenizer.init_kwargs]
+    return of(parts)

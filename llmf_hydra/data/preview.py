@@ -1,0 +1,111 @@
+"""What training will see of a row: its text, what of it is trained, and what was lost. For `job=preview`."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import jinja2
+
+from llmf_hydra.config.data import Data
+from llmf_hydra.config.generation import Generation
+from llmf_hydra.data import reader, sources
+from llmf_hydra.data.chat import load_chat
+from llmf_hydra.data.features import Example, Setup
+from llmf_hydra.data.prepare import make_setup
+from llmf_hydra.data.render import Rendered
+from llmf_hydra.data.rows import BadRow, Row
+from llmf_hydra.data.table import Source
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text that is trained as a whole or not at all. `turn` counts answers from 1; 0 is the prompt."""
+
+    text: str
+    trained: bool
+    turn: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One row. `parts` has an entry for each column of tokens, in the order of `features.COLUMNS`."""
+
+    source: str
+    row: int
+    parts: dict[str, list[Segment]]
+    lost: int  # tokens cut to data.cutoff_len
+    difference: list[str]  # from the text of the tokenizer's own template, as lines of a diff; empty if none
+
+    def lines(self) -> list[str]:
+        """For people: trained text stands between » and «."""
+        head = f"{self.source} row {self.row}" + (f", {self.lost} tokens cut" if self.lost else "")
+        lines = [head]
+        for name, segments in self.parts.items():
+            tokens = sum(segment.tokens for segment in segments)
+            lines += [f"[{name}: {tokens} tokens]", "".join(_shown(segment) for segment in segments)]
+        if self.difference:
+            lines += ["differs from the tokenizer's own template:", *self.difference]
+        return lines
+
+
+def _shown(segment: Segment) -> str:
+    return f"»{segment.text}«" if segment.trained else segment.text
+
+
+def preview(data: Data, kind: str, tokenizer: Any, generation: Generation, count: int) -> list[Preview]:
+    """The first `count` usable rows of the training data, read and encoded as training does. Raises Refused."""
+    chat = None if kind == "text" else load_chat(data, generation, tokenizer)
+    setup = make_setup(data, kind, tokenizer, chat, packing=False)
+    found: list[Preview] = []
+    for source in sources.resolve(data, data.dataset or "", "dataset"):
+        found += islice(_of_source(setup, source, tokenizer), count - len(found))
+    return found
+
+
+def _of_source(setup: Setup, source: Source, tokenizer: Any) -> Iterator[Preview]:
+    for read in reader.rows(source, setup.kind, reader.read_files(source)):
+        try:
+            if isinstance(read.row, BadRow):
+                continue
+            texts = setup.texts(read.row)
+        except BadRow:
+            continue
+        encodings = setup.encoder.batch([text.text for text in texts])
+        for example in setup.examples(read.row, texts, encodings):
+            parts = {name: _segments(name, ids, example, tokenizer) for name, ids in example.ids.items()}
+            yield Preview(
+                source.name, read.number, parts, example.lost, _difference(read.row, texts, tokenizer)
+            )
+
+
+def _segments(name: str, ids: list[int], example: Example, tokenizer: Any) -> list[Segment]:
+    if name != "input_ids":
+        answer = name != "prompt_ids"
+        return [Segment(tokenizer.decode(ids), answer, int(answer), len(ids))]
+    borders = [0, *(border for span in example.trained for border in span), len(ids)]
+    made: list[Segment] = []
+    for number, (start, end) in enumerate(zip(borders, borders[1:], strict=False)):
+        if start < end:
+            trained = number % 2 == 1
+            turn = (number + 1) // 2 if trained else 0
+            made.append(Segment(tokenizer.decode(ids[start:end]), trained, turn, end - start))
+    return made
+
+
+def _difference(row: Row, texts: list[Rendered], tokenizer: Any) -> list[str]:
+    """How the text differs from what the tokenizer's own template writes of the same messages."""
+    if row.text is not None or not tokenizer.chat_template:
+        return []
+    messages = [*row.prompt, *(row.answers[0] if texts[0].answers else [])]
+    try:
+        own = tokenizer.apply_chat_template(
+            messages, tools=row.tools, tokenize=False, add_generation_prompt=not texts[0].answers
+        )
+    except jinja2.TemplateError as error:
+        return [f"the tokenizer's template refuses this row: {error}"]
+    return list(
+        difflib.unified_diff(own.splitlines(), texts[0].text.splitlines(), "tokenizer", "ours", lineterm="")
+    )

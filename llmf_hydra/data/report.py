@@ -1,0 +1,108 @@
+"""What became of the rows: counts for people and for the run's folder."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+NAMED = 10  # rows that are named, of those left out
+
+
+@dataclass
+class SourceReport:
+    """One dataset. Lengths and counts are in tokens; rows are counted from 1."""
+
+    name: str
+    use: str = "train"  # or eval
+    rows_read: int = 0
+    rows_kept: int = 0
+    rows_cut: int = 0
+    tokens_cut: int = 0
+    rows_untrained: int = 0  # left out: nothing of them would be trained
+    untrained: list[int] = field(default_factory=list)  # the first of them
+    rows_rejected: int = 0  # left out: they could not be read
+    rejected: list[int] = field(default_factory=list)
+    tokens: int = 0
+    trained_tokens: int = 0
+    longest: int = 0
+    digest: str = ""
+    found: bool = False  # tokenized before, and found
+    files: dict[str, int] = field(default_factory=dict)  # file -> rows: where a row's number leads
+
+    @property
+    def mean(self) -> float:
+        """Mean length of the rows kept."""
+        return self.tokens / self.rows_kept if self.rows_kept else 0.0
+
+    def add(self, other: "SourceReport") -> None:
+        """Count another batch of the same dataset in."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest = max(self.longest, other.longest)
+        self.untrained = (self.untrained + other.untrained)[:NAMED]
+        self.rejected = (self.rejected + other.rejected)[:NAMED]
+        for file, rows in other.files.items():
+            self.files[file] = self.files.get(file, 0) + rows
+
+    def lines(self) -> list[str]:
+        """For people: a line of counts, and a line for each kind of loss."""
+        state = "found in the cache" if self.found else "tokenized"
+        lines = [
+            f"{self.name} ({self.use}): {self.rows_kept} of {self.rows_read} rows, {self.tokens} tokens, "
+            f"{self.trained_tokens} trained, mean {self.mean:.0f}, longest {self.longest}; {state}, {self.digest[:12]}"
+        ]
+        if self.rows_cut:
+            lines.append(f"  cut to data.cutoff_len: {self.rows_cut} rows, {self.tokens_cut} tokens lost")
+        if self.rows_untrained:
+            lines.append(
+                f"  left out, nothing to train: {self.rows_untrained} rows ({_named(self.untrained)})"
+            )
+        if self.rows_rejected:
+            lines.append(
+                f"  left out, bad: {self.rows_rejected} rows ({_named(self.rejected)}), see rejected.jsonl"
+            )
+        return lines
+
+
+_COUNTS = (
+    "rows_read", "rows_kept", "rows_cut", "tokens_cut", "rows_untrained", "rows_rejected", "tokens", "trained_tokens",
+)  # fmt: skip
+
+
+def _named(rows: list[int]) -> str:
+    return "row " + ", ".join(map(str, rows))
+
+
+@dataclass
+class DataReport:
+    """All datasets of a run, and what mixing, splitting and packing made of them."""
+
+    kind: str
+    sources: list[SourceReport] = field(default_factory=list)
+    train_rows: int | None = None  # None when streaming
+    eval_rows: int | None = None
+    packed: dict[str, Any] | None = None  # sequences, full (share of cutoff_len that is used)
+    digest: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        sources = [{**dataclasses.asdict(s), "mean": round(s.mean, 2)} for s in self.sources]
+        return {**dataclasses.asdict(self), "sources": sources}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [line for source in self.sources for line in source.lines()]
+        if self.packed:
+            full = f"{self.packed['full']:.1%}"
+            lines.append(f"packed into {self.packed['sequences']} sequences, {full} full")
+        if self.train_rows is not None:
+            held_out = f", {self.eval_rows} for evaluation" if self.eval_rows else ""
+            lines.append(f"{self.train_rows} rows to train on{held_out}; digest {self.digest[:12]}")
+        return lines
+
+    def write(self, run_folder: Path) -> Path:
+        """Write `data.json` into a run's folder."""
+        path = run_folder / "data.json"
+        path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return path

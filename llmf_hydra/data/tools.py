@@ -1,0 +1,115 @@
+"""Tools in a dialogue, for templates that have no place for them: described, called, and the call read back."""
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmf_hydra.data.chat import Chat
+from llmf_hydra.data.jinja import compiled
+from llmf_hydra.data.rows import Message
+
+Tools = list[dict[str, Any]]
+_DEFAULT = "default"
+
+
+@functools.cache
+def formats() -> dict[str, dict[str, str]]:
+    """The known tool formats by their names."""
+    path = Path(__file__).with_name("tool_formats.yaml")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def for_template(
+    chat: Chat, messages: Sequence[Message], tools: Tools | None
+) -> tuple[list[Message], Tools | None]:
+    """Messages and tools as the template takes them: what it has no place for is written into the contents."""
+    written = list(messages)
+    if not chat.knows_thoughts:
+        written = [_thought_in_content(message) for message in written]
+    if chat.writes_tools and not chat.tool_format:
+        return written, tools
+    known = formats()[chat.tool_format or _DEFAULT]
+    written = [_calls_in_content(message, known) for message in _results_joined(written, known, chat)]
+    return (_tools_in_system(written, tools, known) if tools else written), None
+
+
+def _thought_in_content(message: Message) -> Message:
+    thought = message.get("reasoning_content")
+    if not thought:
+        return message
+    rest = {key: value for key, value in message.items() if key != "reasoning_content"}
+    return {**rest, "content": f"<think>\n{thought}\n</think>\n\n{message['content']}"}
+
+
+def _tools_in_system(messages: list[Message], tools: Tools, known: dict[str, str]) -> list[Message]:
+    text = compiled(known["tools"]).render(tools=[tool["function"] for tool in tools])
+    if messages and messages[0]["role"] == "system":
+        system = messages[0]["content"]
+        return [{**messages[0], "content": f"{system}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def _calls_in_content(message: Message, known: dict[str, str]) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    text = compiled(known["calls"]).render(calls=[call["function"] for call in calls])
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**rest, "content": f"{message['content']}\n{text}" if message["content"] else text}
+
+
+def _results_joined(messages: list[Message], known: dict[str, str], chat: Chat) -> list[Message]:
+    """Results that follow one another as one message; the user says them where the template knows no tool."""
+    role = "tool" if "tool" in chat.text else "user"
+    joined: list[Message] = []
+    for is_result, group in groupby(messages, lambda message: message["role"] == "tool"):
+        if is_result:
+            result = compiled(known["result"])
+            texts = [result.render(content=message["content"]) for message in group]
+            joined.append({"role": role, "content": "\n".join(texts)})
+        else:
+            joined += group
+    return joined
+
+
+def parse_calls(text: str, tool_format: str) -> list[dict[str, Any]] | None:
+    """The calls of tools `[{name, arguments}]` in a model's answer, or None if it makes none."""
+    known = formats()[tool_format]
+    if "json" in known:
+        return _calls(text.strip().removeprefix(known["json"]))
+    if "json_in" in known:
+        found = [_calls(match["json"]) for match in re.finditer(known["json_in"], text, re.DOTALL)]
+        calls = [call for calls in found for call in calls or ()]
+        return calls or None
+    made: list[dict[str, Any]] = []
+    for match in re.finditer(known["parse"], text, re.DOTALL | re.MULTILINE):
+        arguments = _json(match["arguments"])
+        if arguments is None:
+            return None
+        made.append({"name": match["name"], "arguments": arguments})
+    return made or None
+
+
+def _calls(text: str) -> list[dict[str, Any]] | None:
+    """One call or a list of calls in JSON; the arguments may be called parameters."""
+    value = _json(text)
+    calls = value if isinstance(value, list) else [value]
+    made: list[dict[str, Any]] = []
+    for call in calls:
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            return None
+        made.append({"name": call["name"], "arguments": call.get("arguments", call.get("parameters", {}))})
+    return made or None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
