@@ -4,8 +4,8 @@ PYTHON ?= python3
 JOBS ?= 0
 # Words added to the command: make test ARGS=tests/config, make run ARGS="method.lora_rank=16"
 ARGS ?=
-# On Linux, the public index gives torch with CUDA. For its CPU build: make setup TORCH_INDEX=<PyTorch's index of CPU builds>.
-# Where pip itself is configured to find a CPU build of the same version, that one is taken without this.
+# Where pip's own configuration finds a CPU build of torch, that one is taken (2.13.0+cpu outranks 2.13.0). Else
+# Linux gets the build with CUDA, unless an index of CPU builds is named: make setup TORCH_INDEX=https://...
 TORCH_INDEX ?=
 
 BIN := .venv/bin

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def short() -> int:
-    """The short command `llmf`, which ENABLE_SHORT_CONSOLE=0 takes away."""
+    """The short command `llmf`; launch.enable_short_console takes it away."""
     if os.environ.get("ENABLE_SHORT_CONSOLE", "1").lower() in FALSE:
         print("refused: ENABLE_SHORT_CONSOLE is off; the long name is llmf-hydra", file=sys.stderr)
         return REFUSED

@@ -16,9 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra import paths, process, requirements, runs
 from llmf_hydra.config import check, composition, overrides, record, store
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Refused
+from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused
 from llmf_hydra.manifest import first_manifest
 from llmf_hydra.sweeps import grid
+
+
+COMMAND = Path(sys.argv[0]).name  # before Hydra is given a name of ours
 
 
 class RunFailed(RuntimeError):
@@ -33,13 +36,14 @@ def main(argv: list[str]) -> int:
     """Run a command line of overrides and Hydra's flags; returns the exit code."""
     store.register()
     grid.register()
-    args = get_args_parser().parse_args(argv)
+    args = get_args_parser().parse_intermixed_args(argv)
+    overrides_last = [word for word in argv if word not in args.overrides] + args.overrides  # Hydra wants them so
     folders = store.conf_dirs(args.config_dir)
     try:
         found = overrides.problems(args.overrides, folders)
         if found:
             raise Refused(found)
-        return _enter_hydra(argv)
+        return _enter_hydra(overrides_last)
     except Refused as refused:
         print(refused.report(), file=sys.stderr)
         return REFUSED
@@ -104,6 +108,8 @@ def checked(cfg: Config) -> None:
     """Raise Refused with every problem that can be seen without torch."""
     shipped = store.shipped_values(HydraConfig.get().runtime.choices)
     found = [*check.problems(cfg, shipped), *requirements.problems(cfg)]
+    if not cfg.launch.enable_short_console and COMMAND == "llmf":
+        found.append(Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra"))
     if found:
         raise Refused(found)
     if cfg.launch.allow_extra_args:

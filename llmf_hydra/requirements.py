@@ -5,6 +5,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmf_hydra.checkpoint import check_checkpoint
 from llmf_hydra.config.model import EMBEDDED, TINY
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.sources import check_sources
@@ -16,7 +17,7 @@ TRL = "1.16"  # stages/ reach into hooks of its trainers
 
 def problems(cfg: Config) -> list[Problem]:
     """All requirements that aren't met; the data is looked at last, since it is the slowest to tell."""
-    return [*_model(cfg), *_versions(cfg), *check_sources(cfg.data, cfg.stage.rows)]
+    return [*_model(cfg), *_versions(cfg), *_checkpoint(cfg), *check_sources(cfg.data, cfg.stage.rows)]
 
 
 def _model(cfg: Config) -> Iterator[Problem]:
@@ -36,6 +37,13 @@ def _model(cfg: Config) -> Iterator[Problem]:
             yield Problem(key, name, "there is no such folder")
         elif not (folder / "config.json").exists():
             yield Problem(key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote")
+
+
+def _checkpoint(cfg: Config) -> Iterator[Problem]:
+    path = cfg.training.resume_from_checkpoint
+    problem = check_checkpoint(path) if path is not None else None
+    if problem is not None:
+        yield problem
 
 
 def _versions(cfg: Config) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from pathlib import Path
 
@@ -68,7 +69,10 @@ def _set_up_logging(cfg: Config) -> None:
     logging.getLogger("llmf_hydra").setLevel(level)
     libraries = {"DEBUG": "info", "INFO": "error", "WARN": "error"}[launch.verbosity]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", libraries)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # Transformers and Datasets look at it too
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if cfg.model.hf_hub_token is not None:
         os.environ["HF_TOKEN"] = cfg.model.hf_hub_token

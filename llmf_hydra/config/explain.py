@@ -74,19 +74,28 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
             yield "rule", f"{rule.sentence} ({', '.join(rule.keys)})"
     yield "secret", "never written to disk" if declared.secret else ""
     yield "built", f"{wording.NOT_BUILT}: setting it is refused" if declared.planned else "yes"
-    yield "set it", f"{entry.group}=CHOICE, one of {', '.join(choice_files(entry.group))}" if entry.is_choice else ""
+    yield (
+        "set it",
+        f"{entry.group}=CHOICE, one of {', '.join(choice_files(entry.group))}" if entry.is_choice else "",
+    )
 
 
 def _row_page(row: Row) -> str:
     """A row of the specification that became a choice: where it went, then the parameter it chooses."""
     choice = "CHOICE" if row.place.choice == ANY else str(row.place.choice)
     built = "" if row.place.built else f"; {wording.NOT_BUILT}: choosing it is refused"
-    return f"{row.name} is the choice {row.place.entry.group}={choice} here{built}\n\n{_page(row.place.entry)}"
+    return (
+        f"{row.name} is the choice {row.place.entry.group}={choice} here{built}\n\n{_page(row.place.entry)}"
+    )
 
 
 def _spec(row: Row) -> str:
     told = f"{row.table}.{row.name}, {row.type}"
-    return told + (f", default {row.default}" if row.default else "") + (f" -> {row.place}" if row.place.choice else "")
+    return (
+        told
+        + (f", default {row.default}" if row.default else "")
+        + (f" -> {row.place}" if row.place.choice else "")
+    )
 
 
 def _foreign(word: str) -> str:

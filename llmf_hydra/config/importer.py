@@ -1,7 +1,7 @@
 """`llmf import FILE.yaml`: a flat LLaMA-Factory YAML becomes an experiment of ours.
 
-Each key is carried, renamed or reported; none is lost. The result is composed and checked before it is written,
-so that the answer says what the run would refuse. The file is never written over another.
+Each key is carried, renamed or reported; none is lost. The result is composed and checked before it is
+written, so that the answer says what the run would refuse. The file is never written over another.
 """
 
 import argparse
@@ -58,8 +58,10 @@ class Imported:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer `llmf import FILE.yaml [--name NAME] [--to DIR]`; Refused if a value is invalid or the name is taken."""
-    parser = argparse.ArgumentParser("llmf import", description="Turn a flat LLaMA-Factory YAML into an experiment.")
+    """Answer `llmf import FILE.yaml [--name NAME] [--to DIR]`; Refused as `import_yaml` is."""
+    parser = argparse.ArgumentParser(
+        "llmf import", description="Turn a flat LLaMA-Factory YAML into an experiment."
+    )
     parser.add_argument("file", type=Path, help="the YAML to read")
     parser.add_argument("--name", help="name of the experiment; the file's own name if not given")
     parser.add_argument("--to", type=Path, default=Path("conf/experiment"), help="folder it is written to")
@@ -70,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def import_yaml(path: Path, to: Path) -> str:
-    """Write the experiment and return the account of it; Refused, and nothing written, if something is invalid."""
+    """Write the experiment and return the account of it; Refused if a value is invalid or `to` exists."""
     if to.exists():
         raise Refused([Problem(str(to), NO_VALUE, "is there already", "choose another name with --name")])
     imported = read(path)
@@ -103,13 +105,10 @@ def translated(path: Path) -> list[Outcome]:
 def _settled(path: Path, outcomes: list[Outcome]) -> Imported:
     """Part choices from values, add what they leave unsaid, and ask our own check about the whole."""
     settings = {key: value for outcome in outcomes for key, value in outcome.settings.items()}
-    choices = {"stage": "sft", "method": "lora"} | {k: v for k, v in settings.items() if k in GROUPS}
-    for key, (group, choice) in FITTING.items():
-        if settings.get(key) is not None:
-            choices.setdefault(group, choice)
-    choices = {group: choices[group] for group in GROUPS if group in choices}
+    choices = _choices(settings)
     values = {key: value for key, value in settings.items() if key not in GROUPS}
-    added = _unsaid(values) if choices.get("job", "train") == "train" else {}
+    trains = choices.get("job", "train") == "train"
+    added = {key: value for key, value in THEIR_DEFAULTS.items() if trains and key not in values}
     cfg, shipped = _compose(_words(choices, values | added))
     idle = _idle(cfg, values)
     if idle:
@@ -118,14 +117,20 @@ def _settled(path: Path, outcomes: list[Outcome]) -> Imported:
     return Imported(path, outcomes, choices, values, added, idle, check.problems(cfg, shipped))
 
 
-def _unsaid(values: Settings) -> Settings:
-    """Their defaults that the file relies on and that differ here."""
-    return {key: value for key, value in THEIR_DEFAULTS.items() if key not in values}
+def _choices(settings: Settings) -> Settings:
+    """The choices that are named, those that go with a value, and stage and method in any case; by group."""
+    fitting = {group: choice for key, (group, choice) in FITTING.items() if settings.get(key) is not None}
+    found = {"stage": "sft", "method": "lora"} | fitting | settings
+    return {group: found[group] for group in GROUPS if group in found}
 
 
 def _idle(cfg: Config, values: Settings) -> dict[str, str]:
     """The values this run would not read, and what would have to be chosen for them to act."""
-    return {key: f"acts only with {wording.acts_with(entries()[key])}" for key in values if not _acts(cfg, entries()[key])}
+    return {
+        key: f"acts only with {wording.acts_with(entries()[key])}"
+        for key in values
+        if not _acts(cfg, entries()[key])
+    }
 
 
 def _acts(cfg: Config, entry: Entry) -> bool:
@@ -143,7 +148,8 @@ def _flat(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise Refused([Problem(str(path), NO_VALUE, f"cannot be read: {error.strerror}")]) from error
     except yaml.YAMLError as error:
-        raise Refused([Problem(str(path), NO_VALUE, f"is not YAML: {' '.join(str(error).split())}")]) from error
+        said = " ".join(str(error).split())
+        raise Refused([Problem(str(path), NO_VALUE, f"is not YAML: {said}")]) from error
     if not isinstance(node, yaml.MappingNode) or not isinstance(content, dict):
         raise Refused([Problem(str(path), NO_VALUE, "holds no keys and values")])
     twice = [name for name, times in Counter(key.value for key, _ in node.value).items() if times > 1]
@@ -195,7 +201,11 @@ def _section(group: str, imported: Imported) -> list[str]:
     """The lines of one group: values, their defaults, and in comments what has no effect in this run."""
     acting = _of_group(group, imported.acting)
     added = _of_group(group, imported.added)
-    idle = [f"  # {line.strip()}  ({imported.idle[key]})" for key, line in _of_group(group, imported.values).items() if key in imported.idle]
+    idle = [
+        f"  # {line.strip()}  ({imported.idle[key]})"
+        for key, line in _of_group(group, imported.values).items()
+        if key in imported.idle
+    ]
     if added:
         source = f"  # not in {imported.source.name}: LLaMA-Factory's defaults, which differ from ours"
         return ["", f"{group}:", *acting.values(), source, *added.values(), *idle]
@@ -219,7 +229,8 @@ def account(imported: Imported, to: Path) -> str:
         lines += ["", "written out, as LLaMA-Factory's defaults differ from ours"]
         lines += [f"  {key}={hydra_value(value)}" for key, value in imported.added.items()]
     if imported.refused:
-        lines += ["", "the run will be refused until this is settled", *(f"  {problem}" for problem in imported.refused)]
+        lines += ["", "the run will be refused until this is settled"]
+        lines += [f"  {problem}" for problem in imported.refused]
     lines += ["", "the same as a command line", f"  {command_line(imported.overrides)}"]
     lines += ["", f"written to {to}; run it", f"  {_run_it(to)}"]
     return "\n".join(lines)

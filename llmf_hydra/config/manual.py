@@ -41,7 +41,8 @@ def overview() -> str:
     parts = [
         "Fine-tune language models. Every setting is a word on the command line.",
         f"{_bold('Usage')}\n{USAGE}",
-        f"{_bold('Groups')} (GROUP=CHOICE picks a file, GROUP.NAME=VALUE sets a value)\n" + "\n".join(map(_group, GROUPS)),
+        f"{_bold('Groups')} (GROUP=CHOICE picks a file, GROUP.NAME=VALUE sets a value)\n"
+        + "\n".join(map(_group, GROUPS)),
         f"{_bold('Commands')}\n" + "\n".join(f"  {command:<23}{what}" for command, what in COMMANDS.items()),
         f"{_bold('Where next')}\n{WHERE_NEXT}",
     ]
@@ -55,7 +56,9 @@ def group_page(name: str) -> str:
     head = _wrap(f"{name}: {wording.about(name)}", "", "  ").replace(name, _bold(name), 1)
     choices = _wrap(f"Choices: {', '.join(choice_files(name))}", "  ", "    ")
     listed = [_parameter(entry) for entry in entries().values() if entry.group == name]
-    return "\n\n".join([f"{head}\n{choices}", *listed, f"llmf explain {name}.NAME says more of one parameter."])
+    return "\n\n".join(
+        [f"{head}\n{choices}", *listed, f"llmf explain {name}.NAME says more of one parameter."]
+    )
 
 
 @functools.cache
@@ -76,7 +79,9 @@ def _parameter(entry: Entry) -> str:
     marks = [f"only with {acts}"] if acts else []
     marks += [f"default from {entry.param.env}"] if entry.param.env else []
     marks += [wording.NOT_BUILT] if entry.param.planned else []
-    facts = f"{entry.name}  {entry.type_name}, default {wording.default_of(entry)}" + (f"; {allowed}" if allowed else "")
+    facts = f"{entry.name}  {entry.type_name}, default {wording.default_of(entry)}" + (
+        f"; {allowed}" if allowed else ""
+    )
     told = entry.param.help + (f" [{'; '.join(marks)}]" if marks else "")
     head = _wrap(facts, "  ", " " * 6).replace(entry.name, _bold(entry.name), 1)
     return f"{head}\n{_wrap(told, ' ' * 6, ' ' * 6)}"
@@ -85,7 +90,12 @@ def _parameter(entry: Entry) -> str:
 def _wrap(text: str, first: str, then: str) -> str:
     """Wrapped to the terminal; the name in it is made bold afterwards, as signs for that have no width."""
     return textwrap.fill(
-        text, _width(), initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+        text,
+        _width(),
+        initial_indent=first,
+        subsequent_indent=then,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,7 +28,7 @@ def problems(words: list[str], folders: list[Path]) -> list[Problem]:
     for word in words:
         try:
             override = parser.parse_override(word)
-        except OverrideParseException:
+        except HydraException:  # OverrideParseException, or its parent for words with an open bracket
             found.append(Problem(word, NO_VALUE, "cannot be read", "write key=value; quote text with , = or spaces: "
                                  "\"key='a, b'\""))
             continue

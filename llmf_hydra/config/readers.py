@@ -1,9 +1,9 @@
 """Which source files read a parameter: found by walking the package's own syntax trees, not by a list.
 
-`cfg.rlhf.pref_beta` is a read of `rlhf.pref_beta`; so is `options.pref_beta` where `options` is annotated with
-the group's class, and `rlhf.pref_beta` after `rlhf = cfg.rlhf`. A property of the group's class that reads
-`self.lora_alpha` hands the parameter on: who reads the property reads the parameter. The rules do not count:
-they compare values and act on nothing.
+`cfg.rlhf.pref_beta` is a read of `rlhf.pref_beta`; so is `options.pref_beta` where `options` is annotated
+with the group's class, `rlhf.pref_beta` after `rlhf = cfg.rlhf`, and `self._rlhf.pref_beta`. A property of
+the group's class that reads `self.lora_alpha` hands the parameter on: who reads the property reads the
+parameter. The rules do not count: they compare values and act on nothing.
 """
 
 import ast
@@ -64,8 +64,13 @@ def _walk(node: ast.AST, names: dict[str, str]) -> Iterator[str]:
 def _group_of(node: ast.AST, names: Mapping[str, str]) -> str | None:
     """The group that an expression holds: `cfg.rlhf`, or a local name that is known to hold one."""
     if isinstance(node, ast.Attribute):
-        return node.attr if node.attr in GROUPS else None
+        return _named_group(node)
     return names.get(node.id) if isinstance(node, ast.Name) else None
+
+
+def _named_group(node: ast.Attribute) -> str | None:
+    name = node.attr.removeprefix("_")  # `self._tracking` is what an object keeps of `cfg.tracking`
+    return name if name in GROUPS else None
 
 
 def _annotated(args: ast.arguments) -> dict[str, str]:
@@ -83,9 +88,11 @@ def _assigned(node: ast.Assign) -> dict[str, str]:
         else:
             pairs.append((target, node.value))
     return {
-        target.id: value.attr
+        target.id: group
         for target, value in pairs
-        if isinstance(target, ast.Name) and isinstance(value, ast.Attribute) and value.attr in GROUPS
+        if isinstance(target, ast.Name)
+        and isinstance(value, ast.Attribute)
+        and (group := _named_group(value))
     }
 
 

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra.config import wording
-from llmf_hydra.config.manual import choice_files
 from llmf_hydra.config.places import rows, rows_at
 from llmf_hydra.config.schema import GROUPS, Entry, entries
-from llmf_hydra.paths import PACKAGE
+from llmf_hydra.paths import PACKAGE, conf_dir
 
-JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "null": "null", "mapping": "object"}
+JSON_TYPES = {
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "str": "string",
+    "null": "null",
+    "mapping": "object",
+}
 INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}"}
 
 INTRODUCTION = """\
@@ -23,8 +29,8 @@ INTRODUCTION = """\
 
 Generated from the declarations by `make docs`; change a declaration, not this page.
 
-Set one with `GROUP.NAME=VALUE`, or choose a file of a group with `GROUP=CHOICE`. `llmf explain NAME` says more
-of one parameter. *Not built yet* marks what is refused when it is set."""
+Set one with `GROUP.NAME=VALUE`, or choose a file of a group with `GROUP=CHOICE`. `llmf explain NAME` says
+more of one parameter. *Not built yet* marks what is refused when it is set."""
 
 HEAD = ("parameter", "type", "default", "allowed", "what", "acts only with", "spec row", "variable")
 
@@ -50,8 +56,10 @@ def parameters_md() -> str:
 def _group_section(group: str) -> str:
     own = [entry for entry in entries().values() if entry.group == group]
     about = wording.about(group)
-    choices = ", ".join(f"`{group}={choice}`" for choice in choice_files(group))
-    return f"## {group}\n\n{about[:1].upper()}{about[1:]}. Choices: {choices}.\n\n{_table(HEAD, map(_cells, own))}"
+    shipped = sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    choices = ", ".join(f"`{group}={choice}`" for choice in shipped)
+    text = f"{about[:1].upper()}{about[1:]}. Choices: {choices}."
+    return f"## {group}\n\n{text}\n\n{_table(HEAD, map(_cells, own))}"
 
 
 def _cells(entry: Entry) -> list[str]:
@@ -60,11 +68,23 @@ def _cells(entry: Entry) -> list[str]:
     spec = ", ".join(f"{row.table}.{row.name}" for row in rows_at(entry.key))
     default = f"`{wording.default_of(entry)}`"
     acts = wording.acts_with(entry)
-    return [f"`{entry.name}`", entry.type_name, default, wording.allowed(entry), what, acts, spec, declared.env or ""]
+    return [
+        f"`{entry.name}`",
+        entry.type_name,
+        default,
+        wording.allowed(entry),
+        what,
+        acts,
+        spec,
+        declared.env or "",
+    ]
 
 
 def _spec_section() -> str:
-    lines = ([r.table, f"`{r.name}`", r.type, r.default, f"`{r.place}`", "" if r.place.built else "no"] for r in rows())
+    lines = (
+        [r.table, f"`{r.name}`", r.type, r.default, f"`{r.place}`", "" if r.place.built else "no"]
+        for r in rows()
+    )
     table = _table(("table", "row", "type", "default", "lives at", "built"), lines)
     text = "`stage=*` means that the row's value is the choice; `optimizer=galore` is the row set to true."
     return f"## The {len(rows())} rows of the specification\n\n{text}\n\n{table}"
@@ -90,14 +110,23 @@ def json_schema() -> dict[str, Any]:
         "title": "llmf_hydra",
         "type": "object",
         "additionalProperties": False,
-        "properties": {"defaults": defaults, "hydra": hydra, **{group: _group_schema(group) for group in GROUPS}},
+        "properties": {
+            "defaults": defaults,
+            "hydra": hydra,
+            **{group: _group_schema(group) for group in GROUPS},
+        },
         "$defs": {"interpolation": {**INTERPOLATION, "description": "Another value: ${group.name}."}},
     }
 
 
 def _group_schema(group: str) -> dict[str, Any]:
     own = {entry.name: _parameter_schema(entry) for entry in entries().values() if entry.group == group}
-    return {"type": "object", "description": wording.about(group), "additionalProperties": False, "properties": own}
+    return {
+        "type": "object",
+        "description": wording.about(group),
+        "additionalProperties": False,
+        "properties": own,
+    }
 
 
 def _parameter_schema(entry: Entry) -> dict[str, Any]:

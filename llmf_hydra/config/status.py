@@ -44,7 +44,7 @@ def status() -> str:
 
 
 def _choice(entry: Entry, choice: str) -> str:
-    """A choice as it is written: `stage=ppo`, or `model.flash_attn=fa2` where it is a value like any other."""
+    """A choice as it is written: `stage=ppo`, or `model.flash_attn=fa2` where it is no file."""
     return f"{entry.group if entry.is_choice else entry.key}={choice}"
 
 

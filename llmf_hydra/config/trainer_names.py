@@ -11,7 +11,7 @@ from llmf_hydra.config.schema import entries
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a name: it lives at a key, a function of the importer translates it, or it has no home."""
+    """What became of a name: it lives at a key, a function translates it, or it has no home."""
 
     key: str = ""
     why: str = ""
@@ -22,7 +22,13 @@ class Fate:
         return not (self.key or self.translated)
 
     def __str__(self) -> str:
-        return f"{self.key} here" if self.key else self.why if self.translated else f"has no parameter here: {self.why}"
+        return (
+            f"{self.key} here"
+            if self.key
+            else self.why
+            if self.translated
+            else f"has no parameter here: {self.why}"
+        )
 
 
 RENAMED = {
@@ -51,9 +57,9 @@ TRANSLATED = {
 _GONE = {
     "each run gets a folder of its own; hydra.run.dir=DIR chooses it": "output_dir overwrite_output_dir",
     "logs lie in the run's folder; tracking=wandb or tracking=mlflow add a tracker": """
-        logging_dir use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode swanlab_api_key
-        swanlab_logdir swanlab_lark_webhook_url swanlab_lark_secret trackio_space_id trackio_bucket_id
-        trackio_static_space_id""",
+        logging_dir use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode
+        swanlab_api_key swanlab_logdir swanlab_lark_webhook_url swanlab_lark_secret trackio_space_id
+        trackio_bucket_id trackio_static_space_id""",
     "training.eval_strategy with data.val_size or data.eval_dataset decides what is evaluated": """
         do_eval eval_on_start eval_delay eval_accumulation_steps prediction_loss_only include_for_metrics
         include_inputs_for_metrics batch_eval_metrics eval_do_concat_batches eval_use_gather_object""",
@@ -66,14 +72,14 @@ _GONE = {
     "training.lr_scheduler_type alone decides the course": "lr_scheduler_kwargs",
     "the optimizers' own settings are in --help optimizer": "optim_args optim_target_modules",
     "processes and devices are decided by the group launch": """
-        deepspeed fsdp fsdp_config accelerator_config parallelism_config ddp_timeout ddp_backend ddp_bucket_cap_mb
-        ddp_find_unused_parameters ddp_broadcast_buffers ddp_static_graph local_rank save_on_each_node
-        average_tokens_across_devices ray_run_name ray_num_workers ray_storage_path ray_storage_filesystem
-        resources_per_worker placement_strategy ray_init_kwargs""",
+        deepspeed fsdp fsdp_config accelerator_config parallelism_config ddp_timeout ddp_backend
+        ddp_bucket_cap_mb ddp_find_unused_parameters ddp_broadcast_buffers ddp_static_graph local_rank
+        save_on_each_node average_tokens_across_devices ray_run_name ray_num_workers ray_storage_path
+        ray_storage_filesystem resources_per_worker placement_strategy ray_init_kwargs""",
     "the CPU is taken where no GPU is seen; launch.cuda_visible_devices='' hides GPUs": "use_cpu no_cuda",
     "precision is chosen by training.bf16, training.pure_bf16 and model.compute_dtype": """
-        tf32 bf16_full_eval fp16_full_eval half_precision_backend fp16_opt_level fp16_backend fp8 fp8_backend
-        fp8_enable_fsdp_float8_all_gather""",
+        tf32 bf16_full_eval fp16_full_eval half_precision_backend fp16_opt_level fp16_backend fp8
+        fp8_backend fp8_enable_fsdp_float8_all_gather""",
     "model.disable_gradient_checkpointing and model.use_reentrant_gc decide": """
         gradient_checkpointing_kwargs activation_checkpointing activation_checkpointing_kwargs""",
     "models are not compiled": "torch_compile torch_compile_backend torch_compile_mode",
@@ -84,24 +90,30 @@ _GONE = {
     "nothing is pushed to a hub while training; job=export does that": """
         push_to_hub hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision""",
     "how batches are filled is decided by data.packing": """
-        group_by_length length_column_name train_sampling_strategy auto_find_batch_size dataloader_drop_last
-        dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
-        dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names""",
+        group_by_length length_column_name train_sampling_strategy auto_find_batch_size
+        dataloader_drop_last dataloader_pin_memory dataloader_persistent_workers
+        dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order
+        remove_unused_columns label_names""",
     "the same config and seed repeat a run on the same machine": "full_determinism",
-    "new tokens are named by model.new_special_tokens": "add_tokens new_special_tokens_config init_special_tokens",
+    "new tokens are named by model.new_special_tokens": """
+        add_tokens new_special_tokens_config init_special_tokens""",
     "model.infer_backend chooses the engine, which has no settings of its own": """
         vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config sglang_maxlen
         sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend""",
     "method=lora, freeze and full are the methods": "module_dropout oft_rank oft_block_size oft_target",
     "there is nothing like it": """
-        label_smoothing_factor torch_empty_cache_steps liger_kernel_config early_stopping_steps pref_bco_weight
-        ld_alpha use_dft_loss freeze_language_model image_do_pan_and_scan crop_to_patches use_audio_in_video
-        audio_sampling_rate enable_thinking use_v1_kernels use_kt kt_optimize_rule kt_maxlen cpu_infer chunk_size
-        mode use_mca""",
+        label_smoothing_factor torch_empty_cache_steps liger_kernel_config early_stopping_steps
+        pref_bco_weight ld_alpha use_dft_loss freeze_language_model image_do_pan_and_scan crop_to_patches
+        use_audio_in_video audio_sampling_rate enable_thinking use_v1_kernels use_kt kt_optimize_rule
+        kt_maxlen cpu_infer chunk_size mode use_mca""",
 }
 
 TRAINER_NAMES: dict[str, Fate] = {
-    **{entry.name: Fate(entry.key) for entry in entries().values() if entry.group in ("training", "optimizer")},
+    **{
+        entry.name: Fate(entry.key)
+        for entry in entries().values()
+        if entry.group in ("training", "optimizer")
+    },
     **{name: Fate(key) for name, key in RENAMED.items()},
     **{name: Fate(why=why, translated=True) for name, why in TRANSLATED.items()},
     **{name: Fate(why=why) for why, names in _GONE.items() for name in names.split()},

@@ -40,13 +40,15 @@ def translate(name: str, raw: Any, flat: Flat) -> Outcome:
     if home.choice is not None:
         return _choice(name, raw, home)
     if home.entry.param.secret and raw is not None:
-        told = f"a secret is never written to a file; set {home.entry.param.env or f'{home}=...'} when you start the run"
-        return Outcome(name, REPORTED, told)
+        given = home.entry.param.env or f"{home}=..."
+        return Outcome(
+            name, REPORTED, f"a secret is never written to a file; set {given} when you start the run"
+        )
     return _set(name, home.entry, raw)
 
 
 def coerce(entry: Entry, raw: Any) -> Any:
-    """The value in the parameter's own type (`1e-4` left a string by YAML becomes a number); Refused if invalid."""
+    """The value in the parameter's own type (YAML leaves `1e-4` a text); Refused if invalid."""
     if isinstance(raw, list) and str in _types(entry):
         raw = ",".join(map(str, raw))  # their lists of names are ours with commas
     if raw is False and "no" in entry.param.choices:
@@ -119,14 +121,20 @@ def _flag(name: str, raw: Any) -> bool:
 
 
 def _do_train(name: str, raw: Any, flat: Flat) -> Outcome:
-    return _chosen(name, "job", "train") if _flag(name, raw) else Outcome(name, RENAMED, "nothing to write: no job=train")
+    return (
+        _chosen(name, "job", "train")
+        if _flag(name, raw)
+        else Outcome(name, RENAMED, "nothing to write: no job=train")
+    )
 
 
 def _do_predict(name: str, raw: Any, flat: Flat) -> Outcome:
     if not _flag(name, raw):
         return Outcome(name, RENAMED, "nothing to write: no job=predict")
     if flat.get("do_train"):
-        return Outcome(name, REPORTED, "one run does one job: train first, then start another with job=predict")
+        return Outcome(
+            name, REPORTED, "one run does one job: train first, then start another with job=predict"
+        )
     return _chosen(name, "job", "predict")
 
 
@@ -160,7 +168,11 @@ def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
     other = [word for word in asked if word not in (*known, "none")]
     missing = f"no tracker {', '.join(other)}: the run's own files are always written" if other else ""
     if not known:
-        return Outcome(name, REPORTED if other else RENAMED, missing or "nothing to write: tracking=[files] is the default")
+        return Outcome(
+            name,
+            REPORTED if other else RENAMED,
+            missing or "nothing to write: tracking=[files] is the default",
+        )
     chosen = ["files", *known]
     told = f"tracking=[{','.join(chosen)}]" + (f"; {missing}" if missing else "")
     return Outcome(name, RENAMED, told, {"tracking": chosen})
@@ -168,7 +180,9 @@ def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
 
 def _gradient_checkpointing(name: str, raw: Any, flat: Flat) -> Outcome:
     off = not _flag(name, raw)
-    return Outcome(name, RENAMED, "model.disable_gradient_checkpointing", {"model.disable_gradient_checkpointing": off})
+    return Outcome(
+        name, RENAMED, "model.disable_gradient_checkpointing", {"model.disable_gradient_checkpointing": off}
+    )
 
 
 def _greater_is_better(name: str, raw: Any, flat: Flat) -> Outcome:

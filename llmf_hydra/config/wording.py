@@ -1,4 +1,4 @@
-"""How a parameter is put into words: the same in the help, the reference page and the answers of `explain`."""
+"""How a parameter is put into words: the same in the help, the reference page and in `explain`."""
 
 import sys
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def address(key: str) -> str:
 
 
 def about(group: str) -> str:
-    """What the group is for: the first line of its module, without the group's name and what is in brackets."""
+    """What the group is for: the first line of its module, without the name and what is in brackets."""
     doc = sys.modules[GROUPS[group].__module__].__doc__ or ""
     line = doc.strip().splitlines()[0] if doc.strip() else ""
     return line.partition(": ")[2].partition(" (")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Values as text that reads back as the same value: in a YAML file of ours and in a word of the command line."""
+"""Values as text that reads back as the same value: in a YAML file and on the command line."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(:[\w./+-]+)*", re.ASCII)  # neither a number nor any sign of YAML's or of Hydra's
+PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(:[\w./+-]+)*", re.ASCII)  # no number, no sign of YAML's or Hydra's
 NOT_TEXT = re.compile(r"(null|true|false|yes|no|on|off|y|n|nan|inf|infinity)", re.IGNORECASE)
 SHELL_SIGNS = re.compile(r'["$`\\!]')  # what a shell reads inside double quotes
 HYDRA_KEY_SIGNS = re.compile(r"([\\()\[\]{}:=, \t])")
@@ -57,8 +57,9 @@ def _scalar(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = repr(value)
-    is_bare_exponent = isinstance(value, float) and "e" in text and "." not in text
-    return text.replace("e", ".0e") if is_bare_exponent else text  # YAML 1.1 reads 5e-05 as text, 5.0e-05 as a number
+    if isinstance(value, float) and "e" in text and "." not in text:
+        return text.replace("e", ".0e")  # YAML 1.1 reads 5e-05 as text, 5.0e-05 as a number
+    return text
 
 
 def _no_interpolation(text: str) -> str:

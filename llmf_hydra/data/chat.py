@@ -28,6 +28,7 @@ class Chat:
     special_tokens: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()  # texts that end a turn, longest first
     default_system: str | None = None
+    own_system: str | None = None  # what the template puts where there is no system message
     tool_format: str | None = None  # None: the template writes tools itself, if it can
 
     @functools.cached_property
@@ -37,8 +38,8 @@ class Chat:
 
     @functools.cached_property
     def knows_thoughts(self) -> bool:
-        """Whether the template has a place for `reasoning_content`."""
-        return "reasoning_content" in self.text
+        """Whether the template has a place for `reasoning_content`, perhaps under its name `thinking`."""
+        return "reasoning_content" in self.text or "thinking" in self.text
 
     @functools.cached_property
     def writes_tools(self) -> bool:
@@ -78,6 +79,12 @@ def index() -> dict[str, dict[str, Any]]:
     return yaml.safe_load((TEMPLATES / "index.yaml").read_text(encoding="utf-8"))
 
 
+@functools.cache
+def tool_formats() -> dict[str, dict[str, str]]:
+    """The known ways to write tools, by their names."""
+    return yaml.safe_load((TEMPLATES / "tool_formats.yaml").read_text(encoding="utf-8"))
+
+
 def template_names() -> list[str]:
     """The named templates."""
     return sorted(index())
@@ -85,6 +92,8 @@ def template_names() -> list[str]:
 
 def load_chat(data: Data, generation: Generation, tokenizer: Any) -> Chat:
     """The template that the config names, else the tokenizer's own. Raises Refused."""
+    if data.tool_format is not None and data.tool_format not in tool_formats():
+        raise Refused([Problem.bad_choice("data.tool_format", data.tool_format, sorted(tool_formats()))])
     special = dict(tokenizer.special_tokens_map)
     stops = {str(tokenizer.eos_token), *map(str, tokenizer.all_special_tokens)} - {"None"}
     if data.template is None:
@@ -102,6 +111,7 @@ def load_chat(data: Data, generation: Generation, tokenizer: Any) -> Chat:
         special,
         tuple(sorted(stops, key=len, reverse=True)),
         generation.default_system,
+        known.get("system"),
         data.tool_format or known.get("tool_format"),
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from llmf_hydra.data.features import COLUMNS, Example
+from llmf_hydra.data.rows import Row
 
 IGNORED = -100
 
@@ -24,18 +25,21 @@ def schema(kind: str, media: Sequence[str] = ()) -> pa.Schema:
 
 
 def record_batch(
-    kind: str, examples: Sequence[Example], numbers: Sequence[int], labels: Sequence[bool | None]
+    kind: str, media: Sequence[str], examples: Sequence[Example], numbers: Sequence[int], rows: Sequence[Row]
 ) -> pa.RecordBatch:
-    """Examples with the number of the row each came from."""
+    """Examples with the row that each came from, and its number."""
     columns: list[pa.Array] = []
     for name in COLUMNS[kind]:
         columns.append(_lists([example.ids[name] for example in examples]))
     if kind in ("text", "dialogue"):
         columns.append(_labels(columns[0], examples))
     if kind == "feedback":
-        columns.append(pa.array(labels, pa.bool_()))
+        columns.append(pa.array([row.label for row in rows], pa.bool_()))
+    columns += [
+        pa.array([(row.media or {}).get(name, []) for row in rows], pa.list_(pa.string())) for name in media
+    ]
     columns.append(pa.array(numbers, pa.int64()))
-    return pa.record_batch(columns, schema=schema(kind))
+    return pa.record_batch(columns, schema=schema(kind, media))
 
 
 def _lists(rows: Sequence[list[int]]) -> pa.ListArray:

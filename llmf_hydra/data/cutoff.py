@@ -36,9 +36,9 @@ def newest_that_fit(
     count = len(exchanges(messages))
     # Dropping n exchanges saves at most the tokens up to the end of the n-th's answers: no need to try fewer.
     ends = zip(_exchange_of_answers(messages), whole.answers, strict=False)
-    drop = next((n for n, (_, end) in ends if len(whole.ids) - end <= limit), count)
+    fewest = next((n for n, (_, end) in ends if len(whole.ids) - end <= limit), count)
     kept, encoded = list(messages), whole
-    for drop in range(min(drop, count - 1), count):
+    for drop in range(min(fewest, count - 1), count):
         kept = without_oldest(messages, drop)
         encoded = encode(kept)
         if len(encoded.ids) <= limit:
@@ -46,8 +46,14 @@ def newest_that_fit(
     return kept, encoded
 
 
-def shares(prompt: int, answer: int, limit: int) -> tuple[int, int]:
-    """How many tokens prompt and answer keep: in proportion, but a short one gives nothing away."""
+def shares(prompt: int, answer: int, limit: int, question: Span) -> tuple[int, int]:
+    """How many tokens prompt and answer keep: in proportion, but a short one gives nothing away.
+
+    What stands around the question (headers, system message) is kept and not counted, unless it is half of all.
+    """
+    around = prompt - (question[1] - question[0])
+    around = around if around * 2 <= limit else 0
+    prompt, limit = prompt - around, limit - around
     if answer * 2 < limit:
         kept = answer
     elif prompt * 2 < limit:
@@ -55,7 +61,7 @@ def shares(prompt: int, answer: int, limit: int) -> tuple[int, int]:
     else:
         kept = limit * answer // (prompt + answer)
     kept = min(kept, answer)
-    return min(prompt, limit - kept), kept
+    return around + min(prompt, limit - kept), kept
 
 
 def cut(ids: Sequence[int], keep: int, region: Span) -> list[int]:

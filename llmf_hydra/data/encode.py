@@ -4,14 +4,19 @@ The whole text is tokenized at once, by Rust, in threads. Where a token would ho
 answer, the text is tokenized again in pieces, which is also what the model sees when it generates.
 """
 
+import functools
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import Encoding, Tokenizer, processors
 
 from llmf_hydra.data.render import Span
+
+
+PLAIN = "\ufdd3"  # stands inside a special token that is plain text; never seen by the tokenizer
 
 
 @dataclass(slots=True)
@@ -20,6 +25,18 @@ class Encoded:
 
     ids: list[int]
     answers: list[Span]
+
+
+class Encoder(Protocol):
+    """What both kinds of tokenizer offer."""
+
+    def batch(self, texts: Sequence[str]) -> list[Any]:
+        """Something for each text that `spans` needs."""
+        ...
+
+    def spans(self, encoding: Any, text: str, spans: Sequence[Span]) -> Encoded:
+        """Ids of the text and the tokens of each span. Spans are in order and do not overlap."""
+        ...
 
 
 class FastEncoder:
@@ -35,10 +52,14 @@ class FastEncoder:
 
     def batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodings of many texts; releases the interpreter and uses the tokenizer's own threads."""
-        return self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return self.backend.encode_batch(
+            [text.replace(PLAIN, "") for text in texts], add_special_tokens=False
+        )
 
     def spans(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
-        """Ids of the text and the tokens of each span. Spans are in order and do not overlap."""
+        """Ids of the text and the tokens of each span. Where a border lies within a token, see `_in_pieces`."""
+        if PLAIN in text:
+            return joined([self._with_plain(piece) for piece in pieces(text, spans)])
         found: list[Span] = []
         for start, end in spans:
             first, last = _border(encoding, text, start), _border(encoding, text, end)
@@ -48,10 +69,36 @@ class FastEncoder:
         return Encoded(encoding.ids, found)
 
     def _in_pieces(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
-        """Tokenize the text cut at the borders; or, where pieces get a space put before them, leave tokens across out."""
+        """Tokenize the text cut at the borders.
+
+        A tokenizer that puts a space before each piece would change the text: there, tokens across stay untrained.
+        """
         if self.prepends:
             return Encoded(encoding.ids, [_inner(encoding, span) for span in spans])
         return joined([e.ids for e in self.batch(pieces(text, spans))])
+
+    def _with_plain(self, text: str) -> list[int]:
+        """Ids of a text in which marked special tokens are plain text and the others are special."""
+        ids: list[int] = []
+        for part in split_at(text, self._special):
+            number = self._special.get(part)
+            ids += [number] if number is not None else self._plain_ids(part)
+        return ids
+
+    @functools.cached_property
+    def _special(self) -> dict[str, int]:
+        added = self.backend.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
+    @functools.cached_property
+    def _literal(self) -> Tokenizer:
+        """A copy that knows no special tokens. One of its own: the other may be at work in another thread."""
+        copy = Tokenizer.from_str(self.backend.to_str())
+        copy.encode_special_tokens = True
+        return copy
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self._literal.encode(text.replace(PLAIN, ""), add_special_tokens=False).ids
 
     def _tokens(self, text: str) -> str:
         return "".join(self.backend.encode(text, add_special_tokens=False).tokens)
@@ -87,10 +134,22 @@ def joined(ids: Sequence[list[int]]) -> Encoded:
     return Encoded(list(itertools.chain.from_iterable(ids)), answers)
 
 
+def as_plain(text: str, special: Iterable[str]) -> str:
+    """The text with its special tokens marked, so that they are tokenized as plain text."""
+    for token in special:
+        if token in text:
+            text = text.replace(token, f"{token[0]}{PLAIN}{token[1:]}")
+    return text
+
+
+def split_at(text: str, tokens: Iterable[str]) -> list[str]:
+    """The text cut before and after each of the tokens, which stay; longer ones are found first."""
+    border = "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
+    return [part for part in re.split(f"({border})", text) if part] if border else [text]
+
+
 class SlowEncoder:
     """For tokenizers without a Rust side: each piece apart, since there are no offsets."""
-
-    prepends = False
 
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
@@ -99,14 +158,23 @@ class SlowEncoder:
         """Nothing to do yet: the pieces are known only with the spans."""
         return [None] * len(texts)
 
-    def spans(self, encoding: None, text: str, spans: Sequence[Span]) -> Encoded:
+    def spans(self, encoding: Any, text: str, spans: Sequence[Span]) -> Encoded:
         """Ids of the text and the tokens of each span."""
-        parts = [
-            self.tokenizer(p, add_special_tokens=False)["input_ids"] if p else [] for p in pieces(text, spans)
-        ]
-        return joined(parts)
+        return joined([self._ids(piece) if piece else [] for piece in pieces(text, spans)])
+
+    def _ids(self, text: str) -> list[int]:
+        if PLAIN not in text:
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        known = self.tokenizer.all_special_tokens
+        return [number for part in split_at(text, known) for number in self._part(part, part in known)]
+
+    def _part(self, text: str, special: bool) -> list[int]:
+        if special:
+            return [self.tokenizer.convert_tokens_to_ids(text)]
+        plain = text.replace(PLAIN, "")
+        return self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def make_encoder(tokenizer: Any) -> FastEncoder | SlowEncoder:
+def make_encoder(tokenizer: Any) -> Encoder:
     """The encoder for a tokenizer of Transformers."""
     return FastEncoder(tokenizer.backend_tokenizer) if tokenizer.is_fast else SlowEncoder(tokenizer)

@@ -1,12 +1,12 @@
 """What each kind of row becomes: its texts, and from their tokens the columns that a trainer reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llmf_hydra.data import cutoff
 from llmf_hydra.data.chat import Chat
-from llmf_hydra.data.encode import Encoded, FastEncoder, SlowEncoder
+from llmf_hydra.data.encode import Encoded, Encoder, as_plain
 from llmf_hydra.data.render import Rendered, render_completion, render_dialogue, render_prompt
 from llmf_hydra.data.rows import Message, Row
 from llmf_hydra.data.tools import for_template
@@ -37,7 +37,7 @@ class Setup:
     """All that decides what a row becomes."""
 
     kind: str
-    encoder: FastEncoder | SlowEncoder
+    encoder: Encoder
     chat: Chat | None  # None for plain text
     cutoff_len: int
     train_on_prompt: bool = False
@@ -45,25 +45,32 @@ class Setup:
     split_long: bool = False  # plain text: go on in a new row instead of cutting
     bos: tuple[int, ...] = ()  # put before each plain text
     eos: tuple[int, ...] = ()
-    media: tuple[str, ...] = field(default_factory=tuple)
+    media: tuple[str, ...] = ()  # columns of paths that go along
+    special: tuple[str, ...] = ()  # special tokens that are plain text where a row says them
 
     def texts(self, row: Row) -> list[Rendered]:
         """The texts to be tokenized for a row: two for a ranked one, else one. Raises BadRow."""
         if self.kind == "text":
-            return [Rendered(row.text or "", [], [])]
+            return [Rendered(as_plain(row.text or "", self.special), [], [])]
         assert self.chat is not None
         return self._written(row, row.prompt)
 
     def _written(self, row: Row, messages: Sequence[Message]) -> list[Rendered]:
         chat = self.chat
         assert chat is not None
-        prompt, tools = for_template(chat, chat.with_system(list(messages)), row.tools)
+        prompt, tools = for_template(chat, chat.with_system(self._plain_all(messages)), row.tools)
         if self.kind == "prompt":
             return [Rendered(render_prompt(chat, prompt, tools), [], [])]
-        answers = [for_template(chat, answer, None)[0] for answer in row.answers]
+        answers = [for_template(chat, self._plain_all(answer), None)[0] for answer in row.answers]
         if self.kind == "dialogue":
             return [render_dialogue(chat, [*prompt, *answers[0]], tools)]
         return [render_completion(chat, prompt, answer, tools) for answer in answers]
+
+    def _plain_all(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, with the special tokens that they say marked as plain text."""
+        if not self.special:
+            return list(messages)
+        return [{**message, "content": as_plain(message["content"], self.special)} for message in messages]
 
     def examples(self, row: Row, texts: Sequence[Rendered], encodings: Sequence[Any]) -> list[Example]:
         """The rows of the tokenized dataset that one row becomes: one, or several pieces of a long text."""
@@ -130,8 +137,8 @@ class Setup:
         longest = max(map(len, answers))
         if len(prompt) + longest <= self.cutoff_len:
             return prompt, answers
-        before, kept = cutoff.shares(len(prompt), longest, self.cutoff_len)
         region = self._question(row.prompt, texts[0].text[: texts[0].answers[0][0]], len(prompt))
+        before, kept = cutoff.shares(len(prompt), longest, self.cutoff_len, region)
         short = [
             cutoff.cut_answer(answer, kept, self._stop(text, text.answers[0][1]))
             for answer, text in zip(answers, texts, strict=True)
@@ -155,8 +162,8 @@ class Setup:
 
     def _both_cut(self, messages: Sequence[Message], text: Rendered, encoded: Encoded) -> Encoded:
         start, end = encoded.answers[-1]
-        before, kept = cutoff.shares(start, end - start, self.cutoff_len)
         region = self._question(messages, text.text[: text.answers[-1][0]], start)
+        before, kept = cutoff.shares(start, end - start, self.cutoff_len, region)
         prompt = cutoff.cut(encoded.ids[:start], before, region)
         stop = self._stop(text, text.answers[-1][1])
         answer = cutoff.cut_answer(encoded.ids[start:end], kept, stop)

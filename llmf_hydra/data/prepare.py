@@ -4,34 +4,38 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from datasets import Dataset
+import numpy as np
+from datasets import Dataset, IterableDataset
 
-from llmf_hydra import paths
 from llmf_hydra.config.data import Data
 from llmf_hydra.config.generation import Generation
-from llmf_hydra.data import digest, files, reader, sources, store
-from llmf_hydra.data.chat import Chat, load_chat
-from llmf_hydra.data.columns import schema
-from llmf_hydra.data.encode import make_encoder
+from llmf_hydra.data import digest, hub, ranks, saved, sources, store
 from llmf_hydra.data.features import Setup
-from llmf_hydra.data.report import DataReport, SourceReport
+from llmf_hydra.data.keep import REJECTED, ROWS, cache_root, kept_source
+from llmf_hydra.data.mix import mixed, sample, split
+from llmf_hydra.data.packing import write_packed
+from llmf_hydra.data.report import DataReport
+from llmf_hydra.data.setup import make_setup, settings, source_digest
+from llmf_hydra.data.stream import stream
 from llmf_hydra.data.table import Source
-from llmf_hydra.data.tokenize import tokenized
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.errors import Refused
 
-Evaluation = Dataset | dict[str, Dataset] | None
+Evaluation = Dataset | IterableDataset | dict[str, Dataset] | dict[str, IterableDataset] | None
+Named = tuple[str, Source]  # its use (train or eval), and the source
+Known = tuple[str, Source, str]  # with the digest of all that its tokens depend on
 
 
 @dataclass
 class Prepared:
-    """Tokenized data of a run. Columns are those of `features.COLUMNS`, with `row` and `source` beside them."""
+    """Tokenized data of a run. Columns are those of `features.COLUMNS`, with `row` and `source` beside them.
 
-    train: Dataset
+    When streaming, the datasets are iterable, and the counts of the report are those of what was read so far.
+    """
+
+    train: Dataset | IterableDataset
     eval: Evaluation
     report: DataReport
     rejected: tuple[Path, ...] = ()  # files of the bad rows that were left out
@@ -40,7 +44,7 @@ class Prepared:
         """Write the data report, and the bad rows where there are any, into a run's folder."""
         self.report.write(run_folder)
         if self.rejected:
-            with (run_folder / "rejected.jsonl").open("wb") as out:
+            with (run_folder / REJECTED).open("wb") as out:
                 for path in self.rejected:
                     with path.open("rb") as part:
                         shutil.copyfileobj(part, out)
@@ -50,134 +54,120 @@ def prepare(
     data: Data, kind: str, tokenizer: Any, generation: Generation, seed: int, packing: bool
 ) -> Prepared:
     """Tokenize what `data` names, for one kind of training. Raises Refused."""
-    chat = None if kind == "text" else load_chat(data, generation, tokenizer)
-    setup = make_setup(data, kind, tokenizer, chat, packing)
-    named = [("train", s) for s in sources.resolve(data, data.dataset or "", "dataset")]
-    if data.eval_dataset:
-        named += [("eval", s) for s in sources.resolve(data, data.eval_dataset, "eval_dataset")]
-    identity = digest.of_tokenizer(tokenizer)
-    report = DataReport(kind)
-    parts: dict[str, list[Dataset]] = {"train": [], "eval": []}
-    rejected: list[Path] = []
-    for use, source in named:
-        folder, found = _kept(data, setup, source, identity)
-        counts = SourceReport(**json.loads((folder / "report.json").read_text(encoding="utf-8")))
-        report.sources.append(dataclasses.replace(counts, use=use, found=found))
-        parts[use].append(_loaded(folder, len(report.sources) - 1, data, source, seed))
-        if counts.rows_rejected:
-            rejected.append(folder / "rejected.jsonl")
-    from datasets import concatenate_datasets
+    if problems := sources.check_settings(data, kind):
+        raise Refused(problems)
+    named = _named(data)
+    media = tuple(sorted({name for _, source in named for name in source.media}))
+    setup = make_setup(data, kind, tokenizer, generation, packing, media)
+    if data.streaming:
+        return Prepared(*stream(data, setup, named, seed, packing))
+    chosen = settings(data, setup, tokenizer)
+    known = [(use, source, source_digest(source, chosen)) for use, source in named]
+    if not data.tokenized_path:
+        return Prepared(*_prepared(data, setup, known, seed, packing))
+    return Prepared(*_at_path(data, setup, known, chosen, seed, packing))
 
-    train = concatenate_datasets(parts["train"])
-    held: Evaluation = concatenate_datasets(parts["eval"]) if parts["eval"] else None
+
+def _named(data: Data) -> list[Named]:
+    """The sources with their files; those on a hub are fetched."""
+    found: list[Named] = []
+    for use, field, names in (
+        ("train", "dataset", data.dataset),
+        ("eval", "eval_dataset", data.eval_dataset),
+    ):
+        if names:
+            found += [(use, hub.fetched(s, f"data.{field}")) for s in sources.resolve(data, names, field)]
+    return found
+
+
+def _prepared(data: Data, setup: Setup, known: list[Known], seed: int, packing: bool) -> saved.Kept:
+    report = DataReport(setup.kind)
+    parts: dict[str, dict[str, Dataset]] = {"train": {}, "eval": {}}
+    rejected: list[Path] = []
+    for index, (use, source, name) in enumerate(known):
+        folder, counts = kept_source(data, setup, source, name)
+        counts.use = use
+        report.sources.append(counts)
+        parts[use][source.name] = _loaded(folder, index, source, seed)
+        rejected += [folder / REJECTED] if counts.rows_rejected else []
+    train: Dataset = mixed(list(parts["train"].values()), data, seed)
+    held: saved.Evaluation = (
+        mixed(list(parts["eval"].values()), _concat(data), seed) if parts["eval"] else None
+    )
     if data.val_size:
         train, held = split(train, data.val_size, seed)
-    report.train_rows, report.eval_rows = len(train), len(held) if held else None
-    report.digest = digest.of([s.digest for s in report.sources])
-    return Prepared(train, held, report, tuple(rejected))
+    report.train_rows, report.eval_rows = len(train), len(held) if held is not None else 0
+    report.digest = digest.of([[use, name] for use, _, name in known] + _shape(data, seed, packing))
+    if packing:
+        train, report.packed = _packed(data, train, report.digest)
+    if data.eval_on_each_dataset and held is not None:
+        held = _each(held, [source.name for _, source, _ in known])
+    return train, held, report, tuple(rejected)
 
 
-def make_setup(data: Data, kind: str, tokenizer: Any, chat: Chat | None, packing: bool) -> Setup:
-    """All that decides what a row becomes, from the config and the tokenizer."""
-    eos = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    begins = tuple(tokenizer("")["input_ids"])[:1] if kind == "text" else ()
-    return Setup(
-        kind,
-        make_encoder(tokenizer),
-        chat,
-        data.cutoff_len,
-        data.train_on_prompt,
-        data.mask_history,
-        split_long=kind == "text" and packing,
-        bos=begins if begins == (tokenizer.bos_token_id,) else (),
-        eos=eos if kind == "text" else (),
-    )
+def _at_path(
+    data: Data, setup: Setup, known: list[Known], chosen: dict[str, Any], seed: int, packing: bool
+) -> saved.Kept:
+    """Load what lies at data.tokenized_path, or make it and save it there."""
+    path = Path(str(data.tokenized_path)).expanduser()
+    datasets = [[use, source.name, name] for use, source, name in known]
+    made_with = {**chosen, **_shape_by_name(data, seed, packing), "datasets": datasets}
+    if path.exists():
+        return saved.load(path, made_with)
+    kept = _prepared(data, setup, known, seed, packing)
+    if ranks.makes_data(data.data_shared_file_system):
+        saved.save(path, made_with, kept)
+    return kept
 
 
-def split(rows: Dataset, val_size: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Rows to train on and rows held out: a share below 1, or a count. The same for the same seed."""
-    import numpy as np
-
-    count = int(val_size) if val_size >= 1 else max(1, round(len(rows) * val_size))
-    if count >= len(rows):
-        what = f"holds out {count} of {len(rows)} rows"
-        raise Refused([Problem("data.val_size", val_size, what, "leave rows to train on")])
-    order = np.random.default_rng(seed).permutation(len(rows))
-    return rows.select(np.sort(order[count:])), rows.select(np.sort(order[:count]))
-
-
-def _identity(data: Data, setup: Setup, source: Source, tokenizer: str) -> str:
-    chat = setup.chat
-    return digest.of(
-        {
-            "version": digest.VERSION,
-            "files": [digest.of_file(path) for path in source.files],
-            "reading": [
-                source.format,
-                dict(source.columns),
-                dict(source.tags),
-                source.ranking,
-                source.given_columns,
-            ],
-            "media": str(source.media_dir)
-            if any(source.column(m) for m in ("images", "videos", "audios"))
-            else "",
-            "tokenizer": tokenizer,
-            "chat": [chat.text, chat.stops, chat.default_system, chat.tool_format] if chat else None,
-            "setup": [
-                setup.kind,
-                setup.cutoff_len,
-                setup.train_on_prompt,
-                setup.mask_history,
-                setup.split_long,
-                setup.bos,
-                setup.eos,
-            ],
-            "rows": [data.max_samples, data.skip_bad_rows],
-        }
-    )
+def _shape_by_name(data: Data, seed: int, packing: bool) -> dict[str, Any]:
+    """What mixing, splitting and packing depend on."""
+    return {
+        "training.seed": seed,
+        "data.mix_strategy": data.mix_strategy,
+        "data.interleave_probs": data.interleave_probs,
+        "data.val_size": data.val_size,
+        "data.eval_on_each_dataset": data.eval_on_each_dataset,
+        "data.packing": packing,
+        "data.neat_packing": data.neat_packing,
+    }
 
 
-def _kept(data: Data, setup: Setup, source: Source, tokenizer: str) -> tuple[Path, bool]:
-    name = _identity(data, setup, source, tokenizer)
-    made = lambda folder: _make(data, setup, source, name, folder)  # noqa: E731
-    return store.kept(paths.cache_dir() / "data", name, made, data.overwrite_cache)
+def _shape(data: Data, seed: int, packing: bool) -> list[Any]:
+    return [*_shape_by_name(data, seed, packing).items()]
 
 
-def _make(data: Data, setup: Setup, source: Source, name: str, folder: Path) -> None:
-    """Tokenize a source into `rows.arrow`, `report.json` and, if there are bad rows, `rejected.jsonl`."""
-    counts = SourceReport(source.name, digest=name)
-    bad: list[Problem] = []
-    raw = islice(reader.read_files(source), data.max_samples)
-    with (
-        (folder / "rejected.jsonl").open("w", encoding="utf-8") as rejected,
-        pa.OSFile(str(folder / "rows.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, schema(setup.kind)) as arrow,
-    ):
-        try:
-            for done in tokenized(setup, source, raw, data.preprocessing_batch_size):
-                bad += [read.problem() for read in done.bad] if not data.skip_bad_rows else []
-                if len(bad) >= sources.SHOWN:
-                    break
-                for read in done.bad:
-                    rejected.write(json.dumps(read.to_dict(), ensure_ascii=False, default=str) + "\n")
-                counts.add(done.counts)
-                if done.batch:
-                    arrow.write_batch(done.batch)
-        except (files.Unreadable, OSError) as error:
-            raise Refused([Problem("data.dataset", source.name, str(error))]) from None
-    if bad:
-        raise Refused(sources.listed(bad))
-    if not counts.rows_kept:
-        what = f"has no row left of {counts.rows_read}"
-        raise Refused([Problem("data.dataset", source.name, what, " ".join(counts.lines()[1:]))])
-    (folder / "report.json").write_text(json.dumps(dataclasses.asdict(counts), indent=2), encoding="utf-8")
+def _concat(data: Data) -> Data:
+    """Evaluation sees each row once, however the training data is mixed."""
+    return dataclasses.replace(data, mix_strategy="concat")
 
 
-def _loaded(folder: Path, index: int, data: Data, source: Source, seed: int) -> Dataset:
-    import numpy as np
-
-    rows = Dataset.from_file(str(folder / "rows.arrow"))
+def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:
+    rows = Dataset.from_file(str(folder / ROWS))
     if source.num_samples:
-        rows = rows.select(np.random.default_rng(seed).permutation(len(rows))[: source.num_samples])
+        rows = sample(rows, source.num_samples, seed)
     return rows.add_column("source", np.full(len(rows), index, np.int16))  # pyright: ignore
+
+
+def _packed(data: Data, rows: Dataset, name: str) -> tuple[Dataset, dict[str, Any]]:
+    """The rows in packs, kept on disk like the rows themselves."""
+    root = cache_root()
+    packed_name = digest.of([name, data.cutoff_len, data.neat_packing])
+
+    def make(folder: Path) -> None:
+        made = write_packed(rows, data.cutoff_len, data.neat_packing, folder / ROWS)
+        (folder / "packed.json").write_text(json.dumps(made), encoding="utf-8")
+
+    def kept() -> tuple[Path, bool]:
+        return store.kept(root, packed_name, make, data.overwrite_cache)
+
+    folder, _ = ranks.make_or_wait(root, packed_name, ranks.makes_data(data.data_shared_file_system), kept)
+    return Dataset.from_file(str(folder / ROWS)), json.loads(
+        (folder / "packed.json").read_text(encoding="utf-8")
+    )
+
+
+def _each(held: Dataset, names: list[str]) -> dict[str, Dataset]:
+    """The held-out rows by their dataset."""
+    of = np.asarray(held.with_format("numpy")["source"])
+    return {names[index]: held.select(np.flatnonzero(of == index)) for index in np.unique(of)}

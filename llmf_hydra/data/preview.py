@@ -3,17 +3,16 @@
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import jinja2
 
 from llmf_hydra.config.data import Data
 from llmf_hydra.config.generation import Generation
-from llmf_hydra.data import reader, sources
-from llmf_hydra.data.chat import load_chat
+from llmf_hydra.data import hub, reader, sources
 from llmf_hydra.data.features import Example, Setup
-from llmf_hydra.data.prepare import make_setup
+from llmf_hydra.data.setup import make_setup
 from llmf_hydra.data.render import Rendered
 from llmf_hydra.data.rows import BadRow, Row
 from llmf_hydra.data.table import Source
@@ -57,10 +56,10 @@ def _shown(segment: Segment) -> str:
 
 def preview(data: Data, kind: str, tokenizer: Any, generation: Generation, count: int) -> list[Preview]:
     """The first `count` usable rows of the training data, read and encoded as training does. Raises Refused."""
-    chat = None if kind == "text" else load_chat(data, generation, tokenizer)
-    setup = make_setup(data, kind, tokenizer, chat, packing=False)
+    setup = make_setup(data, kind, tokenizer, generation, packing=False)
     found: list[Preview] = []
     for source in sources.resolve(data, data.dataset or "", "dataset"):
+        source = hub.fetched(source, "data.dataset")
         found += islice(_of_source(setup, source, tokenizer), count - len(found))
     return found
 
@@ -87,7 +86,7 @@ def _segments(name: str, ids: list[int], example: Example, tokenizer: Any) -> li
         return [Segment(tokenizer.decode(ids), answer, int(answer), len(ids))]
     borders = [0, *(border for span in example.trained for border in span), len(ids)]
     made: list[Segment] = []
-    for number, (start, end) in enumerate(zip(borders, borders[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(borders)):
         if start < end:
             trained = number % 2 == 1
             turn = (number + 1) // 2 if trained else 0

@@ -53,10 +53,12 @@ def settled(source: Source, first: dict[str, Any]) -> Source:
     return replace(source, format=found, columns=columns_of(found, {}), tags=tags_of(found, {}))
 
 
-def rows(source: Source, kind: str, raw_rows: Iterator[tuple[Path, int, Any]]) -> Iterator[Read]:
-    """Canonical rows of one kind."""
+def rows(
+    source: Source, kind: str, raw_rows: Iterator[tuple[Path, int, Any]], start: int = 1
+) -> Iterator[Read]:
+    """Canonical rows of one kind, numbered from `start`."""
     convert = None
-    for number, (path, line, raw) in enumerate(raw_rows, 1):
+    for number, (path, line, raw) in enumerate(raw_rows, start):
         if isinstance(raw, BadRow):
             yield Read(number, path, line, raw)
             continue

@@ -34,7 +34,7 @@ def render_dialogue(chat: Chat, messages: Sequence[Message], tools: list[dict[st
     if chat.marks:
         text, answers = marked(chat.render(messages, tools))
         if len(answers) == len(turns):
-            return Rendered(text, answers, weights)
+            return Rendered(text, [_with_stop(chat, text, span) for span in answers], weights)
         raise _not_found(len(answers))
     whole = chat.render(messages, tools)
     return Rendered(whole, [_answer(chat, messages, tools, whole, turn) for turn in turns], weights)
@@ -92,7 +92,15 @@ def _start(
 def _end_of_turn(chat: Chat, whole: str, start: int, end: int) -> int:
     """The end without the white space that separates turns, if the turn ends with a stop."""
     bare = whole[start:end].rstrip()
-    return start + len(bare) if bare.endswith(chat.stops) else end
+    return start + len(bare) if bare.endswith(chat.stops) else _with_stop(chat, whole, (start, end))[1]
+
+
+def _with_stop(chat: Chat, text: str, span: Span) -> Span:
+    """The span with the stop that follows it, where it does not end with one: a model must learn to stop."""
+    start, end = span
+    if text.endswith(chat.stops, start, end):
+        return span
+    return start, end + len(next((stop for stop in chat.stops if text.startswith(stop, end)), ""))
 
 
 def _by_probe(
@@ -111,9 +119,10 @@ def _by_probe(
         start = len(head)
     if not found or start is None or not whole.endswith(tail) or len(whole) - len(tail) < start:
         raise _not_found(turn)
-    end = len(whole) - len(tail)
-    stop = next((s for s in chat.stops if tail.lstrip().startswith(s)), "")
-    return start, end + (tail.index(stop) + len(stop) if stop else 0)
+    answer_end = len(whole) - len(tail)
+    white = len(tail) - len(tail.lstrip())  # such as the space that Llama 2 puts before its stop
+    with_stop = _with_stop(chat, whole, (answer_end, answer_end + white))[1]
+    return start, with_stop if with_stop > answer_end + white else answer_end
 
 
 def _not_found(turn: int) -> BadRow:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmf_hydra.data.rows import MEDIA
 from llmf_hydra.errors import Problem, did_you_mean
 
 FORMATS = ("alpaca", "openai", "sharegpt", "text", "trl")  # the modules of formats/
@@ -14,7 +15,7 @@ COLUMNS = (
     "prompt", "query", "response", "history", "messages", "system", "tools",
     "images", "videos", "audios", "chosen", "rejected", "kto_tag", "text",
 )  # fmt: skip
-_SAME_NAME = {name: name for name in ("system", "tools", "images", "videos", "audios", "chosen", "rejected")}
+_SAME_NAME = {name: name for name in ("system", "tools", "chosen", "rejected")}
 DEFAULT_COLUMNS: dict[str, dict[str, str]] = {
     "alpaca": {
         **_SAME_NAME,
@@ -78,6 +79,11 @@ class Source:
     folder: str | None = None
     media_dir: Path | None = None
     given_columns: tuple[str, ...] = ()  # columns that dataset_info.json names: they must exist
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        """The columns of images, videos and sound that the table names."""
+        return tuple(name for name in MEDIA if name in self.columns)
 
     def column(self, name: str) -> str | None:
         """The file's name of a column, or None where the dataset has no such column."""

@@ -66,13 +66,13 @@ def finish(setup: Setup, written: Written, encodings: list[Any]) -> Tokenized:
     counts, rest = written.counts, iter(encodings)
     examples: list[Example] = []
     numbers: list[int] = []
-    labels: list[bool | None] = []
+    sources: list[Row] = []
     for number, row, texts in written.rows:
         made = setup.examples(row, texts, list(islice(rest, len(texts))))
         kept = [example for example in made if example.trained_tokens]
         if not kept:
             counts.rows_untrained += 1
-            counts.untrained = (counts.untrained + [number])[:NAMED]
+            counts.untrained = [*counts.untrained, number][:NAMED]
             continue
         counts.rows_kept += 1
         counts.rows_cut += any(example.lost for example in kept)
@@ -83,8 +83,8 @@ def finish(setup: Setup, written: Written, encodings: list[Any]) -> Tokenized:
             counts.longest = max(counts.longest, example.length)
         examples += kept
         numbers += [number] * len(kept)
-        labels += [row.label] * len(kept)
-    batch = record_batch(setup.kind, examples, numbers, labels) if examples else None
+        sources += [row] * len(kept)
+    batch = record_batch(setup.kind, setup.media, examples, numbers, sources) if examples else None
     return Tokenized(batch, written.bad, counts)
 
 

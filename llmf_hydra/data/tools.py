@@ -1,16 +1,12 @@
 """Tools in a dialogue, for templates that have no place for them: described, called, and the call read back."""
 
-import functools
 import json
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from llmf_hydra.data.chat import Chat
+from llmf_hydra.data.chat import Chat, tool_formats
 from llmf_hydra.data.jinja import compiled
 from llmf_hydra.data.rows import Message
 
@@ -18,36 +14,35 @@ Tools = list[dict[str, Any]]
 _DEFAULT = "default"
 
 
-@functools.cache
-def formats() -> dict[str, dict[str, str]]:
-    """The known tool formats by their names."""
-    path = Path(__file__).with_name("tool_formats.yaml")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def for_template(
     chat: Chat, messages: Sequence[Message], tools: Tools | None
 ) -> tuple[list[Message], Tools | None]:
     """Messages and tools as the template takes them: what it has no place for is written into the contents."""
-    written = list(messages)
-    if not chat.knows_thoughts:
-        written = [_thought_in_content(message) for message in written]
+    written = [
+        _thought_placed(message, chat) if message.get("reasoning_content") else message
+        for message in messages
+    ]
     if chat.writes_tools and not chat.tool_format:
         return written, tools
-    known = formats()[chat.tool_format or _DEFAULT]
+    known = tool_formats()[chat.tool_format or _DEFAULT]
     written = [_calls_in_content(message, known) for message in _results_joined(written, known, chat)]
-    return (_tools_in_system(written, tools, known) if tools else written), None
+    return (_tools_in_system(written, tools, known, chat.own_system) if tools else written), None
 
 
-def _thought_in_content(message: Message) -> Message:
-    thought = message.get("reasoning_content")
-    if not thought:
-        return message
+def _thought_placed(message: Message, chat: Chat) -> Message:
+    """An answer with its thought under both names that templates read, or within its content."""
+    thought = message["reasoning_content"]
+    if chat.knows_thoughts:
+        return {**message, "thinking": thought}
     rest = {key: value for key, value in message.items() if key != "reasoning_content"}
     return {**rest, "content": f"<think>\n{thought}\n</think>\n\n{message['content']}"}
 
 
-def _tools_in_system(messages: list[Message], tools: Tools, known: dict[str, str]) -> list[Message]:
+def _tools_in_system(
+    messages: list[Message], tools: Tools, known: dict[str, str], own_system: str | None
+) -> list[Message]:
+    if own_system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": own_system}, *messages]
     text = compiled(known["tools"]).render(tools=[tool["function"] for tool in tools])
     if messages and messages[0]["role"] == "system":
         system = messages[0]["content"]
@@ -80,7 +75,7 @@ def _results_joined(messages: list[Message], known: dict[str, str], chat: Chat) 
 
 def parse_calls(text: str, tool_format: str) -> list[dict[str, Any]] | None:
     """The calls of tools `[{name, arguments}]` in a model's answer, or None if it makes none."""
-    known = formats()[tool_format]
+    known = tool_formats()[tool_format]
     if "json" in known:
         return _calls(text.strip().removeprefix(known["json"]))
     if "json_in" in known:

@@ -12,7 +12,7 @@ from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.stages.callbacks import FirstStep, StopWhenAsked
 from llmf_hydra.stages.parts import Parts
-from llmf_hydra.tracking.callback import TrackerCallback
+from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
@@ -36,11 +36,11 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     )
     with open_trackers(cfg.tracking, _run_info(cfg, out)) as trackers:
         first = FirstStep()
-        callbacks = [TrackerCallback(trackers), StopWhenAsked(), first]
+        callbacks = [StopWhenAsked(), first]
         trainer = stage.build_trainer(
             Parts(cfg, model, inputs.tokenizer, inputs.rows.train, inputs.rows.eval, inputs.precision, callbacks, out)
         )
-        _use_only_our_callbacks(trainer)
+        watch(trainer, trackers)
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))
         save_final(trainer, out)
@@ -90,11 +90,3 @@ def _run_info(cfg: Config, out: Path) -> RunInfo:
         git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
         sweep=sweep["name"] if sweep else None,
     )
-
-
-def _use_only_our_callbacks(trainer: Any) -> None:
-    """Take out what would print beside our own progress."""
-    from transformers import PrinterCallback, ProgressCallback
-
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)

@@ -27,9 +27,6 @@ def load_model(model: Model, dtype: torch.dtype) -> PreTrainedModel:
     else:
         loaded = _from_hub(AutoModelForCausalLM, model, **options)
     loaded.config.use_cache = False  # of no use in training, and it breaks packing and checkpointing
-    if not model.disable_gradient_checkpointing:
-        loaded.gradient_checkpointing_enable({"use_reentrant": model.use_reentrant_gc})
-        loaded.enable_input_require_grads()
     return loaded
 
 

@@ -49,8 +49,8 @@ def shared_arguments(parts: Parts) -> dict[str, Any]:
         "adam_epsilon": optimizer.adam_epsilon,
         "bf16": parts.precision.autocast,
         "use_cpu": not torch.cuda.is_available(),
-        "gradient_checkpointing": not model.disable_gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": model.use_reentrant_gc},
+        "activation_checkpointing": not model.disable_gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": model.use_reentrant_gc},
         "logging_steps": training.logging_steps,
         "logging_first_step": training.logging_first_step,
         "logging_nan_inf_filter": False,  # a loss that is no number must be seen

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from llmf_hydra.tracking.contract import KILLED, RunInfo, Tracker
 
-PATIENCE = 60.0  # seconds the end of a run waits for a tracker
+PATIENCE = 120.0  # seconds the end of a run waits for a tracker
 REASON = "tracker failed: "  # begins the line in which the process says why it ends
 
 
@@ -90,8 +90,8 @@ def main() -> None:
             pass
     except Exception as error:
         traceback.print_exc()
-        first_line = (str(error).strip() or "no message").splitlines()[0]
-        print(f"\n{REASON}{type(error).__name__}: {first_line[:300]}", flush=True)
+        message = " ".join(str(error).split())[:300]
+        print(f"\n{REASON}{type(error).__name__}: {message}", flush=True)
         # The thread still reads; Python's own way to end would abort on it.
         os._exit(1)
 

@@ -35,7 +35,8 @@ class MlflowTracker(Tracker):
     name = "mlflow"
 
     def __init__(self, tracking: Tracking):
-        self._tracking = tracking
+        self._project = tracking.project
+        self._uri = tracking.mlflow_tracking_uri  # None: the default store
 
     def start(self, info: RunInfo) -> None:
         """Open the run, its experiment and its sweep's parent run. Raises MlflowException, OSError."""
@@ -76,29 +77,27 @@ class MlflowTracker(Tracker):
 
     def _open_store(self, info: RunInfo) -> "MlflowClient":
         """The client; it makes a new store's tables. Raises OSError where the store can't be written."""
-        from mlflow import MlflowClient
-
-        uri = self._tracking.mlflow_tracking_uri
+        uri = self._uri
         if uri is None:
             store = info.outputs.resolve() / STORE
             store.open("ab").close()  # MLflow would retry for minutes what can't be opened
             uri = f"sqlite:///{store}"
+        from mlflow import MlflowClient
+
         return MlflowClient(uri)
 
     def _find_experiment(self, info: RunInfo) -> str:
         """The id of the project's experiment, made if it isn't there."""
         from mlflow.exceptions import MlflowException
 
-        name = self._tracking.project
-        default_store = self._tracking.mlflow_tracking_uri is None
-        artifacts = (info.outputs.resolve() / ARTIFACTS).as_uri() if default_store else None
-        found = self._client.get_experiment_by_name(name)
+        found = self._client.get_experiment_by_name(self._project)
         if found is not None:
             return found.experiment_id
+        artifacts = (info.outputs.resolve() / ARTIFACTS).as_uri() if self._uri is None else None
         try:
-            return self._client.create_experiment(name, artifact_location=artifacts)
+            return self._client.create_experiment(self._project, artifact_location=artifacts)
         except MlflowException:  # a process elsewhere, which our lock doesn't reach, was faster
-            found = self._client.get_experiment_by_name(name)
+            found = self._client.get_experiment_by_name(self._project)
             if found is None:
                 raise
             return found.experiment_id

@@ -52,7 +52,7 @@ def _draw_one(curves: dict[str, Series], file: Path, title: str) -> None:
     axes = figure.subplots()
     for color, (key, series) in zip(("tab:blue", "tab:orange"), curves.items(), strict=False):
         steps, values = list(series), list(series.values())
-        few = len(values) < 20
+        few = len(values) < 10  # the line itself says all
         marker = "o" if few else None
         axes.plot(steps, values, color=color, alpha=1 if few else 0.3, marker=marker, markersize=4, label=key)
         if not few:

@@ -35,12 +35,10 @@ class WandbTracker(Tracker):
         import wandb
 
         tracking = self._tracking
-        return wandb.Settings(
+        settings = wandb.Settings(
             project=tracking.project,
             entity=tracking.wandb_entity,
             api_key=tracking.wandb_api_key,
-            # With a key wandb decides, so that its own WANDB_MODE=offline still counts.
-            mode=None if tracking.wandb_api_key else "offline",  # type: ignore[arg-type]  # None: not set
             run_name=info.name,
             run_group=info.sweep,
             run_job_type=info.tags.get("stage"),
@@ -51,6 +49,11 @@ class WandbTracker(Tracker):
             console="off",
             silent=True,
         )
+        if (
+            tracking.wandb_api_key is None
+        ):  # with a key it is for wandb to say: WANDB_MODE=offline still counts
+            settings.mode = "offline"
+        return settings
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._run.log(metrics, step=step)

@@ -31,7 +31,13 @@ def test_every_key_has_an_answer(key: str):
 
 def test_facts_of_a_parameter():
     answer = explain("pref_beta")
-    for fact in ("rlhf.pref_beta", "default     0.1", "allowed     > 0", "stage=dpo or kto", "rlhf.pref_beta, float"):
+    for fact in (
+        "rlhf.pref_beta",
+        "default     0.1",
+        "allowed     > 0",
+        "stage=dpo or kto",
+        "rlhf.pref_beta, float",
+    ):
         assert fact in answer
 
 
@@ -66,7 +72,9 @@ def test_choice_shows_what_it_sets():
 
 
 def test_choice_is_not_built_if_what_it_sets_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    planned = next(e for e in entries().values() if e.param.planned and e.type_name == "bool" and not e.param.default)
+    planned = next(
+        e for e in entries().values() if e.param.planned and e.type_name == "bool" and not e.param.default
+    )
     (tmp_path / planned.group).mkdir()
     (tmp_path / planned.group / "mine.yaml").write_text(f"{planned.name}: true\n")
     monkeypatch.setenv("LLMF_CONF", str(tmp_path))
@@ -87,7 +95,12 @@ def test_rules_are_told():
 
 @pytest.mark.parametrize(
     ("word", "nearest"),
-    [("pref_bta", "pref_beta"), ("rlhf.pref_bta", "rlhf.pref_beta"), ("method=dorra", "dora"), ("metod=dora", "method")],
+    [
+        ("pref_bta", "pref_beta"),
+        ("rlhf.pref_bta", "rlhf.pref_beta"),
+        ("method=dorra", "dora"),
+        ("metod=dora", "method"),
+    ],
 )
 def test_unknown_word_gets_the_nearest(word: str, nearest: str):
     with pytest.raises(Refused, match=f"did you mean '{nearest}'"):
@@ -110,6 +123,9 @@ def of_a_local_name(cfg):
     data, training = cfg.data, cfg.training
     return lambda: data.dataset
 
+def of_what_is_kept(self):
+    return self._tracking.project
+
 def of_something_else(model, training):
     training.seed = model.device_map
 """
@@ -119,4 +135,10 @@ def test_reads_are_found_in_the_syntax(tmp_path: Path):
     file = tmp_path / "reads.py"
     file.write_text(READS)
     parameters = {key for key in reads_of(file) if key in entries()}
-    assert parameters == {"rlhf.pref_beta", "rlhf.pref_loss", "model.cache_dir", "data.dataset"}
+    assert parameters == {
+        "rlhf.pref_beta",
+        "rlhf.pref_loss",
+        "model.cache_dir",
+        "data.dataset",
+        "tracking.project",
+    }

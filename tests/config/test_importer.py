@@ -35,7 +35,9 @@ def outcomes(tmp_path: Path, text: str) -> dict[str, Outcome]:
 
 
 def settings(tmp_path: Path, text: str) -> dict[str, Any]:
-    return {key: value for outcome in outcomes(tmp_path, text).values() for key, value in outcome.settings.items()}
+    return {
+        key: value for outcome in outcomes(tmp_path, text).values() for key, value in outcome.settings.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,9 @@ def test_forty_keys_are_all_carried_and_the_run_may_begin():
 
 
 def test_experiment_equals_the_printed_command_line(forty: tuple[str, Path], forty_composed: dict[str, Any]):
-    [command] = [line for line in forty[0].splitlines() if "stage=dpo" in line and line.startswith("  python")]
+    [command] = [
+        line for line in forty[0].splitlines() if "stage=dpo" in line and line.startswith("  python")
+    ]
     program, words = shlex.split(command)[:3], shlex.split(command)[3:]
     assert program == ["python", "-m", "llmf_hydra"]
     assert composed(words) == forty_composed
@@ -184,7 +188,11 @@ def test_values_pick_the_choices_that_go_with_them(text: str, choice: dict[str, 
         ("quantization_method: hqq\nquantization_bit: 4", "quantization.quantization_bit", 4),
         ("seed: 7", "training.seed", 7),
         ("task: mmlu_test\nseed: 7", "evaluation.seed", 7),
-        ("dataset_dir: {mine: {file_name: a b.json}}", "data.dataset_dir", {"mine": {"file_name": "a b.json"}}),
+        (
+            "dataset_dir: {mine: {file_name: a b.json}}",
+            "data.dataset_dir",
+            {"mine": {"file_name": "a b.json"}},
+        ),
     ],
 )
 def test_value_is_typed_and_finds_its_place(line: str, key: str, value: Any, tmp_path: Path):
@@ -205,7 +213,9 @@ def test_training_and_predicting_are_two_runs(tmp_path: Path):
 
 
 def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
-    planned = next(e for e in entries().values() if e.param.planned and e.group == "data" and e.type_name == "bool")
+    planned = next(
+        e for e in entries().values() if e.param.planned and e.group == "data" and e.type_name == "bool"
+    )
     opposite = not planned.param.default
     result = imported(tmp_path, f"dataset: a\n{planned.name}: {str(opposite).lower()}")
     assert result.values[planned.key] is opposite
@@ -222,7 +232,10 @@ def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
         ("pref_loss: hing", "did you mean 'hinge'"),
         ("use_dora: perhaps", "method.use_dora=perhaps: is not of type bool"),
         ("use_galore: perhaps", "use_galore=perhaps: is not of type bool"),
-        ("use_galore: true\nuse_apollo: true", "use_galore and use_apollo: set optimizer to galore and to apollo"),
+        (
+            "use_galore: true\nuse_apollo: true",
+            "use_galore and use_apollo: set optimizer to galore and to apollo",
+        ),
         ("lora_rank: 4\nlora_rank: 8", "lora_rank: stands twice"),
         ("- stage", "holds no keys and values"),
         ("a: [", "is not YAML"),

@@ -94,5 +94,5 @@ def test_help_is_fast_and_light():
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         took.append(time.perf_counter() - start)
-    assert done.stdout.strip() == "[]"
+        assert done.stdout.strip() == "[]"
     assert min(took) < 0.5  # 0.12 s on an idle machine; the bound leaves room for a busy one

@@ -83,7 +83,12 @@ def test_variable_is_the_default_of_its_place(row: Row):
 
 def test_rows_are_found_by_name_and_by_key():
     assert [row.table for row in rows_named("seed")] == ["evaluation"]
-    assert [row.name for row in rows_at("optimizer.name")] == ["use_adam_mini", "use_apollo", "use_badam", "use_galore"]
+    assert [row.name for row in rows_at("optimizer.name")] == [
+        "use_adam_mini",
+        "use_apollo",
+        "use_badam",
+        "use_galore",
+    ]
 
 
 def test_planned_choice_is_not_built():
@@ -113,10 +118,17 @@ def transformers_names() -> list[str]:
     from pathlib import Path
 
     spec = importlib.util.find_spec("transformers")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     tree = ast.parse((Path(spec.origin).parent / "training_args.py").read_text(encoding="utf-8"))
-    [cls] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"]
-    fields = [node.target.id for node in cls.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    [cls] = [
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"
+    ]
+    fields = [
+        node.target.id
+        for node in cls.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    ]
     public = [name for name in fields if not name.startswith("_")]
     assert len(public) > 80
     return public

@@ -30,7 +30,9 @@ def validator() -> jsonschema.Draft202012Validator:
 
 def test_pages_are_current():
     stale = "is not current: run `make docs`"
-    assert (DOCS / "parameters.md").read_text(encoding="utf-8") == parameters_md(), f"docs/parameters.md {stale}"
+    assert (DOCS / "parameters.md").read_text(encoding="utf-8") == parameters_md(), (
+        f"docs/parameters.md {stale}"
+    )
     assert (DOCS / "schema.json").read_text(encoding="utf-8") == schema_text(), f"docs/schema.json {stale}"
 
 
@@ -57,7 +59,9 @@ def test_schema_accepts_an_experiment(validator: jsonschema.Draft202012Validator
     assert list(validator.iter_errors(yaml.safe_load(EXPERIMENT))) == []
 
 
-@pytest.mark.parametrize("file", sorted((conf_dir() / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", sorted((conf_dir() / "experiment").glob("*.yaml")), ids=lambda file: file.stem
+)
 def test_schema_accepts_what_is_shipped(validator: jsonschema.Draft202012Validator, file):
     assert list(validator.iter_errors(yaml.safe_load(file.read_text(encoding="utf-8")))) == []
 
@@ -84,6 +88,8 @@ def test_schema_accepts_every_default(validator: jsonschema.Draft202012Validator
         ("defaults: dpo", ["defaults"]),
     ],
 )
-def test_schema_refuses_what_is_wrong(validator: jsonschema.Draft202012Validator, wrong: str, where: list[str]):
+def test_schema_refuses_what_is_wrong(
+    validator: jsonschema.Draft202012Validator, wrong: str, where: list[str]
+):
     errors = list(validator.iter_errors(yaml.safe_load(wrong)))
     assert [list(error.absolute_path) for error in errors] == [where]

@@ -13,7 +13,9 @@ from omegaconf import OmegaConf
 from llmf_hydra.config.written import command_line, hydra_value, yaml_value
 
 PARSER = OverridesParser.create()
-TEXT = st.text("ab'\\\"${}:,= #[]-e1.~", max_size=12) | st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
+TEXT = st.text("ab'\\\"${}:,= #[]-e1.~", max_size=12) | st.text(
+    st.characters(exclude_categories=("Cs", "Cc")), max_size=12
+)
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 KEY = st.from_regex(r"[a-zA-Z]([-a-zA-Z_./ :,=]*[a-z])?", fullmatch=True)
 VALUE = SCALAR | st.lists(SCALAR, max_size=3) | st.dictionaries(KEY, SCALAR, max_size=3)

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmf_hydra.tracking.files import read_log
 from llmf_hydra.tracking.mlflow import MlflowTracker
-from llmf_hydra.tracking.open import open_trackers
+from llmf_hydra.tracking.open import named, open_trackers
 
 TRIAL = """
 import sys, time
@@ -84,12 +84,10 @@ def test_another_store_and_a_run_that_fails_and_goes_on(make_tracking, make_info
     info = make_info()
     store = tmp_path / "elsewhere.db"
     tracking = make_tracking(mlflow=True, mlflow_tracking_uri=f"sqlite:///{store}")
-    try:
-        with open_trackers(tracking, info) as trackers:
-            trackers.log({"loss": 0.7}, 10)
-            raise ValueError("a bad batch")
-    except ValueError:
-        pass
+    tracker = MlflowTracker(tracking)
+    tracker.start(named(info, tracking))
+    tracker.log({"loss": 0.7}, 10)
+    tracker.finish("failed", {"loss": 0.7}, [])
     assert not (info.outputs / "mlflow.db").exists()
     assert rows(
         store, "SELECT experiments.name, runs.name, status FROM runs JOIN experiments USING (experiment_id)"

@@ -1,0 +1,98 @@
+"""Batches of texts and dialogues, packed or not, as tensors.
+
+Packed and neat, no token may see another row. `form` says how the model learns of it:
+positions  position ids restart with each row and there is no mask: right for sdpa and eager in Transformers, which
+           find the borders in the positions. A mask of ones, or a cache of keys and values, would mix the rows.
+blocks     a 4-D float mask as well, for models that do not look at the positions. (A boolean one is wrong in eager.)
+flat       all rows of the batch in one line, without padding: for flash attention.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from llmf_hydra.config.data import Data
+from llmf_hydra.data.columns import IGNORED
+
+FORMS = ("positions", "blocks", "flat")
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Rows to tensors of shape (batch, longest); `flat`: (1, all tokens)."""
+
+    pad_id: int
+    label_of_padding: int = IGNORED
+    neat: bool = False
+    form: str = "positions"
+    multiple_of: int = 1
+    dtype: torch.dtype = torch.float32  # of the 4-D mask: that of the model's activations
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids` and `labels`, with `attention_mask`, or `position_ids`, or (blocks) both."""
+        ids = [np.asarray(row["input_ids"], np.int64) for row in rows]
+        labels = [np.asarray(row["labels"], np.int64) for row in rows]
+        if not (self.neat and "seq_lengths" in rows[0]):
+            return self._plain(ids, labels)
+        lengths = [list(row["seq_lengths"]) for row in rows]
+        if self.form == "flat":
+            ids, labels = [np.concatenate(ids)], [np.concatenate(labels)]
+            lengths = [[length for row in lengths for length in row]]
+        return self._neat(ids, labels, lengths)
+
+    def _plain(self, ids: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torch.Tensor]:
+        mask = [np.ones(len(row), np.int64) for row in ids]
+        return {
+            "input_ids": self._padded(ids, self.pad_id),
+            "labels": self._padded(labels, self.label_of_padding),
+            "attention_mask": self._padded(mask, 0),
+        }
+
+    def _neat(
+        self, ids: list[np.ndarray], labels: list[np.ndarray], lengths: list[list[int]]
+    ) -> dict[str, torch.Tensor]:
+        made = {
+            "input_ids": self._padded(ids, self.pad_id),
+            "labels": self._padded(labels, self.label_of_padding),
+        }
+        width = made["input_ids"].shape[1]
+        # Padding is one more row of its own: it starts at position 0, and sees and shows nothing.
+        whole = [[*row, width - sum(row)] for row in lengths]
+        positions = [np.concatenate([np.arange(length) for length in row]) for row in whole]
+        made["position_ids"] = torch.from_numpy(np.stack(positions))
+        if self.form == "blocks":
+            made["attention_mask"] = block_mask(whole, self.dtype)
+        return made
+
+    def _padded(self, rows: list[np.ndarray], fill: int) -> torch.Tensor:
+        longest = max(map(len, rows))
+        width = -(-longest // self.multiple_of) * self.multiple_of
+        made = np.full((len(rows), width), fill, np.int64)
+        for line, row in zip(made, rows, strict=True):
+            line[: len(row)] = row
+        return torch.from_numpy(made)
+
+
+def block_mask(lengths: Sequence[Sequence[int]], dtype: torch.dtype) -> torch.Tensor:
+    """Shape (batch, 1, width, width): 0 where a token sees another of its row at or before it, else the least number."""
+    numbers = torch.stack(
+        [torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths]
+    )
+    same = numbers[:, None, :, None] == numbers[:, None, None, :]
+    sees = same & torch.ones(same.shape[-2:], dtype=torch.bool).tril()
+    return torch.zeros(same.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
+
+
+def make_collator(
+    data: Data,
+    tokenizer: Any,
+    form: str = "positions",
+    dtype: torch.dtype = torch.float32,
+    multiple_of: int = 1,
+) -> Collator:
+    """The collator of a run; it takes packed rows and others. The tokenizer has a pad token."""
+    padding = IGNORED if data.ignore_pad_token_for_loss else tokenizer.pad_token_id
+    return Collator(tokenizer.pad_token_id, padding, data.neat_packing, form, multiple_of, dtype)
