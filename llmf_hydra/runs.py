@@ -61,11 +61,11 @@ def update_manifest(out: Path, **values: Any) -> None:
 
 def write_json(file: Path, content: Any) -> None:
     """Write JSON beside the file and move it over, so that the file is whole at every moment."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     with os.fdopen(handle, "w", encoding="utf8") as draft:
-        json.dump(content, draft, indent=2, ensure_ascii=False, default=str)
-        draft.write("\n")
-    os.chmod(name, 0o644)
+        draft.write(text)
+    os.chmod(name, 0o644)  # mkstemp's own mode would hide the file from a group
     os.replace(name, file)
 
 

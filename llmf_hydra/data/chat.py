@@ -13,6 +13,7 @@ import yaml
 from llmf_hydra.config.data import Data
 from llmf_hydra.config.generation import Generation
 from llmf_hydra.data.jinja import compiled
+from llmf_hydra.data.layout import Layout
 from llmf_hydra.data.rows import BadRow, Message
 from llmf_hydra.errors import Problem, Refused
 
@@ -30,6 +31,7 @@ class Chat:
     default_system: str | None = None
     own_system: str | None = None  # what the template puts where there is no system message
     tool_format: str | None = None  # None: the template writes tools itself, if it can
+    layouts: dict[tuple[str, ...], Layout | None] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
     def marks(self) -> bool:

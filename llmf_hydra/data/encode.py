@@ -6,6 +6,7 @@ answer, the text is tokenized again in pieces, which is also what the model sees
 
 import functools
 import itertools
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class Encoder(Protocol):
         """Ids of the text and the tokens of each span. Spans are in order and do not overlap."""
         ...
 
+    def state(self) -> str:
+        """All that decides how text becomes ids, as text."""
+        ...
+
 
 class FastEncoder:
     """Tokenizes with a private copy of the Rust tokenizer: no truncation, no padding, untrimmed offsets."""
@@ -67,6 +72,10 @@ class FastEncoder:
                 return self._in_pieces(encoding, text, spans)
             found.append((first, last))
         return Encoded(encoding.ids, found)
+
+    def state(self) -> str:
+        """The Rust tokenizer as JSON; how batches are cut and padded is left out."""
+        return self.backend.to_str()
 
     def _in_pieces(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
         """Tokenize the text cut at the borders.
@@ -161,6 +170,12 @@ class SlowEncoder:
     def spans(self, encoding: Any, text: str, spans: Sequence[Span]) -> Encoded:
         """Ids of the text and the tokens of each span."""
         return joined([self._ids(piece) if piece else [] for piece in pieces(text, spans)])
+
+    def state(self) -> str:
+        """Vocabulary and arguments."""
+        return json.dumps(
+            [self.tokenizer.get_vocab(), self.tokenizer.init_kwargs], sort_keys=True, default=str
+        )
 
     def _ids(self, text: str) -> list[int]:
         if PLAIN not in text:

@@ -38,7 +38,7 @@ def settings(data: Data, setup: Setup, tokenizer: Any) -> dict[str, Any]:
     return {
         "version of the encoder": digest.VERSION,
         "kind": setup.kind,
-        "tokenizer": digest.of_tokenizer(tokenizer),
+        "tokenizer": digest.of_tokenizer(tokenizer, setup.encoder.state()),
         "template": digest.of([chat.text, chat.stops, chat.own_system]) if chat else None,
         "generation.default_system": chat.default_system if chat else None,
         "data.tool_format": chat.tool_format if chat else None,

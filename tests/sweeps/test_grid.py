@@ -1,0 +1,84 @@
+"""Sweeps from the real command line: every trial a process and a folder, one failure stops no other."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import Cli
+
+SHORT = ["stage=dpo", "model=tiny", "training.max_steps=2", "training.eval_strategy=no", "data.val_size=0",
+         "training.save_strategy=no", "data.max_samples=16"]  # fmt: skip
+GRID = ["method.lora_rank=4,8", "rlhf.pref_beta=0.05,0.1"]
+
+
+def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "study" / "2").mkdir(parents=True)
+    (tmp_path / "study" / "2" / "final").write_text("a file where trial 2 wants to save its model")
+    done = cli("-m", *SHORT, *GRID, "tracking=mlflow", "hydra.sweep.dir=study")
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert [trial["status"] for trial in trials] == ["done", "done", "done", "failed"]
+    objectives = [trial["objective"] for trial in trials[:3]]
+    assert objectives == sorted(objectives) and len(set(objectives)) == 3
+    assert trials[3]["number"] == 2 and trials[3]["objective"] is None
+    rows = done.stdout.split("trial  status")[1].splitlines()[1:]
+    assert [row.split()[1] for row in rows] == ["done", "done", "done", "failed"]
+    combinations = {tuple(word for word in trial["overrides"] if word.split("=")[0] in ("method.lora_rank", "rlhf.pref_beta"))
+                    for trial in trials}  # fmt: skip
+    assert len(combinations) == 4
+
+    pids = {json.loads((tmp_path / "study" / str(n) / "manifest.json").read_text())["pid"] for n in range(4)}
+    assert len(pids) == 4
+    assert "step 2/2" in (tmp_path / "study" / "0" / "worker.log").read_text(encoding="utf8")
+    assert "failed" in (tmp_path / "study" / "2" / "worker.log").read_text(encoding="utf8")
+    mlflow_has_one_parent_and_its_children(tmp_path, failed=1)
+
+
+def mlflow_has_one_parent_and_its_children(folder: Path, failed: int) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'outputs' / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    parents = {run.data.tags.get("mlflow.parentRunId") for run in runs} - {None}
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == 1 and len(children) == 4 and len(runs) == 5
+    assert sum(run.info.status == "FAILED" for run in children) == failed
+    assert {run.data.params["method.lora_rank"] for run in children} == {"4", "8"}
+
+
+def test_a_refused_combination_is_counted_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", *SHORT, "training.warmup_steps=0,1", "training.warmup_ratio=0,0.5", "hydra.sweep.dir=study")
+    assert done.returncode == 1
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert [trial["status"] for trial in trials] == ["done", "done", "done", "refused"]
+    assert "training.warmup_steps=1: contradicts training.warmup_ratio=0.5" in done.stderr
+    assert sorted(folder.name for folder in (tmp_path / "study").iterdir() if folder.is_dir()) == ["0", "1", "2"]
+
+
+def test_a_study_is_a_file_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    done = cli("--config-name", "lora_rank_x_pref_beta", *SHORT, "tracking=files", "job=check")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    trials = json.loads((sweep / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert len(trials) == 6 and {trial["status"] for trial in trials} == {"done"}
+
+
+def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], tmp_path: Path) -> None:
+    words = [*SHORT, "training.max_steps=100000", "training.seed=1,2", "hydra.sweep.dir=study"]
+    sweep = subprocess.Popen([sys.executable, "-m", "llmf_hydra", "-m", *words], cwd=tmp_path, env=environment, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    log = tmp_path / "study" / "0" / "log.jsonl"
+    for _ in range(1200):
+        if log.exists() and log.stat().st_size:
+            break
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGINT)
+    said, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert [trial["status"] for trial in trials] == ["killed"] and "killed" in said
