@@ -4,8 +4,8 @@ PYTHON ?= python3
 JOBS ?= 0
 # Words added to the command: make test ARGS=tests/config, make run ARGS="method.lora_rank=16"
 ARGS ?=
-# Where pip's own configuration finds a CPU build of torch, that one is taken (2.13.0+cpu outranks 2.13.0). Else
-# Linux gets the build with CUDA, unless an index of CPU builds is named: make setup TORCH_INDEX=https://...
+# Where pip's own configuration finds a CPU build of torch, that one is taken (2.13.0+cpu outranks 2.13.0);
+# else Linux gets the build with CUDA, unless an index of CPU builds is named: make setup TORCH_INDEX=https://...
 TORCH_INDEX ?=
 
 BIN := .venv/bin
@@ -39,10 +39,10 @@ run: setup ## train: DPO with LoRA on the embedded model
 	$(BIN)/python -m llmf_hydra stage=dpo method=lora $(ARGS)
 
 test: setup ## the tests, without the slow ones
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 slow: setup ## the slow tests
-	$(BIN)/python -m pytest -m slow -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile $(ARGS)
 
 check: lint types ## style and types
 

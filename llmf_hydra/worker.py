@@ -74,6 +74,8 @@ def _set_up_logging(cfg: Config) -> None:
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Transformers and TRL import wandb wherever it is installed: most of a second. Our tracker has a process of its own.
+    sys.modules["wandb"] = None  # type: ignore[assignment]
     if cfg.model.hf_hub_token is not None:
         os.environ["HF_TOKEN"] = cfg.model.hf_hub_token
 

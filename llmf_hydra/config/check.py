@@ -74,7 +74,7 @@ def _not_built(cfg: Config) -> Iterator[Problem]:
 def _idle(cfg: Config, shipped: Mapping[str, Any]) -> Iterator[Problem]:
     for key, entry in entries().items():
         value = value_at(cfg, key)
-        if value == shipped.get(key, entry.param.default) or set_in_environment(entry.param):
+        if value in (entry.param.default, shipped.get(key, entry.param.default)) or set_in_environment(entry.param):
             continue
         for other, allowed in entry.param.only.items():
             actual = value_at(cfg, other)

@@ -12,6 +12,7 @@ import yaml
 
 from llmf_hydra.config.data import Data
 from llmf_hydra.config.generation import Generation
+from llmf_hydra.data.blind import is_blind
 from llmf_hydra.data.jinja import compiled
 from llmf_hydra.data.layout import Layout
 from llmf_hydra.data.rows import BadRow, Message
@@ -37,6 +38,11 @@ class Chat:
     def marks(self) -> bool:
         """Whether the template says itself what is generated."""
         return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
+
+    @functools.cached_property
+    def is_blind(self) -> bool:
+        """Whether the template writes contents out without a look at them."""
+        return is_blind(self.text)
 
     @functools.cached_property
     def knows_thoughts(self) -> bool:

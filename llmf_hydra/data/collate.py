@@ -1,10 +1,10 @@
 """Batches of texts and dialogues, packed or not, as tensors.
 
 Packed and neat, no token may see another row. `form` says how the model learns of it:
-positions  position ids restart with each row and there is no mask: right for sdpa and eager in Transformers, which
-           find the borders in the positions. A mask of ones, or a cache of keys and values, would mix the rows.
-blocks     a 4-D float mask as well, for models that do not look at the positions. (A boolean one is wrong in eager.)
-flat       all rows of the batch in one line, without padding: for flash attention.
+- positions: position ids restart with each row and there is no mask. Right for sdpa and eager in Transformers,
+  which find the borders in the positions. A mask of ones, or a cache of keys and values, would mix the rows.
+- blocks: a 4-D float mask as well, for models that do not look at the positions. (In eager a boolean one is wrong.)
+- flat: all rows of the batch in one line, without padding, for flash attention.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,10 @@ class Collator:
 
 
 def block_mask(lengths: Sequence[Sequence[int]], dtype: torch.dtype) -> torch.Tensor:
-    """Shape (batch, 1, width, width): 0 where a token sees another of its row at or before it, else the least number."""
+    """Shape (batch, 1, width, width).
+
+    0 where a token sees another of its row at or before it, else the least number.
+    """
     numbers = torch.stack(
         [torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in lengths]
     )

@@ -1,7 +1,7 @@
 """Shortening of rows that are longer than `data.cutoff_len`.
 
-Of several turns the oldest go first, whole. What is then still too long loses tokens of the last question and of the
-answer in proportion; the header of the answer and the end of its turn stay.
+Of several turns the oldest go first, whole. What is then still too long loses tokens of the last question and
+of the answer in proportion; the header of the answer and the end of its turn stay.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +49,8 @@ def newest_that_fit(
 def shares(prompt: int, answer: int, limit: int, question: Span) -> tuple[int, int]:
     """How many tokens prompt and answer keep: in proportion, but a short one gives nothing away.
 
-    What stands around the question (headers, system message) is kept and not counted, unless it is half of all.
+    What stands around the question (headers, system message) is kept and not counted, unless it is half of
+    all.
     """
     around = prompt - (question[1] - question[0])
     around = around if around * 2 <= limit else 0

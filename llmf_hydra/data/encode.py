@@ -1,7 +1,7 @@
 """From text to token ids, and from spans of characters to spans of tokens, without a token across a border.
 
-The whole text is tokenized at once, by Rust, in threads. Where a token would hold characters of both prompt and
-answer, the text is tokenized again in pieces, which is also what the model sees when it generates.
+The whole text is tokenized at once, by Rust, in threads. Where a token would hold characters of both prompt
+and answer, the text is tokenized again in pieces, which is also what the model sees when it generates.
 """
 
 import functools
@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from tokenizers import Encoding, Tokenizer, processors
 
 from llmf_hydra.data.render import Span
-
 
 PLAIN = "\ufdd3"  # stands inside a special token that is plain text; never seen by the tokenizer
 
@@ -62,7 +61,10 @@ class FastEncoder:
         )
 
     def spans(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
-        """Ids of the text and the tokens of each span. Where a border lies within a token, see `_in_pieces`."""
+        """Ids of the text and the tokens of each span.
+
+        Where a border lies within a token, see `_in_pieces`.
+        """
         if PLAIN in text:
             return joined([self._with_plain(piece) for piece in pieces(text, spans)])
         found: list[Span] = []
@@ -80,7 +82,8 @@ class FastEncoder:
     def _in_pieces(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
         """Tokenize the text cut at the borders.
 
-        A tokenizer that puts a space before each piece would change the text: there, tokens across stay untrained.
+        A tokenizer that puts a space before each piece would change the text: there, tokens across stay
+        untrained.
         """
         if self.prepends:
             return Encoded(encoding.ids, [_inner(encoding, span) for span in spans])
@@ -131,7 +134,10 @@ def _inner(encoding: Encoding, span: Span) -> Span:
 
 
 def pieces(text: str, spans: Iterable[Span]) -> list[str]:
-    """The text cut at the borders of spans: between, span, between, span, ..., rest. Joined they are the text."""
+    """The text cut at the borders of spans: between, span, between, span, ..., rest.
+
+    Joined they are the text.
+    """
     borders = [0, *itertools.chain.from_iterable(spans), len(text)]
     return [text[a:b] for a, b in itertools.pairwise(borders)]
 

@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 _WHITE = " \t\r\n"
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """A file that cannot be read on from here, so that not even bad rows can be skipped."""
 
 

@@ -26,7 +26,7 @@ def _fetched(fetch: Callable[[Source, Path], None], source: Source, folder: Path
         fetch(source, folder)
     except Exception as error:  # the hubs' own libraries raise anything from KeyError to their own classes
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = f"is the network there, and the name right? or give a file (known in {source.name or 'the table'})"
+        remedy = "is the network there, and the name right? or name a file instead"
         what = f"could not be loaded from {_where(source)}: {reason}"
         raise Refused([Problem(key, source.name, what, remedy)]) from error
 

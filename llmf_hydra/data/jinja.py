@@ -1,7 +1,7 @@
 """The Jinja environment of chat templates: the same language that Transformers gives them, and nothing more.
 
-`{% generation %}` blocks are marked in the text by two characters that no text may hold, so that one rendering
-gives both the text and what is trained of it.
+`{% generation %}` blocks are marked in the text by two characters that no text may hold, so that one
+rendering gives both the text and what is trained of it.
 """
 
 import functools
@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
+from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -19,10 +20,10 @@ OPEN, CLOSE = "\ufdd0", "\ufdd1"  # Unicode noncharacters, reserved for use insi
 class _Generation(Extension):
     tags = {"generation"}
 
-    def parse(self, parser: Any) -> jinja2.nodes.Node:
+    def parse(self, parser: Any) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
 
     @staticmethod
     def _marked(caller: Any) -> str:
@@ -63,3 +64,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def compiled(text: str) -> jinja2.Template:
     """A template, compiled once in a process. Raises jinja2.TemplateSyntaxError."""
     return _environment().from_string(text)
+
+
+def parsed(text: str) -> nodes.Template:
+    """The syntax tree of a template."""
+    return _environment().parse(text)

@@ -13,8 +13,8 @@ MEANING = {
 
 REMEDY = {
     "text": "name the column of the text: columns {prompt: text}",
-    "dialogue": "name the columns of the answer (response, messages), or choose the stage that fits the data",
-    "preference": "set ranking: true and the columns chosen and rejected, or choose the stage that fits the data",
-    "feedback": "name the column of the label (kto_tag), or choose the stage that fits the data",
+    "dialogue": "name the columns of the answer (response, messages), or choose the stage that fits",
+    "preference": "set ranking: true and the columns chosen and rejected, or choose the stage that fits",
+    "feedback": "name the column of the label (kto_tag), or choose the stage that fits",
     "prompt": "name the columns of the question (prompt, messages)",
 }

@@ -1,7 +1,7 @@
 """The layout of a dialogue: what a template writes around the contents, for one order of roles.
 
-It is learned once from contents that stand for others, so that a dialogue needs to be rendered only once: the pieces,
-joined with its contents, must be the whole that the template writes. Where they are not, the layout is not used.
+It is learned once from contents that stand for others, so that a dialogue needs to be rendered only once. The
+pieces, joined with its contents, must be the whole that the template writes; else the layout is not used.
 """
 
 import re
@@ -16,8 +16,9 @@ _STAND_IN = re.compile("\ufdd4(\\d+)\ufdd5")
 
 @dataclass(frozen=True)
 class Layout:
-    """`around` stands before, between and after the contents. For each answer: its message, and how many characters
-    of the piece before its content, and of the one after, belong to it (such as a space, and the end of the turn)."""
+    """`around` stands before, between and after the contents. For each answer: its message, and how many
+    characters of the piece before its content, and of the one after, belong to it (such as a space, and the
+    end of the turn)."""
 
     around: tuple[str, ...]
     answers: tuple[tuple[int, int, int], ...]
@@ -48,7 +49,10 @@ def is_plain(messages: Sequence[Message]) -> bool:
 
 
 def learned(roles: Sequence[str], render: Callable[[list[Message]], tuple[str, list[Span]]]) -> Layout | None:
-    """The layout that `render` gives to messages of these roles; None where it does more than put pieces around."""
+    """The layout that `render` gives to messages of these roles.
+
+    None where it does more than put pieces around.
+    """
     messages = [{"role": role, "content": f"\ufdd4{number}\ufdd5"} for number, role in enumerate(roles)]
     text, spans = render(messages)
     found = list(_STAND_IN.finditer(text))

@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,8 @@ _AT_A_TIME = 500  # packs that are put together in memory
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Packs of row indices: the longest rows first, each into the fullest pack that still has room for it.
 
-    The rows of a pack, and the packs by their first row, stand in the order of the data. No length is above capacity.
+    The rows of a pack, and the packs by their first row, stand in the order of the data. No length is above
+    capacity.
     """
     by_room: dict[int, list[list[int]]] = {}  # room left -> packs that have just that
     rooms: list[int] = []  # the keys of by_room that have packs, in order
@@ -67,8 +69,8 @@ def write_packed(rows: Dataset, capacity: int, neat: bool, path: Path) -> dict[s
 
 
 def packed_batch(rows: Dataset, packs: Sequence[Sequence[int]], neat: bool) -> pa.RecordBatch:
-    """The rows of some packs joined. With `neat` the first token of each row is no target: nothing stands before it."""
-    table = rows.with_format("arrow")[[index for pack in packs for index in pack]].combine_chunks()
+    """The rows of some packs joined. With `neat` the first token of each row is no target of a loss."""
+    table = _table(rows, [index for pack in packs for index in pack])
     counts = np.cumsum([0, *map(len, packs)], dtype=np.int32)  # where each pack begins, in rows
     ids = table["input_ids"].chunk(0)
     starts = ids.offsets.to_numpy() - ids.offsets[0].as_py()  # where each row begins, in tokens
@@ -85,6 +87,12 @@ def packed_batch(rows: Dataset, packs: Sequence[Sequence[int]], neat: bool) -> p
         pa.ListArray.from_arrays(per_row, table["source"].chunk(0)),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
+
+
+def _table(rows: Dataset, indices: Sequence[int]) -> pa.Table:
+    """Some rows as Arrow, each column in one chunk."""
+    table: Any = rows.with_format("arrow")[indices]
+    return table.combine_chunks()
 
 
 def packed_stream(rows: Iterator[dict], capacity: int, neat: bool, held: int) -> Iterator[dict]:

@@ -91,18 +91,16 @@ def _prepared(data: Data, setup: Setup, known: list[Known], seed: int, packing: 
         parts[use][source.name] = _loaded(folder, index, source, seed)
         rejected += [folder / REJECTED] if counts.rows_rejected else []
     train: Dataset = mixed(list(parts["train"].values()), data, seed)
-    held: saved.Evaluation = (
-        mixed(list(parts["eval"].values()), _concat(data), seed) if parts["eval"] else None
-    )
+    held: Dataset | None = mixed(list(parts["eval"].values()), _concat(data), seed) if parts["eval"] else None
     if data.val_size:
         train, held = split(train, data.val_size, seed)
     report.train_rows, report.eval_rows = len(train), len(held) if held is not None else 0
     report.digest = digest.of([[use, name] for use, _, name in known] + _shape(data, seed, packing))
     if packing:
         train, report.packed = _packed(data, train, report.digest)
-    if data.eval_on_each_dataset and held is not None:
-        held = _each(held, [source.name for _, source, _ in known])
-    return train, held, report, tuple(rejected)
+    names = [source.name for _, source, _ in known]
+    evaluation = _each(held, names) if held is not None and data.eval_on_each_dataset else held
+    return train, evaluation, report, tuple(rejected)
 
 
 def _at_path(

@@ -12,15 +12,15 @@ from llmf_hydra.config.data import Data
 from llmf_hydra.config.generation import Generation
 from llmf_hydra.data import hub, reader, sources
 from llmf_hydra.data.features import Example, Setup
-from llmf_hydra.data.setup import make_setup
 from llmf_hydra.data.render import Rendered
 from llmf_hydra.data.rows import BadRow, Row
+from llmf_hydra.data.setup import make_setup
 from llmf_hydra.data.table import Source
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text that is trained as a whole or not at all. `turn` counts answers from 1; 0 is the prompt."""
+    """A stretch of text, trained as a whole or not at all. `turn` counts answers from 1; 0 is the prompt."""
 
     text: str
     trained: bool
@@ -55,7 +55,10 @@ def _shown(segment: Segment) -> str:
 
 
 def preview(data: Data, kind: str, tokenizer: Any, generation: Generation, count: int) -> list[Preview]:
-    """The first `count` usable rows of the training data, read and encoded as training does. Raises Refused."""
+    """The first `count` usable rows of the training data, read and encoded as training does.
+
+    Raises Refused.
+    """
     setup = make_setup(data, kind, tokenizer, generation, packing=False)
     found: list[Preview] = []
     for source in sources.resolve(data, data.dataset or "", "dataset"):

@@ -12,7 +12,10 @@ _PAUSE = 0.1
 
 
 def makes_data(shared_file_system: bool) -> bool:
-    """Whether this process makes the data: the first of all nodes if they share files, else the first of its node."""
+    """Whether this process makes the data.
+
+    The first of all nodes if they share files, else the first of its node.
+    """
     return os.environ.get("RANK" if shared_file_system else "LOCAL_RANK", "0") == "0"
 
 
@@ -24,7 +27,10 @@ def failure_path(root: Path, digest: str) -> Path:
 def make_or_wait(
     root: Path, digest: str, maker: bool, make: Callable[[], tuple[Path, bool]]
 ) -> tuple[Path, bool]:
-    """The folder `root/digest`, and whether it was found: made here, or by the process that makes the data."""
+    """The folder `root/digest`, and whether it was found.
+
+    Made here, or by the process that makes the data.
+    """
     failed = failure_path(root, digest)
     if maker:
         failed.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""From a source to canonical rows, each with its number, or with what is wrong with it. Standard library only."""
+"""From a source to canonical rows, each with its number, or with what is wrong with it.
+
+Standard library only.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -54,9 +57,9 @@ def settled(source: Source, first: dict[str, Any]) -> Source:
 
 
 def rows(
-    source: Source, kind: str, raw_rows: Iterator[tuple[Path, int, Any]], start: int = 1
+    source: Source, kind: str | None, raw_rows: Iterator[tuple[Path, int, Any]], start: int = 1
 ) -> Iterator[Read]:
-    """Canonical rows of one kind, numbered from `start`."""
+    """Canonical rows of one kind (None: of any), numbered from `start`."""
     convert = None
     for number, (path, line, raw) in enumerate(raw_rows, start):
         if isinstance(raw, BadRow):
@@ -67,7 +70,7 @@ def rows(
                 source = settled(source, raw)
                 convert = converter(format_for(source, kind))
             row = convert(raw, source)
-            if kind not in row.kinds():
+            if kind is not None and kind not in row.kinds():
                 raise misfit(kind, row)
         except BadRow as bad:
             yield Read(number, path, line, bad, raw)
@@ -75,20 +78,31 @@ def rows(
             yield Read(number, path, line, row)
 
 
-def format_for(source: Source, kind: str) -> str:
+def format_for(source: Source, kind: str | None) -> str:
     """Plain text may stand in the table as alpaca with only a prompt column, as LLaMA-Factory has it."""
     only_prompt = source.column("prompt") and not source.column("response")
-    return "text" if kind == "text" and only_prompt and source.format == "alpaca" else source.format
+    return "text" if kind in ("text", None) and only_prompt and _is_text(source) else source.format
 
 
-def misfit(kind: str, row: Row) -> BadRow:
-    """The finding that a sound row serves other kinds of training."""
+def _is_text(source: Source) -> bool:
+    return source.format == "alpaca" and not source.ranking and not source.column("chosen")
+
+
+class Misfit(BadRow):
+    """A sound row that serves other kinds of training."""
+
+
+def misfit(kind: str, row: Row) -> Misfit:
+    """What the row is, and what is needed."""
     have = " or ".join(MEANING[k] for k in sorted(row.kinds())) or "nothing to train on"
-    return BadRow("", f"holds {have}, where {MEANING[kind]} are needed", REMEDY[kind])
+    return Misfit("", f"holds {have}, where {MEANING[kind]} are needed", REMEDY[kind])
 
 
 def read_files(source: Source) -> Iterator[tuple[Path, int, Any]]:
-    """`(file, line, row)` of all files of a source, one after another. Raises files.Unreadable with the file."""
+    """`(file, line, row)` of all files of a source, one after another.
+
+    Raises files.Unreadable with the file.
+    """
     for path in source.files:
         try:
             for line, raw in files.read(path):

@@ -1,8 +1,8 @@
 """From messages to text, and to the characters of it that are trained: each answer and the end of its turn.
 
-Where the template marks what is generated, the marks are taken. Otherwise the dialogue is written turn by turn, and
-each beginning must be the beginning of the whole; the layout learned so serves all dialogues of the same roles whose
-pieces are the whole. Where none of this works the row is refused.
+Where the template marks what is generated, the marks are taken. Otherwise the dialogue is written turn by
+turn, and each beginning must be the beginning of the whole; the layout learned so serves all dialogues of the
+same roles whose pieces are the whole. Where none of this works the row is refused.
 """
 
 import re
@@ -32,13 +32,12 @@ def render_dialogue(chat: Chat, messages: Sequence[Message], tools: list[dict[st
     """The whole dialogue and all its answers. Raises BadRow."""
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     weights = [int(messages[i].get("weight", 1) != 0) for i in turns]
-    if chat.marks:
-        text, answers = marked(chat.render(messages, tools))
-        if len(answers) == len(turns):
-            return Rendered(text, [_with_stop(chat, text, span) for span in answers], weights)
-        raise _not_found(len(answers))
-    whole = chat.render(messages, tools)
     layout = _layout(chat, messages) if tools is None and is_plain(messages) else None
+    if layout and chat.is_blind:
+        return Rendered(layout.text(messages), layout.spans(messages), weights)
+    if chat.marks:
+        return Rendered(*_by_marks(chat, messages, tools), weights)
+    whole = chat.render(messages, tools)
     if layout and layout.text(messages) == whole:
         return Rendered(whole, layout.spans(messages), weights)
     return Rendered(whole, [_answer(chat, messages, tools, whole, turn) for turn in turns], weights)
@@ -49,16 +48,27 @@ def _layout(chat: Chat, messages: Sequence[Message]) -> Layout | None:
     roles = tuple(message["role"] for message in messages)
     if roles not in chat.layouts:
         try:
-            chat.layouts[roles] = learned(roles, lambda probe: _by_turns(chat, probe))
+            chat.layouts[roles] = learned(roles, lambda probe: _found(chat, probe))
         except BadRow:  # the template refuses the stand-ins; what it says of the row itself is what counts
             chat.layouts[roles] = None
     return chat.layouts[roles]
 
 
-def _by_turns(chat: Chat, messages: list[Message]) -> tuple[str, list[Span]]:
+def _found(chat: Chat, messages: list[Message]) -> tuple[str, list[Span]]:
+    if chat.marks:
+        return _by_marks(chat, messages, None)
     whole = chat.render(messages)
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     return whole, [_answer(chat, messages, None, whole, turn) for turn in turns]
+
+
+def _by_marks(
+    chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None
+) -> tuple[str, list[Span]]:
+    text, answers = marked(chat.render(messages, tools))
+    if len(answers) != sum(message["role"] == "assistant" for message in messages):
+        raise _not_found(len(answers))
+    return text, [_with_stop(chat, text, span) for span in answers]
 
 
 def render_prompt(chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> str:
@@ -132,7 +142,7 @@ def _by_probe(
     turn: int,
     start: int | None,
 ) -> Span:
-    """Write the dialogue with another answer in this turn: what stays the same around it is not the answer."""
+    """Write the dialogue with another answer in this turn: what stays as it was is not the answer."""
     probe: list[Message] = [*messages]
     probe[turn] = {"role": "assistant", "content": _PROBE}
     head, found, tail = chat.render(probe, tools).partition(_PROBE)

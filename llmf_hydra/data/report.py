@@ -48,9 +48,10 @@ class SourceReport:
     def lines(self) -> list[str]:
         """For people: a line of counts, and a line for each kind of loss."""
         state = "found in the cache" if self.found else "tokenized"
+        lengths = f"mean {self.mean:.0f}, longest {self.longest}"
         lines = [
             f"{self.name} ({self.use}): {self.rows_kept} of {self.rows_read} rows, {self.tokens} tokens, "
-            f"{self.trained_tokens} trained, mean {self.mean:.0f}, longest {self.longest}; {state}, {self.digest[:12]}"
+            f"{self.trained_tokens} trained, {lengths}; {state}, {self.digest[:12]}",
         ]
         if self.rows_cut:
             lines.append(f"  cut to data.cutoff_len: {self.rows_cut} rows, {self.tokens_cut} tokens lost")
@@ -66,7 +67,8 @@ class SourceReport:
 
 
 _COUNTS = (
-    "rows_read", "rows_kept", "rows_cut", "tokens_cut", "rows_untrained", "rows_rejected", "tokens", "trained_tokens",
+    "rows_read", "rows_kept", "rows_cut", "tokens_cut", "rows_untrained", "rows_rejected",
+    "tokens", "trained_tokens",
 )  # fmt: skip
 
 

@@ -5,15 +5,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, Any]
-"""`role` (system, user, assistant, tool) and `content`; an assistant may have `tool_calls`, `reasoning_content`
-and `weight` (0: not trained), a tool `name` and `tool_call_id`. The shape that chat templates read."""
+"""`role` (system, user, assistant, tool) and `content`; an assistant may have `tool_calls`,
+`reasoning_content` and `weight` (0: not trained), a tool `name` and `tool_call_id`. The shape that chat
+templates read."""
 
 MEDIA = ("images", "videos", "audios")
 PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
 
-class BadRow(Exception):  # noqa: N818 (it is a finding about the data first, and an error second)
-    """A row that cannot be used: which field, what is wrong with it and what to do. The reader adds file and row."""
+class BadRow(Exception):
+    """A row that cannot be used: which field, what is wrong with it and what to do.
+
+    The reader adds file and row.
+    """
 
     def __init__(self, field: str, what: str, remedy: str = ""):
         super().__init__(field, what, remedy)

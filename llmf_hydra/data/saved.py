@@ -1,4 +1,4 @@
-"""`data.tokenized_path`: tokenized data in a folder of the user's own, taken only if it was made the same way."""
+"""`data.tokenized_path`: tokenized data in a folder of the user's own, taken only if it was made the same."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Which datasets a config names, and whether they are there and fit. Standard library only: asked before torch.
+"""Which datasets a config names, and whether they are there and fit. Standard library only: asked before
+torch.
 
 A name is a row of dataset_info.json, a file or folder, or a dataset on the hub.
 """
@@ -13,7 +14,7 @@ from typing import Any
 from llmf_hydra import paths
 from llmf_hydra.config.data import Data
 from llmf_hydra.data import files, reader
-from llmf_hydra.data.kinds import MEANING, REMEDY
+from llmf_hydra.data.kinds import MEANING
 from llmf_hydra.data.rows import BadRow
 from llmf_hydra.data.settings import check_settings
 from llmf_hydra.data.table import ENDINGS, Source, described
@@ -76,7 +77,7 @@ def _resolved(data: Data, names: str, key: str) -> Iterator[tuple[Source, list[P
     try:
         table, folder = table_of(data)
     except Refused as refused:
-        yield Source(""), refused.problems
+        yield Source(""), [problem for problem in refused.problems if isinstance(problem, Problem)]
         return
     media_dir = Path(data.media_dir).expanduser() if data.media_dir else folder
     for name in (part.strip() for part in names.split(",")):
@@ -159,10 +160,9 @@ def _check_rows(source: Source, kind: str, key: str, skip_bad_rows: bool) -> lis
     bad = [read for read in looked_at if isinstance(read.row, BadRow)]
     if not looked_at:
         return [Problem(key, source.name, f"{source.files[0]} holds no rows")]
-    if len(bad) == len(looked_at) and all(str(b.row.what).startswith("holds ") for b in bad):  # pyright: ignore
-        first = bad[0].row
-        assert isinstance(first, BadRow)
-        return [Problem(key, source.name, first.what, REMEDY[kind])]
+    misfits = [read.row for read in bad if isinstance(read.row, reader.Misfit)]
+    if misfits and len(bad) == len(looked_at):
+        return [Problem(key, source.name, misfits[0].what, misfits[0].remedy)]
     if skip_bad_rows:
         return [] if len(bad) < len(looked_at) else [_nothing_left(source, kind, key, bad[0])]
     return listed([read.problem() for read in bad])

@@ -1,4 +1,4 @@
-"""Results kept on disk by their digest: made once, whole or not at all, also when several processes start at once."""
+"""Results kept on disk by their digest: made once, whole or not at all, whoever else starts at once."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from filelock import FileLock
 def kept(root: Path, digest: str, make: Callable[[Path], None], again: bool = False) -> tuple[Path, bool]:
     """The folder `root/digest`, made by `make(folder)` if it is not there; and whether it was found.
 
-    `make` works in a folder of its own, which gets the final name only when everything is on the disk: a process
-    that is killed leaves nothing that a later run would use.
+    `make` works in a folder of its own, which gets the final name only when everything is on the disk: a
+    process that is killed leaves nothing that a later run would use.
     """
     folder = root / digest
     if folder.is_dir() and not again:

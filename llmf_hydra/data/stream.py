@@ -25,14 +25,17 @@ _SMALL = 64  # rows tokenized at a time: the first batch must not wait for a tho
 def stream(
     data: Data, setup: Setup, named: list[tuple[str, Source]], seed: int, packing: bool
 ) -> tuple[IterableDataset, Streams, DataReport]:
-    """Iterable datasets to train and to evaluate on. `data.val_size` first rows are held out. Raises Refused."""
+    """Iterable datasets to train and to evaluate on. `data.val_size` first rows are held out.
+
+    Raises Refused.
+    """
     report = DataReport(setup.kind)
     parts: dict[str, dict[str, IterableDataset]] = {"train": {}, "eval": {}}
     for index, (use, source) in enumerate(named):
         report.sources.append(SourceReport(source.name, use))
         counts = report.sources[-1]
         parts[use][source.name] = _iterable(
-            functools.partial(_rows, data, setup, source, index, counts), setup.kind
+            functools.partial(_rows, data, setup, source, index, counts), setup
         )
     train: IterableDataset = mixed(list(parts["train"].values()), data, seed)
     held: Streams = None

@@ -1,4 +1,7 @@
-"""A row of `dataset_info.json` and the `Source` it describes (LLaMA-Factory's format). Standard library only."""
+"""A row of `dataset_info.json` and the `Source` it describes (LLaMA-Factory's format).
+
+Standard library only.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,7 +66,10 @@ _KNOWN = (*PLACES, "formatting", "ranking", "subset", "split", "folder", "num_sa
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows of one dataset lie and how they are read. `format` is empty until the first row was seen."""
+    """Where the rows of one dataset lie and how they are read.
+
+    `format` is empty until the first row was seen.
+    """
 
     name: str
     files: tuple[Path, ...] = ()
@@ -113,7 +119,10 @@ def described(name: str, info: Any, key: str) -> tuple[Source, list[Problem]]:
 
 
 def columns_of(formatting: str, given: Mapping[str, str]) -> dict[str, str]:
-    """All columns by their canonical name. Given columns replace the defaults, except that of the messages."""
+    """All columns by their canonical name.
+
+    Given columns replace the defaults, except that of the messages.
+    """
     default = DEFAULT_COLUMNS.get(formatting, {})
     if not given:
         return dict(default)

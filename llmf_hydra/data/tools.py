@@ -1,4 +1,4 @@
-"""Tools in a dialogue, for templates that have no place for them: described, called, and the call read back."""
+"""Tools for templates that have no place for them: described, called, and the call read back."""
 
 import json
 import re
@@ -17,7 +17,10 @@ _DEFAULT = "default"
 def for_template(
     chat: Chat, messages: Sequence[Message], tools: Tools | None
 ) -> tuple[list[Message], Tools | None]:
-    """Messages and tools as the template takes them: what it has no place for is written into the contents."""
+    """Messages and tools as the template takes them.
+
+    What it has no place for is written into the contents.
+    """
     written = [
         _thought_placed(message, chat) if message.get("reasoning_content") else message
         for message in messages

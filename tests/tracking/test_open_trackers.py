@@ -33,7 +33,7 @@ class Notes(Tracker):
             file.write(json.dumps([method, *facts]) + "\n")
 
     def start(self, info: RunInfo) -> None:
-        self.note("start", info.name, os.getpid())
+        self.note("start", info.name, os.getpid(), os.getpgrp())
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self.note("log", metrics, step)
@@ -171,6 +171,7 @@ def test_a_detached_tracker_gets_all_calls_in_order_in_another_process(tmp_path,
     first, *logs, last = notes.read()
     assert first[:2] == ["start", "n"]
     assert first[2] != os.getpid()
+    assert first[3] != os.getpgrp()  # a Ctrl-C at the terminal is for the training alone
     assert [log[2] for log in logs] == list(range(200))
     assert last == ["finish", "done", {"loss": 1.0}, ["a"]]
 

@@ -1,4 +1,7 @@
-"""One module a format: `convert(raw, source) -> Row`. Chosen by its name, `formatting` in dataset_info.json."""
+"""One module a format: `convert(raw, source) -> Row`.
+
+Chosen by its name, `formatting` in dataset_info.json.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module

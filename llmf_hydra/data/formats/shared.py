@@ -10,7 +10,10 @@ from llmf_hydra.data.table import Source
 
 
 def cell(raw: Mapping[str, Any], source: Source, name: str) -> Any:
-    """The value of a column by its canonical name; BadRow if dataset_info.json names it and the row lacks it."""
+    """The value of a column by its canonical name.
+
+    BadRow if dataset_info.json names it and the row lacks it.
+    """
     column = source.column(name)
     if column is None:
         return None

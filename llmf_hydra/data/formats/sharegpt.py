@@ -1,4 +1,4 @@
-"""sharegpt: a list of {from, value}; with observations, calls of functions, tools, and ranked last answers."""
+"""sharegpt: a list of {from, value}; with observations, function calls, tools, and ranked last answers."""
 
 from collections.abc import Mapping
 from typing import Any
