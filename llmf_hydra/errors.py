@@ -52,6 +52,14 @@ class Refused(LlmfError, ValueError):
         return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
 
 
+class RunFailed(LlmfError, RuntimeError):
+    """A worker ended with an exit code other than 0, which this error carries."""
+
+    def __init__(self, code: int):
+        self.code = code
+        super().__init__({REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})"))
+
+
 class TrainingFailed(LlmfError, RuntimeError):
     """The run began and could not go on (a loss that is not a number, a full disk): exit code 1."""
 

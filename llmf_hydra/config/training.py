@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from llmf_hydra.config.param import param
 
+EVALUATES = {"training.eval_strategy": ("steps", "epoch")}
+LANGUAGE = {"stage.name": ("pt", "sft")}
+
 
 @dataclass
 class Training:
@@ -45,10 +48,28 @@ class Training:
     )
     disable_shuffling: bool = param(False, "Take the rows in the order of the data.")
     plot_loss: bool = param(False, "Draw the loss and the other metrics as training_loss.png and the like.")
-    include_effective_tokens_per_second: bool = param(
-        False, "Log tokens a second without padding.", planned=True
+    include_effective_tokens_per_second: bool = param(False, "Log tokens a second without padding.")
+    compute_accuracy: bool = param(
+        False, "Compute the accuracy of tokens at evaluation.", only={**LANGUAGE, **EVALUATES}
     )
-    compute_accuracy: bool = param(False, "Compute the accuracy of tokens at evaluation.", planned=True)
+    predict_with_generate: bool = param(
+        False,
+        "Answer the held-out prompts at evaluation, and log BLEU-4, ROUGE and exact matches.",
+        only={"stage.name": ("sft",), **EVALUATES},
+        planned=True,
+    )
+    early_stopping_patience: int | None = param(
+        None, "Stop after this many evaluations in a row without a better model.", ge=1, only=EVALUATES
+    )
+    load_best_model_at_end: bool = param(
+        False, "Keep the model of the best evaluation as final/, instead of the last one.", only=EVALUATES
+    )
+    metric_for_best_model: str | None = param(
+        None, "Metric that decides which model is better; null takes tracking.objective, or eval_loss.", only=EVALUATES
+    )
+    greater_is_better: bool | None = param(
+        None, "Whether more of that metric is better; null: not if it is a loss.", only=EVALUATES
+    )
     neftune_noise_alpha: float | None = param(
         None, "Noise on the embeddings while training (NEFTune, arXiv:2310.05914).", gt=0
     )
@@ -58,3 +79,7 @@ class Training:
     def evaluates(self) -> bool:
         """Whether the model is evaluated while it is trained."""
         return self.eval_strategy != "no"
+
+    def best_metric(self, objective: str | None) -> str:
+        """The metric that decides which model is better; `objective` is that of a sweep."""
+        return self.metric_for_best_model or objective or "eval_loss"

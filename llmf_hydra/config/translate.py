@@ -185,13 +185,6 @@ def _gradient_checkpointing(name: str, raw: Any, flat: Flat) -> Outcome:
     )
 
 
-def _greater_is_better(name: str, raw: Any, flat: Flat) -> Outcome:
-    if raw is None:
-        return Outcome(name, RENAMED, "nothing to write: tracking.direction is minimize")
-    direction = "maximize" if _flag(name, raw) else "minimize"
-    return Outcome(name, RENAMED, "tracking.direction", {"tracking.direction": direction})
-
-
 def _warmup_steps(name: str, raw: Any, flat: Flat) -> Outcome:
     share = isinstance(raw, float) and 0 < raw < 1  # Transformers 5 takes a share here
     return _set(name, entries()["training.warmup_ratio" if share else "training.warmup_steps"], raw)
@@ -223,7 +216,6 @@ TRANSLATORS: Mapping[str, Callable[[str, Any, Flat], Outcome]] = {
     "use_muon": _use_muon,
     "report_to": _report_to,
     "gradient_checkpointing": _gradient_checkpointing,
-    "greater_is_better": _greater_is_better,
     "warmup_steps": _warmup_steps,
     "neftune_noise_alpha": _neftune,
     "packing": _packing,

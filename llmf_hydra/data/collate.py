@@ -1,9 +1,9 @@
 """Batches of texts and dialogues, packed or not, as tensors.
 
 Packed and neat, no token may see another row. `form` says how the model learns of it:
-- positions: position ids restart with each row and there is no mask. Right for sdpa and eager in Transformers,
-  which find the borders in the positions. A mask of ones, or a cache of keys and values, would mix the rows.
-- blocks: a 4-D float mask as well, for models that do not look at the positions. (In eager a boolean one is wrong.)
+- positions: position ids restart with each row, and there is no mask. Right for sdpa and eager: Transformers
+  finds the borders in the positions. A mask of ones, or a cache of keys and values, would mix the rows.
+- blocks: a 4-D float mask as well, for models that do not look at positions. In eager a boolean one is wrong.
 - flat: all rows of the batch in one line, without padding, for flash attention.
 """
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from datasets import Dataset
 
 from llmf_hydra.data.features import COLUMNS, Example
 from llmf_hydra.data.rows import Row
 
 IGNORED = -100
+_AT_A_TIME = 10_000
 
 
 def schema(kind: str, media: Sequence[str] = ()) -> pa.Schema:
@@ -55,3 +58,24 @@ def _labels(ids: pa.ListArray, examples: Sequence[Example]) -> pa.ListArray:
         for start, end in example.trained:
             labels[begin + start : begin + end] = values[begin + start : begin + end]
     return pa.ListArray.from_arrays(ids.offsets, pa.array(labels))
+
+
+def as_arrow(rows: Dataset, indices: Sequence[int]) -> pa.Table:
+    """Some rows of a tokenized dataset, each column in one chunk."""
+    table: Any = rows.with_format("arrow")[indices]
+    return table.combine_chunks()
+
+
+def row_lengths(rows: Dataset) -> np.ndarray:
+    """Tokens of each row, shape (rows,), from the Arrow offsets; of ranked answers the longer counts."""
+    parts = [
+        _lengths(as_arrow(rows, range(start, min(start + _AT_A_TIME, len(rows)))))
+        for start in range(0, len(rows), _AT_A_TIME)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _lengths(table: pa.Table) -> np.ndarray:
+    names = [name for name in table.column_names if name.endswith("_ids")]
+    first, *answers = [np.diff(table[name].chunk(0).offsets.to_numpy()) for name in names]
+    return first + np.maximum.reduce(answers) if answers else first

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from llmf_hydra.data.columns import row_lengths
+
+__all__ = ["draw_lengths", "row_lengths"]
+
 
 def draw_lengths(lengths: Mapping[str, np.ndarray], cutoff_len: int, path: Path) -> None:
     """Write a PNG with one histogram a dataset; `lengths` are tokens, shape (rows,), by dataset."""

@@ -3,13 +3,12 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from llmf_hydra.data.columns import IGNORED
+from llmf_hydra.data.columns import IGNORED, as_arrow, row_lengths
 
 SCHEMA = pa.schema(
     [
@@ -50,16 +49,9 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     return sorted(sorted(pack) for packs in by_room.values() for pack in packs)
 
 
-def lengths_of(rows: Dataset) -> np.ndarray:
-    """Tokens of each row, shape (rows,), read from the Arrow offsets."""
-    column = rows.with_format("arrow")
-    parts = [np.diff(batch["input_ids"].combine_chunks().offsets.to_numpy()) for batch in column.iter(10_000)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
-
-
 def write_packed(rows: Dataset, capacity: int, neat: bool, path: Path) -> dict[str, float]:
     """Pack a dataset into an Arrow file; returns the number of sequences and how full they are."""
-    lengths = lengths_of(rows)
+    lengths = row_lengths(rows)
     packs = best_fit_decreasing(lengths.tolist(), capacity)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as arrow:
         for start in range(0, len(packs), _AT_A_TIME):
@@ -70,7 +62,7 @@ def write_packed(rows: Dataset, capacity: int, neat: bool, path: Path) -> dict[s
 
 def packed_batch(rows: Dataset, packs: Sequence[Sequence[int]], neat: bool) -> pa.RecordBatch:
     """The rows of some packs joined. With `neat` the first token of each row is no target of a loss."""
-    table = _table(rows, [index for pack in packs for index in pack])
+    table = as_arrow(rows, [index for pack in packs for index in pack])
     counts = np.cumsum([0, *map(len, packs)], dtype=np.int32)  # where each pack begins, in rows
     ids = table["input_ids"].chunk(0)
     starts = ids.offsets.to_numpy() - ids.offsets[0].as_py()  # where each row begins, in tokens
@@ -87,12 +79,6 @@ def packed_batch(rows: Dataset, packs: Sequence[Sequence[int]], neat: bool) -> p
         pa.ListArray.from_arrays(per_row, table["source"].chunk(0)),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
-
-
-def _table(rows: Dataset, indices: Sequence[int]) -> pa.Table:
-    """Some rows as Arrow, each column in one chunk."""
-    table: Any = rows.with_format("arrow")[indices]
-    return table.combine_chunks()
 
 
 def packed_stream(rows: Iterator[dict], capacity: int, neat: bool, held: int) -> Iterator[dict]:

@@ -21,7 +21,7 @@ from llmf_hydra.data.report import DataReport
 from llmf_hydra.data.setup import make_setup, settings, source_digest
 from llmf_hydra.data.stream import stream
 from llmf_hydra.data.table import Source
-from llmf_hydra.errors import Refused
+from llmf_hydra.errors import Problem, Refused
 
 Evaluation = Dataset | IterableDataset | dict[str, Dataset] | dict[str, IterableDataset] | None
 Named = tuple[str, Source]  # its use (train or eval), and the source
@@ -90,6 +90,8 @@ def _prepared(data: Data, setup: Setup, known: list[Known], seed: int, packing: 
         report.sources.append(counts)
         parts[use][source.name] = _loaded(folder, index, source, seed)
         rejected += [folder / REJECTED] if counts.rows_rejected else []
+    if not parts["train"]:
+        raise Refused([Problem("data.dataset", data.dataset, "names no data", "set a dataset")])
     train: Dataset = mixed(list(parts["train"].values()), data, seed)
     held: Dataset | None = mixed(list(parts["eval"].values()), _concat(data), seed) if parts["eval"] else None
     if data.val_size:
@@ -108,7 +110,7 @@ def _at_path(
 ) -> saved.Kept:
     """Load what lies at data.tokenized_path, or make it and save it there."""
     path = Path(str(data.tokenized_path)).expanduser()
-    datasets = [[use, source.name, name] for use, source, name in known]
+    datasets = [[use, source.name, source_digest(source, {})] for use, source, _ in known]
     made_with = {**chosen, **_shape_by_name(data, seed, packing), "datasets": datasets}
     if path.exists():
         return saved.load(path, made_with)

@@ -1,5 +1,6 @@
 """The canonical row: whatever came in, this is what the rest of the engine sees. Standard library only."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ Message = dict[str, Any]
 `reasoning_content` and `weight` (0: not trained), a tool `name` and `tool_call_id`. The shape that chat
 templates read."""
 
+_RESERVED = re.compile("[\ufdd0-\ufdd5]")
 MEDIA = ("images", "videos", "audios")
 PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
@@ -70,6 +72,15 @@ def _order_remedy(role: str) -> str:
     if role == "system":
         return "put the one system message first"
     return "let user and assistant take turns: join neighbours of one role, or remove one"
+
+
+def check_reserved(row: Row) -> None:
+    """Noncharacters mark places in a text while it is written; none may come from the row. Raises BadRow."""
+    messages = [*row.prompt, *(message for answer in row.answers for message in answer)]
+    for text in (row.text or "", *(message["content"] for message in messages)):
+        if found := _RESERVED.search(text):
+            what = f"holds the character U+{ord(found[0]):04X}, which is no character of any text"
+            raise BadRow("", what, "remove it")
 
 
 def need_text(value: Any, field: str) -> str:

@@ -43,6 +43,11 @@ def _packing(data: Data, kind: str) -> Problem | None:
     return None
 
 
+def wants_packing(data: Data, kind: str) -> bool:
+    """Whether rows are packed: as the config says, else only plain text is."""
+    return data.neat_packing or (kind == "text" if data.packing is None else data.packing)
+
+
 def shares(data: Data) -> list[float]:
     """The numbers of data.interleave_probs. Raises ValueError."""
     return [float(part) for part in data.interleave_probs.split(",")] if data.interleave_probs else []

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.manifest import digest_of_folder, digest_of_text
 from llmf_hydra.models.estimate import Estimate, estimate
-from llmf_hydra.models.load import load_model, load_tokenizer
+from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.location import locate
 from llmf_hydra.models.precision import Precision, decide
+from llmf_hydra.stages.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,24 @@ def load_inputs(cfg: Config) -> Inputs:
     return Inputs(tokenizer, rows, precision, estimate(cfg, _tokens_at_once(cfg, rows), precision))
 
 
-def load_policy(cfg: Config, precision: Precision) -> PreTrainedModel:
-    """The model to be trained, with its method applied. The seed is set first, for weights that start random."""
+def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
     method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
-    model = load_model(cfg.model, precision.weights)
+    if cfg.stage.scores:
+        model = load_scorer(cfg.model, precision.weights, tokenizer)
+    else:
+        model = load_model(cfg.model, precision.weights)
     return method.apply(model, cfg.method, pure=cfg.training.pure_bf16)
+
+
+def parts(
+    cfg: Config, inputs: Inputs, model: PreTrainedModel, callbacks: list[TrainerCallback], out: Path
+) -> Parts:
+    """What a stage's trainer is built from."""
+    rows = inputs.rows
+    names = tuple(source.name for source in rows.report.sources)
+    return Parts(cfg, model, inputs.tokenizer, rows.train, rows.eval, inputs.precision, callbacks, out, names)
 
 
 def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:

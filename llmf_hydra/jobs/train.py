@@ -11,7 +11,6 @@ from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.stages.callbacks import FirstStep, StopWhenAsked
-from llmf_hydra.stages.parts import Parts
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
@@ -25,7 +24,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     inputs = assemble.load_inputs(cfg)
     inputs.rows.write(out)
     print("\n".join(inputs.lines()), flush=True)
-    model = assemble.load_policy(cfg, inputs.precision)
+    model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
     if cfg.model.print_param_status:
         print_parameters(model)
     runs.update_manifest(
@@ -37,9 +36,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     with open_trackers(cfg.tracking, _run_info(cfg, out)) as trackers:
         first = FirstStep()
         callbacks = [StopWhenAsked(), first]
-        trainer = stage.build_trainer(
-            Parts(cfg, model, inputs.tokenizer, inputs.rows.train, inputs.rows.eval, inputs.precision, callbacks, out)
-        )
+        trainer = stage.build_trainer(assemble.parts(cfg, inputs, model, callbacks, out))
         watch(trainer, trackers)
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))

@@ -5,8 +5,14 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+)
 
+from llmf_hydra.config.rlhf import REFERENCE_FREE
 from llmf_hydra.config.schema import Config
 from llmf_hydra.manifest import total_memory
 from llmf_hydra.models.location import locate
@@ -38,10 +44,13 @@ class Estimate:
     def line(self) -> str:
         """The estimate in one line, in GiB."""
         parts = ", ".join(
-            f"{name} {getattr(self, name) / GIB:.2f}" for name in ("weights", "gradients", "optimizer", "activations")
+            f"{name} {getattr(self, name) / GIB:.2f}"
+            for name in ("weights", "gradients", "optimizer", "activations")
         )
         share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
-        return f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
+        return (
+            f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
+        )
 
 
 def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
@@ -52,8 +61,10 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
     """
     config = AutoConfig.from_pretrained(locate(cfg.model), trust_remote_code=cfg.model.trust_remote_code)
     method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
+    config.num_labels = 1  # read by a head of scores alone
+    factory = AutoModelForSequenceClassification if cfg.stage.scores else AutoModelForCausalLM
     with torch.device("meta"):
-        bare = AutoModelForCausalLM.from_config(config, dtype=precision.weights)
+        bare = factory.from_config(config, dtype=precision.weights)
         parameters = bare.num_parameters()
         model = method.apply(bare, cfg.method, pure=cfg.training.pure_bf16)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -62,7 +73,8 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
     return Estimate(
         parameters=parameters,
         trained=count,
-        weights=sum(weight.numel() * weight.element_size() for weight in model.parameters()) + _reference(cfg, model),
+        weights=sum(weight.numel() * weight.element_size() for weight in model.parameters())
+        + _reference(cfg, model),
         gradients=gradients,
         optimizer=OPTIMIZER_STATES[cfg.optimizer.name] * count * 4,
         activations=_activations(config.get_text_config(), tokens, precision, cfg),
@@ -72,7 +84,8 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
 
 def _reference(cfg: Config, model: torch.nn.Module) -> int:
     """Bytes of a reference model of its own: preference stages need one unless adapters can be switched off."""
-    if cfg.stage.name not in ("dpo", "kto", "ppo") or cfg.method.name == "lora":
+    free = cfg.stage.name == "dpo" and cfg.rlhf.pref_loss in REFERENCE_FREE
+    if cfg.stage.name not in ("dpo", "kto", "ppo") or cfg.method.name == "lora" or free:
         return 0
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 

@@ -1,7 +1,16 @@
 """Tokenizer and weights."""
 
+from typing import Any
+
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from llmf_hydra.config.model import Model
 from llmf_hydra.errors import Problem, Refused
@@ -18,15 +27,34 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(model: Model, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with its weights in `dtype`; random weights with `train_from_scratch`."""
+def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
+    """The model with its weights in `dtype`; random weights with `train_from_scratch`.
+
+    `extra` goes to `from_pretrained`: a quantization, for one.
+    """
     options = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
     if model.train_from_scratch:
         config = _from_hub(AutoConfig, model)
-        loaded = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+        loaded = AutoModelForCausalLM.from_config(
+            config, trust_remote_code=model.trust_remote_code, **options
+        )
     else:
-        loaded = _from_hub(AutoModelForCausalLM, model, **options)
+        loaded = _from_hub(AutoModelForCausalLM, model, **options, **extra)
     loaded.config.use_cache = False  # of no use in training, and it breaks packing and checkpointing
+    return loaded
+
+
+def load_scorer(
+    model: Model, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, **extra: Any
+) -> PreTrainedModel:
+    """The model with a head that gives one number in place of text; the head starts random unless it was saved.
+
+    The number is read at the last token that isn't padding, so the config must know the padding token.
+    """
+    options = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
+    loaded = _from_hub(AutoModelForSequenceClassification, model, **options, **extra, num_labels=1)
+    config = loaded.config.get_text_config()
+    config.use_cache, config.pad_token_id = False, tokenizer.pad_token_id
     return loaded
 
 

@@ -11,7 +11,9 @@ from llmf_hydra import interrupt
 class StopWhenAsked(TrainerCallback):
     """Saves the trainer's state and stops after the step in which SIGTERM or Ctrl-C came."""
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if interrupt.asked():
             control.should_save = True
             control.should_evaluate = False
@@ -24,6 +26,8 @@ class FirstStep(TrainerCallback):
     def __init__(self) -> None:
         self.at: float | None = None
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         if self.at is None:
             self.at = time.time()

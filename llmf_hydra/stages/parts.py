@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.models.precision import Precision
@@ -26,6 +26,37 @@ class Parts:
     precision: Precision
     callbacks: list[TrainerCallback]
     out: Path
+    sources: tuple[str, ...] = ()  # names of the datasets, by the number in the rows' column `source`
+
+
+def attention_of(model: PreTrainedModel) -> str:
+    """The attention that computes: sdpa, eager, flash_attention_2 ..."""
+    return str(model.config._attn_implementation)
+
+
+def best_model(cfg: Config) -> dict[str, Any]:
+    """Transformers' arguments of which evaluation is the best; none where nothing asks for it.
+
+    The objective of a sweep, where one is named, is the metric of its trials too.
+    """
+    training, tracking = cfg.training, cfg.tracking
+    if training.early_stopping_patience is None and not training.load_best_model_at_end:
+        return {}
+    greater = training.greater_is_better
+    if greater is None and training.metric_for_best_model is None and tracking.objective is not None:
+        greater = tracking.direction == "maximize"
+    metric = training.best_metric(tracking.objective)
+    return {
+        "metric_for_best_model": metric,
+        "greater_is_better": not metric.endswith("loss") if greater is None else greater,
+    }
+
+
+def shared_callbacks(parts: Parts) -> list[TrainerCallback]:
+    """The callbacks that were given, and early stopping where it is asked for."""
+    patience = parts.cfg.training.early_stopping_patience
+    stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
+    return [*parts.callbacks, *stopping]
 
 
 def shared_arguments(parts: Parts) -> dict[str, Any]:
@@ -59,13 +90,15 @@ def shared_arguments(parts: Parts) -> dict[str, Any]:
         "save_total_limit": training.save_total_limit,
         "eval_strategy": training.eval_strategy,
         "eval_steps": training.eval_steps,
+        "load_best_model_at_end": training.load_best_model_at_end,
+        **best_model(parts.cfg),
         "seed": training.seed,
         "data_seed": training.data_seed,
         "train_sampling_strategy": "sequential" if training.disable_shuffling else "random",
         "neftune_noise_alpha": training.neftune_noise_alpha,
         "dataloader_num_workers": training.dataloader_num_workers,
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "remove_unused_columns": True,
+        "remove_unused_columns": False,  # the collators take what they need, and name the rows of a batch
         "disable_tqdm": True,  # the tracker's callback shows the progress
         "report_to": [],  # and reports it
     }

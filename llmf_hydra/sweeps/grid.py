@@ -15,8 +15,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from llmf_hydra.errors import FAILED, INTERRUPTED, Refused
-from llmf_hydra.sweeps.report import Trial, write_report
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused, RunFailed
+from llmf_hydra.sweeps.report import Trial, varied, write_report
 
 
 class SweepFailed(RuntimeError):
@@ -52,7 +52,7 @@ class GridSweeper(Sweeper):
         trials: list[Trial] = []
         print(f"sweep of {len(grid)} trials in {folder}")
         for number, overrides in enumerate(grid):
-            print(f"trial {number + 1}/{len(grid)}: {' '.join(overrides)}", flush=True)
+            print(f"trial {number + 1}/{len(grid)}: {' '.join(varied(overrides, grid))}", flush=True)
             (result,) = self.launcher.launch([overrides], initial_job_idx=number)
             trials.append(_trial(number, overrides, result))
             write_report(folder, trials)
@@ -60,9 +60,9 @@ class GridSweeper(Sweeper):
             if trials[-1].code == INTERRUPTED:
                 break
         print(write_report(folder, trials))
-        worst = max((trial.code for trial in trials), default=0)
-        if worst:
-            raise SweepFailed(INTERRUPTED if worst == INTERRUPTED else FAILED)
+        codes = {trial.code for trial in trials} - {DONE}
+        if codes:
+            raise SweepFailed(INTERRUPTED if INTERRUPTED in codes else FAILED)
         return trials
 
     def _grid(self, arguments: list[str]) -> list[list[str]]:
@@ -74,21 +74,20 @@ class GridSweeper(Sweeper):
 
 
 def _trial(number: int, overrides: Sequence[str], result: JobReturn) -> Trial:
-    out = Path(str(result.working_dir))
+    conf = result.hydra_cfg
+    out = Path(conf.hydra.runtime.output_dir if conf is not None else str(result.working_dir))
     value: Any = result._return_value  # the public property raises a trial's error
     if result.status == JobStatus.COMPLETED:
         return Trial(number, list(overrides), out, 0, "", value)
     if isinstance(value, Refused):
         print(value.report(), file=sys.stderr)
-    return Trial(number, list(overrides), out, getattr(value, "code", FAILED), _reason(value), None)
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Trial(number, list(overrides), out, REFUSED, str(value.problems[0]), None)
+    code = value.code if isinstance(value, RunFailed) else FAILED
+    reason = str(value).splitlines()[0] if str(value) else type(value).__name__
+    return Trial(number, list(overrides), out, code, reason, None)
 
 
 def register() -> None:
-    """Make the sweeper known to Hydra as `hydra/sweeper=llmf`."""
-    Plugins.instance().register(GridSweeper)
-    node = {"_target_": f"{GridSweeper.__module__}.{GridSweeper.__qualname__}", "params": None}
+    """Make the sweeper known to Hydra's configs as `hydra/sweeper=llmf`; Hydra finds the class itself."""
+    node = {"_target_": "hydra_plugins.llmf_hydra_sweeper.GridSweeper", "params": None}
     ConfigStore.instance().store(group="hydra/sweeper", name="llmf", node=node, provider="llmf_hydra")

@@ -1,5 +1,6 @@
 """The account of a sweep: `sweep.json` for programs, a table for readers."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ def write_report(folder: Path, trials: list[Trial]) -> str:
     rows: list[dict[str, Any]] = [asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked]
     runs.write_json(folder / "sweep.json", {"trials": rows})
     head = ["trial", "status", "objective", "duration", "overrides", "folder"]
-    return runs.format_table(head, [_cells(trial) for trial in ranked])
+    grid = [trial.overrides for trial in trials]
+    return runs.format_table(head, [_cells(trial, varied(trial.overrides, grid)) for trial in ranked])
+
+
+def varied(overrides: list[str], grid: list[list[str]]) -> list[str]:
+    """The words of a trial that aren't the same in all trials; all of them if there is one trial."""
+    return [word for word in overrides if not all(word in other for other in grid)] or overrides
 
 
 def _rank(trials: list[Trial]) -> Any:
@@ -47,7 +54,7 @@ def _manifest(trial: Trial) -> dict[str, Any]:
     return runs.read_manifest(trial.out) if (trial.out / runs.MANIFEST).exists() else {}
 
 
-def _cells(trial: Trial) -> list[str]:
+def _cells(trial: Trial, words: list[str]) -> list[str]:
     objective = "-" if trial.objective is None else f"{trial.objective:.4f}"
     duration = runs.duration(_manifest(trial))
-    return [str(trial.number), trial.status, objective, duration, " ".join(trial.overrides), str(trial.out)]
+    return [str(trial.number), trial.status, objective, duration, " ".join(words), os.path.relpath(trial.out)]

@@ -60,7 +60,6 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "verbosity": (["launch.verbosity=LOUD"], ["launch.verbosity=LOUD", "DEBUG"]),
     "one of a sweep": (["-m", "stage=dpo", "rlhf.pref_loss=sigmoid,hing"], ["rlhf.pref_loss=hing", "'hinge'"]),
     # declared, not built yet
-    "stage not built": (["stage=ppo"], ["stage=ppo", "not built yet"]),
     "job not built": (["job=api"], ["job=api", "not built yet"]),
     "parameter not built": (["method.pissa_init=true"], ["method.pissa_init=true", "not built yet"]),
     # without effect, contradictory, missing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conftest import Cli
 
-SHORT = ["stage=dpo", "model=tiny", "training.max_steps=2", "training.eval_strategy=no", "data.val_size=0",
+SHORT = ["stage=dpo", "model=tiny", "training.max_steps=3", "training.learning_rate=0.05", "training.eval_strategy=no", "data.val_size=0",
          "training.save_strategy=no", "data.max_samples=16"]  # fmt: skip
 GRID = ["method.lora_rank=4,8", "rlhf.pref_beta=0.05,0.1"]
 
@@ -34,7 +34,7 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
 
     pids = {json.loads((tmp_path / "study" / str(n) / "manifest.json").read_text())["pid"] for n in range(4)}
     assert len(pids) == 4
-    assert "step 2/2" in (tmp_path / "study" / "0" / "worker.log").read_text(encoding="utf8")
+    assert "step 3/3" in (tmp_path / "study" / "0" / "worker.log").read_text(encoding="utf8")
     assert "failed" in (tmp_path / "study" / "2" / "worker.log").read_text(encoding="utf8")
     mlflow_has_one_parent_and_its_children(tmp_path, failed=1)
 

@@ -1,0 +1,59 @@
+"""The reference model of the preference stages, where it is a model of its own."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from llmf_hydra import optional
+from llmf_hydra.config.model import Model
+from llmf_hydra.config.rlhf import Rlhf
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.load import load_model
+
+
+def load_reference(rlhf: Rlhf, model: Model, dtype: torch.dtype, vocabulary: int) -> PreTrainedModel:
+    """The model of `ref_model`, or the run's own, with `ref_model_adapters` merged, or quantized. Raises Refused.
+
+    `vocabulary` is the policy's: both must know the same tokens.
+    """
+    named = replace(model, train_from_scratch=False)
+    if rlhf.ref_model is not None:
+        named = replace(named, model_name_or_path=rlhf.ref_model, model_revision="main")
+    loaded = load_model(named, dtype, **quantized(rlhf.ref_model_quantization_bit, dtype))
+    if loaded.config.vocab_size != vocabulary:
+        what = f"knows {loaded.config.vocab_size} tokens and the trained model {vocabulary}"
+        raise Refused(
+            [Problem("rlhf.ref_model", rlhf.ref_model, what, "name a model with the same tokenizer")]
+        )
+    for adapter in names(rlhf.ref_model_adapters):
+        loaded = _with_adapter(loaded, adapter, rlhf)
+    return loaded.requires_grad_(False)
+
+
+def names(words: str | None) -> list[str]:
+    """Names separated by commas."""
+    return [word.strip() for word in words.split(",")] if words else []
+
+
+def quantized(
+    bits: int | None, dtype: torch.dtype, key: str = "rlhf.ref_model_quantization_bit"
+) -> dict[str, Any]:
+    """What `load_model` needs beside to quantize with bitsandbytes; nothing for None. Raises Refused."""
+    if bits is None:
+        return {}
+    optional.require("bitsandbytes", extra="bnb", key=key)
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": four if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)}
+
+
+def _with_adapter(base: PreTrainedModel, adapter: str, rlhf: Rlhf) -> PreTrainedModel:
+    try:
+        adapted = PeftModel.from_pretrained(base, adapter)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise Refused([Problem("rlhf.ref_model_adapters", rlhf.ref_model_adapters, what)]) from error
+    # Merged into quantized weights an adapter would be rounded; there it stays beside them.
+    return adapted if rlhf.ref_model_quantization_bit else adapted.merge_and_unload()  # pyright: ignore

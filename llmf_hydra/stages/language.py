@@ -1,0 +1,63 @@
+"""The trainer of `stage=pt` and `stage=sft`: the next token of texts and dialogues.
+
+The loss is the mean over trained tokens of -log p(token | what stands before it): over all of an optimizer step,
+so that neither padding nor the cut into batches changes it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from trl import SFTConfig, SFTTrainer
+
+from llmf_hydra.data.collate import make_collator
+from llmf_hydra.stages.head import IGNORED, install_head, next_tokens, score
+from llmf_hydra.stages.parts import Parts, attention_of, shared_arguments, shared_callbacks
+from llmf_hydra.stages.watched import KnownRows, Watched
+
+
+class LanguageTrainer(Watched, SFTTrainer):
+    """TRL's trainer on batches of `input_ids` and `labels` (-100: not trained), packed or padded."""
+
+    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        return (next_tokens(batch["labels"]) != IGNORED).sum()
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        targets = next_tokens(inputs["labels"])
+        scored = score(model, {key: value for key, value in inputs.items() if key != "labels"}, targets)
+        trained = targets != IGNORED
+        if not self.model.training:  # pyright: ignore
+            self.note(loss=-scored.log_probs[trained])  # Transformers' own mean weighs tokens by their batch
+            if self.parts.cfg.training.compute_accuracy:
+                self.note(accuracy=scored.is_top[trained])
+        return self.mean(-scored.log_probs, trained.sum(), num_items_in_batch)
+
+
+def build_trainer(parts: Parts, trainer: type[LanguageTrainer] = LanguageTrainer) -> LanguageTrainer:
+    """A trainer on rows of `input_ids` and `labels`."""
+    arguments = SFTConfig(
+        **shared_arguments(parts),
+        max_length=None,  # the data engine has cut the rows already
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    form = "flat" if attention_of(parts.model).startswith("flash") else "positions"
+    collate = make_collator(parts.cfg.data, parts.tokenizer, form, parts.model.dtype)
+    built = trainer(
+        parts=parts,
+        model=parts.model,
+        args=arguments,
+        data_collator=KnownRows(collate, ("input_ids",)),
+        train_dataset=parts.train,
+        eval_dataset=parts.eval,
+        processing_class=parts.tokenizer,
+        callbacks=shared_callbacks(parts),
+    )
+    install_head(parts.model)
+    return built

@@ -1,0 +1,94 @@
+"""What a policy answered: `Rollouts` as they were sampled, and the `Buffer` that PPO trains on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+Key = tuple[int, int]  # source and row of a prompt
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Prompts, padded on the left, and answers, padded on the right: every answer begins in the same column."""
+
+    ids: torch.Tensor  # (rows, prompt + answer)
+    attention: torch.Tensor  # (rows, prompt + answer): 0 on padding
+    mask: torch.Tensor  # (rows, answer): True on the tokens of the answer, its end included
+    ended: torch.Tensor  # (rows,): whether the answer ended before its limit
+
+    @property
+    def width(self) -> int:
+        """Columns of the answers."""
+        return self.mask.shape[1]
+
+    @property
+    def answers(self) -> torch.Tensor:
+        """The tokens of the answers, (rows, answer)."""
+        return self.ids[:, self.ids.shape[1] - self.width :]
+
+    def rows(self, start: int, stop: int) -> "Rollouts":
+        """Some of the rows."""
+        return Rollouts(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Rollouts with all that their training needs, for several passes. All but `keys` are tensors of one row count."""
+
+    ids: torch.Tensor
+    attention: torch.Tensor
+    mask: torch.Tensor
+    log_probs: torch.Tensor  # (rows, answer): log p of each token under the policy that chose it
+    values: torch.Tensor  # (rows, answer): what the value head expected then
+    advantages: torch.Tensor  # (rows, answer), whitened over the buffer
+    returns: torch.Tensor  # (rows, answer): what the value head should have expected
+    keys: list[Key]
+
+    def take(self, rows: Sequence[int]) -> dict[str, Any]:
+        """A batch of some rows, without columns in which none of them has a token."""
+        chosen = {name: tensor[list(rows)] for name, tensor in self.tensors().items()}
+        answer = int(chosen["mask"].any(dim=0).nonzero()[-1]) + 1
+        first = int(chosen["attention"].any(dim=0).nonzero()[0])
+        last = self.ids.shape[1] - self.mask.shape[1] + answer
+        batch: dict[str, Any] = {
+            name: tensor[:, first:last] if name in ("ids", "attention") else tensor[:, :answer]
+            for name, tensor in chosen.items()
+        }
+        batch["rows"] = [self.keys[row] for row in rows]
+        batch["tokens"] = int(batch["attention"].sum())
+        return batch
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: the buffer as `torch.save` writes and `torch.load` reads it safely."""
+        return {**{name: tensor.cpu() for name, tensor in self.tensors().items()}, "keys": self.keys}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> "Buffer":
+        """The buffer of a checkpoint."""
+        moved = {name: value.to(device) for name, value in state.items() if name != "keys"}
+        return cls(**moved, keys=[(int(source), int(row)) for source, row in state["keys"]])
+
+
+def joined(parts: Sequence[dict[str, torch.Tensor]], pad_id: int) -> dict[str, torch.Tensor]:
+    """The tensors of several rollout batches below each other, at the widths of the widest.
+
+    Prompts widen on the left and answers on the right; `ids` by the padding token, all else by 0.
+    """
+    prompt = max(part["ids"].shape[1] - part["mask"].shape[1] for part in parts)
+    answer = max(part["mask"].shape[1] for part in parts)
+    return {name: torch.cat([_widened(part, name, prompt, answer, pad_id) for part in parts]) for name in parts[0]}
+
+
+def _widened(
+    part: dict[str, torch.Tensor], name: str, prompt: int, answer: int, pad_id: int
+) -> torch.Tensor:
+    missing = answer - part["mask"].shape[1]
+    left = prompt - (part["ids"].shape[1] - part["mask"].shape[1]) if name in ("ids", "attention") else 0
+    return F.pad(part[name], (left, missing), value=pad_id if name == "ids" else 0)

@@ -1,0 +1,79 @@
+"""`reward_model_type=full`: a sequence classifier with weights of its own."""
+
+from dataclasses import replace
+from typing import Self
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.load import load_scorer
+from llmf_hydra.models.reference import names, quantized
+from llmf_hydra.models.value_head import positions
+from llmf_hydra.stages.ppo_parts.buffer import Rollouts
+from llmf_hydra.stages.reference import frozen
+
+KEY = "rlhf.reward_model"
+
+
+class ModelReward:
+    """Scores with a model that knows the policy's tokens and gives one number."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel):
+        self.model = model.requires_grad_(False)
+
+    @classmethod
+    def load(cls, cfg: Config, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """The model that `reward_model` names, quantized or with its adapters merged. Raises Refused."""
+        rlhf = cfg.rlhf
+        named = replace(cfg.model, model_name_or_path=rlhf.reward_model, model_revision="main")
+        bits = rlhf.reward_model_quantization_bit
+        options = quantized(bits, dtype, key="rlhf.reward_model_quantization_bit")
+        try:
+            model = load_scorer(named, dtype, tokenizer, **options)
+        except Refused as refused:
+            raise Refused([str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]) from None
+        adapters = names(rlhf.reward_model_adapters)
+        if not adapters and not _scores(model):
+            raise _refused(cfg, "its head doesn't score", "name a model that stage=rm has written")
+        if model.config.get_text_config().vocab_size < len(tokenizer):
+            raise _refused(
+                cfg,
+                f"knows fewer tokens than the trained model's tokenizer ({len(tokenizer)})",
+                "serve it, and set rlhf.reward_model_type=api",
+            )
+        for adapter in adapters:
+            model = _with_adapter(model, adapter, merge=bits is None)
+        return cls(model)
+
+    @torch.no_grad()
+    def __call__(self, rollouts: Rollouts) -> torch.Tensor:
+        with frozen(self.model):
+            logits = self.model(
+                input_ids=rollouts.ids,
+                attention_mask=rollouts.attention,
+                position_ids=positions(rollouts.attention),
+                use_cache=False,
+            ).logits
+        return logits.squeeze(-1).float()
+
+
+def _scores(model: PreTrainedModel) -> bool:
+    """Whether the weights were saved with a head that scores; another's head would have started random."""
+    return any(name.endswith("SequenceClassification") for name in model.config.architectures or [])
+
+
+def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTrainedModel:
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, RuntimeError) as error:
+        what = str(error).strip().splitlines()[0]
+        raise Refused([Problem("rlhf.reward_model_adapters", adapter, what)]) from error
+    # Merged into quantized weights an adapter would be rounded; there it stays beside them.
+    return adapted.merge_and_unload() if merge else adapted  # pyright: ignore
+
+
+def _refused(cfg: Config, what: str, remedy: str) -> Refused:
+    return Refused([Problem(KEY, cfg.rlhf.reward_model, what, remedy)])

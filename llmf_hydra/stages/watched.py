@@ -1,0 +1,157 @@
+"""What every stage's trainer does beside its loss: metrics by exact sums, tokens a second, and stopping at a loss
+that is no number."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+
+from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.stages.parts import Parts
+
+Row = Mapping[str, Any]
+ROWS, TOKENS = "rows", "tokens"  # what a batch holds beside the inputs of the model
+SPEED = "effective_tokens_per_second"
+
+
+@dataclass(frozen=True)
+class KnownRows:
+    """A collator that also says which rows a batch holds, as (source, row), and their number of tokens."""
+
+    collate: Callable[[Sequence[Row]], dict[str, Any]]
+    columns: tuple[str, ...]  # whose lengths are the row's tokens; a column named twice counts twice
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        batch = self.collate(rows)
+        batch[ROWS] = [pair for row in rows for pair in _numbers(row)]
+        batch[TOKENS] = sum(len(row[column]) for row in rows for column in self.columns)
+        return batch
+
+
+def _numbers(row: Row) -> list[tuple[int, int]]:
+    """A packed row holds several rows of the data."""
+    if isinstance(row["row"], list):
+        return list(zip(row["source"], row["row"], strict=True))
+    return [(row["source"], row["row"])]
+
+
+class Watched(Trainer):
+    """Stands before a TRL trainer: `class OurTrainer(Watched, DPOTrainer)`. Its collator is a KnownRows."""
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by what is trained in the whole optimizer step
+
+    def __init__(self, *args: Any, parts: Parts, **kwargs: Any):
+        self.parts = parts
+        self.rows: list[tuple[int, int]] = []  # source and row of what the current batch holds
+        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+        self._tokens, self._since = 0, time.monotonic()
+        super().__init__(*args, **kwargs)
+
+    def note(self, **metrics: torch.Tensor) -> None:
+        """Add values of any shape to their metrics; the log shows the mean of all values since the last one."""
+        prefix = "" if self.model.training else "eval_"  # pyright: ignore
+        for name, values in metrics.items():
+            known = torch.tensor([values.sum(), values.numel()], dtype=torch.float64)
+            self._sums[prefix + name.replace("__", "/")] += known
+
+    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """How much of a batch is trained: tokens, pairs or answers, whatever the stage's loss is a mean over."""
+        raise NotImplementedError
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list, Any]:
+        """The batches of an optimizer step and their whole weight, over all processes.
+
+        A loss that is divided by it is the same however the step is cut into batches.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        whole = torch.stack([self.weight(batch) for batch in batches]).sum().to(device, torch.float32)
+        return batches, self.accelerator.reduce(whole)
+
+    def mean(self, losses: torch.Tensor, weight: torch.Tensor, whole: torch.Tensor | None) -> torch.Tensor:
+        """The batch's part of the mean over the whole step; the mean of the batch itself where that is all."""
+        if whole is None:
+            return losses.sum() / weight.clamp(min=1)
+        return (
+            losses.sum() * self.accelerator.num_processes / whole.clamp(min=1)
+        )  # DDP divides by the processes
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        self.rows = inputs.pop(ROWS)
+        self._tokens += inputs.pop(TOKENS)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise TrainingFailed(self._no_number(float(loss)))
+        return loss
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor | None, None, None]:
+        """The loss alone: the metrics are noted while it is computed, and no logits are held."""
+        inputs = self._prepare_inputs(inputs)
+        self.rows = inputs.pop(ROWS)
+        inputs.pop(TOKENS)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return self.compute_loss(model, inputs).detach(), None, None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        begun = time.monotonic()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._since += time.monotonic() - begun  # tokens a second are those of training
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        prefix = next(
+            (key.removesuffix("loss") for key in logs if key.startswith("eval_") and key.endswith("_loss")),
+            "",
+        )
+        logs.update(self._means(prefix))
+        if "loss" in logs:
+            speed = self._speed()
+            if self.parts.cfg.training.include_effective_tokens_per_second:
+                logs[SPEED] = speed
+        super().log(logs, start_time)
+
+    def _means(self, prefix: str) -> dict[str, float]:
+        """The means of what was noted; at evaluation under the prefix of the dataset (`eval_NAME_`)."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name] for name in names]).to(self.args.device, torch.float32)
+        sums = self.accelerator.reduce(sums)
+        self._sums.clear()
+        shown = [prefix + name.removeprefix("eval_") if prefix else name for name in names]
+        return {
+            name: float(total / count) for name, (total, count) in zip(shown, sums, strict=True) if count > 0
+        }
+
+    def _speed(self) -> float:
+        """Tokens without padding of all processes, a second of training since the last call."""
+        now = time.monotonic()
+        tokens = self.accelerator.reduce(torch.tensor(float(self._tokens), device=self.args.device))
+        speed = float(tokens) / max(now - self._since, 1e-9)
+        self._tokens, self._since = 0, now
+        return round(speed, 1)
+
+    def _no_number(self, loss: float) -> str:
+        names, training = self.parts.sources, self.parts.cfg.training
+        by_source: dict[str, list[int]] = defaultdict(list)
+        for source, row in self.rows:
+            by_source[names[source] if source < len(names) else f"dataset {source}"].append(int(row))
+        shown = "; ".join(f"{name} {', '.join(map(str, sorted(at)))}" for name, at in by_source.items())
+        return (
+            f"step {self.state.global_step + 1}: the loss is {loss}; the batch held the rows {shown}; "
+            f"lower training.learning_rate (it is {training.learning_rate:g}), set training.max_grad_norm, compute in "
+            "float32 (model.compute_dtype=float32), or look at these rows with job=preview"
+        )

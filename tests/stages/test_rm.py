@@ -1,0 +1,66 @@
+"""`stage=rm` on the tiny model: the pairwise loss, and a saved model that plain libraries load with its head."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stage_runs import SGD, Build, steps
+from torch.nn import functional as F
+
+RM = ["stage=rm", *SGD]
+
+
+def scores(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
+    """Scores of (chosen, rejected), one sequence at a time, shape (rows, 2)."""
+    model.eval()
+    with torch.no_grad():
+        return torch.tensor([
+            [model(torch.tensor([row["prompt_ids"] + row[side]])).logits.item() for side in ("chosen_ids", "rejected_ids")]
+            for row in rows
+        ])  # fmt: skip
+
+
+def test_a_step_does_not_depend_on_how_it_is_cut_into_batches(build: Build) -> None:
+    done = [
+        steps(build(*RM, "training.learning_rate=0.1", f"training.per_device_train_batch_size={size}",
+                    f"training.gradient_accumulation_steps={times}"))
+        for size, times in ((4, 1), (2, 2), (1, 4))
+    ]  # fmt: skip
+    for losses, weights in done[1:]:
+        assert losses == pytest.approx(done[0][0], rel=1e-5)
+        for name, weight in weights.items():
+            torch.testing.assert_close(weight, done[0][1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "freeze"])
+def test_plain_libraries_load_the_model_with_its_head(method: str, build: Build, tmp_path: Path) -> None:
+    trainer = build("stage=rm", f"method={method}", "data.max_samples=24", "data.val_size=8", "training.max_steps=4",
+                    "training.eval_steps=4", "training.learning_rate=0.02")  # fmt: skip
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    held_out = list(trainer.eval_dataset)
+    ours = scores(trainer.model, held_out)
+    assert (ours[:, 0] - ours[:, 1]).abs().min() > 1e-6
+    if method == "lora":
+        from peft import AutoPeftModelForSequenceClassification as Loader
+    else:
+        from transformers import AutoModelForSequenceClassification as Loader
+    loaded = Loader.from_pretrained(tmp_path / "final", num_labels=1)
+    torch.testing.assert_close(scores(loaded, held_out), ours)
+    logged = trainer.evaluate()
+    difference = ours[:, 0] - ours[:, 1]
+    assert logged["eval_loss"] == pytest.approx(-F.logsigmoid(difference).mean().item(), rel=1e-4)
+    assert logged["eval_accuracy"] == pytest.approx((difference > 0).float().mean().item())
+    assert logged["eval_margin"] == pytest.approx(difference.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["lora", "freeze"])
+def test_the_head_is_trained_whatever_the_method(method: str, build: Build) -> None:
+    trainer = build(*RM, f"method={method}")
+    heads = {
+        n: w.detach().clone() for n, w in trainer.model.named_parameters() if "score" in n and w.requires_grad
+    }
+    trainer.train()
+    after = dict(trainer.model.named_parameters())
+    assert heads and all((after[name] != weight).any() for name, weight in heads.items())
