@@ -99,7 +99,7 @@ def best_model_is_saved(cfg: Config) -> Iterator[Problem]:
         every = training.eval_steps or training.logging_steps
         if training.save_steps % every:
             yield Problem("training.save_steps", training.save_steps,
-                          f"is no multiple of the {every} steps between evaluations, so the best model may not be saved",
+                          f"is no multiple of the {every} steps between evaluations, so the best may not be saved",
                           f"set training.save_steps={every}")  # fmt: skip
 
 

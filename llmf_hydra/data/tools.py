@@ -8,6 +8,7 @@ from typing import Any
 
 from llmf_hydra.data.chat import Chat, tool_formats
 from llmf_hydra.data.jinja import compiled
+from llmf_hydra.data.layout import is_plain
 from llmf_hydra.data.rows import Message
 
 Tools = list[dict[str, Any]]
@@ -21,6 +22,8 @@ def for_template(
 
     What it has no place for is written into the contents.
     """
+    if tools is None and is_plain(messages) and all(message["role"] != "tool" for message in messages):
+        return list(messages), None
     written = [
         _thought_placed(message, chat) if message.get("reasoning_content") else message
         for message in messages

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
@@ -55,7 +56,7 @@ def parts(
     cfg: Config, inputs: Inputs, model: PreTrainedModel, callbacks: list[TrainerCallback], out: Path
 ) -> Parts:
     """What a stage's trainer is built from."""
-    rows = inputs.rows
+    rows: Any = inputs.rows  # iterable datasets when streaming, which trainers take alike
     names = tuple(source.name for source in rows.report.sources)
     return Parts(cfg, model, inputs.tokenizer, rows.train, rows.eval, inputs.precision, callbacks, out, names)
 

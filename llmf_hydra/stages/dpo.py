@@ -107,7 +107,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
 
     @torch.no_grad()
     def _note(self, answers: Answers, h: Ratios) -> None:
-        """Log under TRL's names; without a reference the reward is that of the loss: beta x the mean log-probability."""
+        """Log under TRL's names; without a reference the reward is beta x the mean log-probability."""
         rlhf = self.parts.cfg.rlhf
         free = rlhf.pref_loss in REFERENCE_FREE
         scores = (answers.chosen_mean, answers.rejected_mean) if free else h
@@ -130,7 +130,7 @@ def build_trainer(parts: Parts) -> PreferenceTrainer:
         max_length=None,  # the data engine has cut the rows already
         disable_dropout=False,  # the dropout that was asked for acts; the reference has none
     )
-    collate = PairCollator(int(parts.tokenizer.pad_token_id), shares_prompt(parts.model))  # pyright: ignore
+    collate = PairCollator(parts.pad_id, shares_prompt(parts.model))  # pyright: ignore
     reference: Any = NoReference(parts.model.config) if free else reference_model(parts)
     trainer = PreferenceTrainer(
         parts=parts,

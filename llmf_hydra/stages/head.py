@@ -32,7 +32,7 @@ def install_head(model: PreTrainedModel | PeftModel) -> None:
     through the head; ours picks the trained ones first. Calls without the flag are as before, so generation,
     saving and every wrapper of the model (DDP, DeepSpeed, PEFT) see the model they know.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if torch.cuda.is_available():
         add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
     else:

@@ -100,7 +100,7 @@ class FeedbackTrainer(Referenced, KTOTrainer):
     ) -> torch.Tensor:
         others, pad_id, at, found = (
             [answers[-1], *answers[:-1]],
-            int(self.parts.tokenizer.pad_token_id),
+            self.parts.pad_id,
             0,
             [],
         )  # pyright: ignore
@@ -149,9 +149,7 @@ def build_trainer(parts: Parts) -> FeedbackTrainer:
         model=parts.model,
         ref_model=reference_model(parts),
         args=arguments,
-        data_collator=KnownRows(
-            AnswerCollator(int(parts.tokenizer.pad_token_id)), ("prompt_ids", "completion_ids")
-        ),  # pyright: ignore
+        data_collator=KnownRows(AnswerCollator(parts.pad_id), ("prompt_ids", "completion_ids")),  # pyright: ignore
         train_dataset=parts.train,
         eval_dataset=parts.eval,
         processing_class=parts.tokenizer,

@@ -47,7 +47,7 @@ def build_trainer(parts: Parts, trainer: type[LanguageTrainer] = LanguageTrainer
         max_length=None,  # the data engine has cut the rows already
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    form = "flat" if attention_of(parts.model).startswith("flash") else "positions"
+    form = "flat" if attention_of(parts.model.config).startswith("flash") else "positions"
     collate = make_collator(parts.cfg.data, parts.tokenizer, form, parts.model.dtype)
     built = trainer(
         parts=parts,

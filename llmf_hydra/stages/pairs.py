@@ -39,11 +39,11 @@ def shares_prompt(model: PreTrainedModel | PeftModel) -> bool:
     given, and attention over all that came before in every layer.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    config = base.config.get_text_config().to_dict()
+    config = model.config.get_text_config().to_dict()
     windows = config.get("sliding_window"), *(config.get("layer_types") or ())
     whole = all(kind in (None, "full_attention") for kind in windows)
     takes_positions = "position_ids" in inspect.signature(type(base).forward).parameters
-    return attention_of(base) in ("sdpa", "eager") and whole and takes_positions
+    return attention_of(model.config) in ("sdpa", "eager") and whole and takes_positions
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ def padded(rows: Sequence[Ids], fill: int) -> torch.Tensor:
 
 
 def side_mask(side: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Sides (pairs, length) as a mask (pairs, 1, length, length): 0 where a token sees another, else the least number."""
+    """Sides (pairs, length) as a mask (pairs, 1, length, length).
+
+    0 where a token (the line) sees another (the column), else the least number.
+    """
     same = (side[:, :, None] == side[:, None, :]) | (side[:, None, :] == PROMPT)
     sees = same & torch.ones(same.shape[-2:], dtype=torch.bool, device=side.device).tril()
     mask = torch.zeros(same.shape, dtype=dtype, device=side.device)

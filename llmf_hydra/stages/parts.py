@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.models.precision import Precision
@@ -28,10 +34,15 @@ class Parts:
     out: Path
     sources: tuple[str, ...] = ()  # names of the datasets, by the number in the rows' column `source`
 
+    @property
+    def pad_id(self) -> int:
+        """The padding token, which every tokenizer that we load has."""
+        return self.tokenizer.pad_token_id  # pyright: ignore
 
-def attention_of(model: PreTrainedModel) -> str:
+
+def attention_of(config: PretrainedConfig) -> str:
     """The attention that computes: sdpa, eager, flash_attention_2 ..."""
-    return str(model.config._attn_implementation)
+    return str(config._attn_implementation)
 
 
 def best_model(cfg: Config) -> dict[str, Any]:

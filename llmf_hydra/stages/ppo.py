@@ -76,6 +76,9 @@ def _keep_start(policy: PreTrainedModel) -> None:
     assert isinstance(policy, PeftModel)
     active = str(policy.active_adapter)
     policy.add_adapter(START, policy.peft_config[active])
-    start = {name: weight.clone() for name, weight in get_peft_model_state_dict(policy, adapter_name=active).items()}
+    start = {
+        name: weight.clone()
+        for name, weight in get_peft_model_state_dict(policy, adapter_name=active).items()
+    }
     set_peft_model_state_dict(policy, start, adapter_name=START)
     policy.set_adapter(active)

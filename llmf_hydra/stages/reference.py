@@ -61,7 +61,7 @@ def as_reference(policy: PreTrainedModel | PeftModel) -> Iterator[None]:
         with policy.disable_adapter():
             yield
         return
-    active = policy.active_adapter
+    active = str(policy.active_adapter)
     policy.set_adapter(START, inference_mode=True)
     try:
         yield

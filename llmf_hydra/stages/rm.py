@@ -66,7 +66,7 @@ def build_trainer(parts: Parts) -> PairwiseTrainer:
         max_length=None,  # the data engine has cut the rows already
         disable_dropout=False,  # the dropout that was asked for acts
     )
-    collate = AnswersCollator(int(parts.tokenizer.pad_token_id))  # pyright: ignore
+    collate = AnswersCollator(parts.pad_id)  # pyright: ignore
     return PairwiseTrainer(
         parts=parts,
         model=parts.model,

@@ -102,7 +102,8 @@ class Watched(Trainer):
         self.rows = inputs.pop(ROWS)
         inputs.pop(TOKENS)
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
+            loss: Any = self.compute_loss(model, inputs)
+            return loss.detach(), None, None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         begun = time.monotonic()
@@ -129,7 +130,7 @@ class Watched(Trainer):
             return {}
         names = sorted(self._sums)
         sums = torch.stack([self._sums[name] for name in names]).to(self.args.device, torch.float32)
-        sums = self.accelerator.reduce(sums)
+        sums: Any = self.accelerator.reduce(sums)
         self._sums.clear()
         shown = [prefix + name.removeprefix("eval_") if prefix else name for name in names]
         return {
@@ -139,7 +140,7 @@ class Watched(Trainer):
     def _speed(self) -> float:
         """Tokens without padding of all processes, a second of training since the last call."""
         now = time.monotonic()
-        tokens = self.accelerator.reduce(torch.tensor(float(self._tokens), device=self.args.device))
+        tokens: Any = self.accelerator.reduce(torch.tensor(float(self._tokens), device=self.args.device))
         speed = float(tokens) / max(now - self._since, 1e-9)
         self._tokens, self._since = 0, now
         return round(speed, 1)
