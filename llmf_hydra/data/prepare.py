@@ -1,6 +1,5 @@
 """`prepare`: the rows that a config names, tokenized, mixed, split and packed."""
 
-import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from llmf_hydra.config.generation import Generation
 from llmf_hydra.data import digest, hub, ranks, saved, sources, store
 from llmf_hydra.data.features import Setup
 from llmf_hydra.data.keep import REJECTED, ROWS, cache_root, kept_source
-from llmf_hydra.data.mix import mixed, sample, split
+from llmf_hydra.data.mix import concatenated, mixed, sample, split
 from llmf_hydra.data.packing import write_packed
 from llmf_hydra.data.report import DataReport
 from llmf_hydra.data.setup import make_setup, settings, source_digest
@@ -93,7 +92,7 @@ def _prepared(data: Data, setup: Setup, known: list[Known], seed: int, packing: 
     if not parts["train"]:
         raise Refused([Problem("data.dataset", data.dataset, "names no data", "set a dataset")])
     train: Dataset = mixed(list(parts["train"].values()), data, seed)
-    held: Dataset | None = mixed(list(parts["eval"].values()), _concat(data), seed) if parts["eval"] else None
+    held: Dataset | None = concatenated(list(parts["eval"].values())) if parts["eval"] else None
     if data.val_size:
         train, held = split(train, data.val_size, seed)
     report.train_rows, report.eval_rows = len(train), len(held) if held is not None else 0
@@ -135,11 +134,6 @@ def _shape_by_name(data: Data, seed: int, packing: bool) -> dict[str, Any]:
 
 def _shape(data: Data, seed: int, packing: bool) -> list[Any]:
     return [*_shape_by_name(data, seed, packing).items()]
-
-
-def _concat(data: Data) -> Data:
-    """Evaluation sees each row once, however the training data is mixed."""
-    return dataclasses.replace(data, mix_strategy="concat")
 
 
 def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:

@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,26 +57,39 @@ def settled(source: Source, first: dict[str, Any]) -> Source:
     return replace(source, format=found, columns=columns_of(found, {}), tags=tags_of(found, {}))
 
 
+def settled_by_first_row(source: Source) -> Source:
+    """The source with its format. Where no row tells it, each row says so when it is converted."""
+    if source.format or not source.files:
+        return source
+    with contextlib.suppress(BadRow, files.Unreadable):
+        first = next((raw for _, _, raw in read_files(source) if not isinstance(raw, BadRow)), None)
+        return settled(source, first) if first is not None else source
+    return source
+
+
 def rows(
     source: Source, kind: str | None, raw_rows: Iterator[tuple[Path, int, Any]], start: int = 1
 ) -> Iterator[Read]:
     """Canonical rows of one kind (None: of any), numbered from `start`."""
-    convert = None
     for number, (path, line, raw) in enumerate(raw_rows, start):
-        if isinstance(raw, BadRow):
-            yield Read(number, path, line, raw)
-            continue
-        try:
-            if convert is None:
+        if not source.format and not isinstance(raw, BadRow):
+            with contextlib.suppress(BadRow):
                 source = settled(source, raw)
-                convert = converter(format_for(source, kind))
-            row = convert(raw, source)
-            if kind is not None and kind not in row.kinds():
-                raise misfit(kind, row)
-        except BadRow as bad:
-            yield Read(number, path, line, bad, raw)
-        else:
-            yield Read(number, path, line, row)
+        yield read_one(source, kind, number, path, line, raw)
+
+
+def read_one(source: Source, kind: str | None, number: int, path: Path, line: int, raw: Any) -> Read:
+    """One raw row in its canonical form, or what is wrong with it."""
+    if isinstance(raw, BadRow):
+        return Read(number, path, line, raw)
+    try:
+        source = settled(source, raw)
+        row = converter(format_for(source, kind))(raw, source)
+        if kind is not None and kind not in row.kinds():
+            raise misfit(kind, row)
+    except BadRow as bad:
+        return Read(number, path, line, bad, raw)
+    return Read(number, path, line, row)
 
 
 def format_for(source: Source, kind: str | None) -> str:

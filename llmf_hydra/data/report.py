@@ -87,6 +87,14 @@ class DataReport:
     packed: dict[str, Any] | None = None  # sequences, full (share of cutoff_len that is used)
     digest: str = ""
 
+    def place(self, source: int, row: int) -> str:
+        """Where a tokenized row came from, by its columns `source` and `row`: `train.jsonl row 7`."""
+        for file, count in self.sources[source].files.items():
+            if row <= count:
+                return f"{file} row {row}"
+            row -= count
+        return f"{self.sources[source].name} row {row}"
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         sources = [{**dataclasses.asdict(s), "mean": round(s.mean, 2)} for s in self.sources]

@@ -1,13 +1,33 @@
 """What of the group `data` does not fit together. Standard library only."""
 
+import re
+from pathlib import Path
+
 from llmf_hydra.config.data import Data
 from llmf_hydra.errors import Problem
+
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def check_settings(data: Data, kind: str) -> list[Problem]:
     """Problems of the settings alone, without a look at any file."""
-    found = [_history_or_prompt(data), _val_size(data), _two_evaluations(data), _packing(data, kind)]
+    found = [
+        *_names(data),
+        _history_or_prompt(data),
+        _val_size(data),
+        _two_evaluations(data),
+        _packing(data, kind),
+    ]
     return [problem for problem in found if problem] + _shares(data)
+
+
+def _names(data: Data) -> list[Problem | None]:
+    """Of the template and of the way to write tools; read from the files' names and lines alone."""
+    templates = sorted(path.stem for path in _TEMPLATES.glob("*.jinja"))
+    written = (_TEMPLATES / "tool_formats.yaml").read_text(encoding="utf-8")
+    tools = sorted(re.findall(r"^(\w+):", written, re.MULTILINE))
+    asked = (("data.template", data.template, templates), ("data.tool_format", data.tool_format, tools))
+    return [Problem.bad_choice(key, name, known) for key, name, known in asked if name and name not in known]
 
 
 def _history_or_prompt(data: Data) -> Problem | None:

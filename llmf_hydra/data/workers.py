@@ -1,17 +1,15 @@
 """Tokenizing in several processes: batches go out, and come back in their order."""
 
-import contextlib
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from llmf_hydra.data import reader
 from llmf_hydra.data.features import Setup
-from llmf_hydra.data.rows import BadRow
 from llmf_hydra.data.table import Source
 from llmf_hydra.data.tokenize import Raw, Tokenized, finish, tokenized, write
 
@@ -22,7 +20,7 @@ def tokenized_by(
     setup: Setup, source: Source, raw: Iterator[Raw], batch_size: int, processes: int
 ) -> Iterator[Tokenized]:
     """All rows of a source in batches, by this process (with threads in Rust) or by several."""
-    source, raw = _settled(source, raw)
+    source = reader.settled_by_first_row(source)
     if processes == 1:
         yield from tokenized(setup, source, raw, batch_size)
         return
@@ -38,20 +36,6 @@ def tokenized_by(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _settled(source: Source, raw: Iterator[Raw]) -> tuple[Source, Iterator[Raw]]:
-    """The source with its format, by its first sound row; and all rows again."""
-    looked_at: list[Raw] = []
-    for item in raw:
-        looked_at.append(item)
-        if not isinstance(item[2], BadRow):
-            break
-    # Where no row is sound, or none tells its format, the rows say so when they are converted.
-    with contextlib.suppress(BadRow):
-        if looked_at and not isinstance(looked_at[-1][2], BadRow):
-            source = reader.settled(source, looked_at[-1][2])
-    return source, chain(looked_at, raw)
 
 
 def _begin(setup: Setup, source: Source) -> None:

@@ -22,7 +22,7 @@ def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PeftModel:
         lora_alpha=method.alpha,
         lora_dropout=method.lora_dropout,
         target_modules=_targets(model, method),
-        modules_to_save=extra or None,
+        modules_to_save=_paths(model, extra) or None,
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
     )
@@ -35,3 +35,9 @@ def _targets(model: PreTrainedModel, method: Method) -> str | list[str]:
         return "all-linear"
     check_modules(model, "method.lora_target", targets)
     return targets
+
+
+def _paths(model: PreTrainedModel, wanted: list[str]) -> list[str]:
+    """Whole paths: PEFT takes every module whose path ends so, and for it `input_layernorm` is a `norm` too."""
+    paths = [path for path, _ in model.named_modules()]
+    return [path for path in paths if any(f".{path}".endswith(f".{name}") for name in wanted)]

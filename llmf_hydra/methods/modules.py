@@ -14,7 +14,7 @@ def names(words: str | None) -> list[str]:
 
 def scores(model: nn.Module) -> bool:
     """Whether the model has a head that gives scores instead of text."""
-    return any(name == SCORE for name, _ in model.named_children())
+    return any(name.rpartition(".")[2] == SCORE for name, _ in model.named_modules())
 
 
 def check_modules(model: nn.Module, key: str, names: list[str]) -> None:

@@ -52,3 +52,7 @@ def _convert(draft: Path) -> None:
         config.pad_token_id = tokenizer.pad_token_id
     tokenizer.save_pretrained(draft)
     model.save_pretrained(draft)
+
+
+if __name__ == "__main__":
+    print(ready())

@@ -130,7 +130,7 @@ def build_trainer(parts: Parts) -> PreferenceTrainer:
         max_length=None,  # the data engine has cut the rows already
         disable_dropout=False,  # the dropout that was asked for acts; the reference has none
     )
-    collate = PairCollator(parts.pad_id, shares_prompt(parts.model))  # pyright: ignore
+    collate = PairCollator(parts.pad_id, shares_prompt(parts.model))
     reference: Any = NoReference(parts.model.config) if free else reference_model(parts)
     trainer = PreferenceTrainer(
         parts=parts,

@@ -98,15 +98,10 @@ class FeedbackTrainer(Referenced, KTOTrainer):
     def _mismatched_ratios(
         self, prompts: list[list[int]], answers: list[list[int]], batches: Sequence[Mapping[str, Any]]
     ) -> torch.Tensor:
-        others, pad_id, at, found = (
-            [answers[-1], *answers[:-1]],
-            self.parts.pad_id,
-            0,
-            [],
-        )  # pyright: ignore
+        others, at, found = [answers[-1], *answers[:-1]], 0, []
         with self.compute_loss_context_manager():
             for size in (len(batch["prompts"]) for batch in batches):
-                batch = lines(prompts[at : at + size], others[at : at + size], pad_id)
+                batch = lines(prompts[at : at + size], others[at : at + size], self.parts.pad_id)
                 batch = {name: value.to(self.args.device) for name, value in batch.items()}
                 with self.reference() as reference:
                     referred = score_lines(reference, batch, self.mask_dtype)
@@ -149,7 +144,7 @@ def build_trainer(parts: Parts) -> FeedbackTrainer:
         model=parts.model,
         ref_model=reference_model(parts),
         args=arguments,
-        data_collator=KnownRows(AnswerCollator(parts.pad_id), ("prompt_ids", "completion_ids")),  # pyright: ignore
+        data_collator=KnownRows(AnswerCollator(parts.pad_id), ("prompt_ids", "completion_ids")),
         train_dataset=parts.train,
         eval_dataset=parts.eval,
         processing_class=parts.tokenizer,

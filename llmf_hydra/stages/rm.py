@@ -13,25 +13,76 @@ from torch import nn
 from torch.nn import functional as F
 from trl import RewardConfig, RewardTrainer
 
-from llmf_hydra.stages.pairs import padded
+from llmf_hydra.methods.modules import SCORE, scores
+from llmf_hydra.stages.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
 from llmf_hydra.stages.parts import Parts, shared_arguments, shared_callbacks
 from llmf_hydra.stages.watched import KnownRows, Watched
 
 
+ENDS = "ends"  # where a score is read
+
+
 @dataclass(frozen=True)
-class AnswersCollator:
-    """Rows of `prompt_ids`, `chosen_ids`, `rejected_ids` to (2 x pairs, longest): all chosen answers, then the rest."""
+class ScoredCollator:
+    """Rows of `prompt_ids`, `chosen_ids`, `rejected_ids` in one of the layouts of `pairs.py`, answers whole.
+
+    `ends` holds the position of the last token that isn't padding, as a sequence classifier reads its score.
+    """
 
     pad_id: int
+    shared: bool
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Shared: (pairs, longest), and `ends` (pairs, 2). Plain: (2 x pairs, longest), chosen answers first."""
+        if self.shared:
+            return self._shared(rows)
         ids = [
             [*row["prompt_ids"], *row[answer]] for answer in ("chosen_ids", "rejected_ids") for row in rows
         ]
+        mask = padded([[1] * len(line) for line in ids], 0)
+        return {"input_ids": padded(ids, self.pad_id), "attention_mask": mask}
+
+    def _shared(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        ids, positions, sides, ends = [], [], [], []
+        for row in rows:
+            prompt, good, bad = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
+            before = len(prompt)
+            ids.append([*prompt, *good, *bad])
+            positions.append([*range(before + len(good)), *range(before, before + len(bad))])
+            sides.append([PROMPT] * before + [CHOSEN] * len(good) + [REJECTED] * len(bad))
+            ends.append([self._end(prompt, good, before), self._end(prompt, bad, before + len(good))])
         return {
             "input_ids": padded(ids, self.pad_id),
-            "attention_mask": padded([[1] * len(line) for line in ids], 0),
+            "position_ids": padded(positions, 0),
+            "side": padded(sides, PADDING),
+            ENDS: torch.tensor(ends),
         }
+
+    def _end(self, prompt: Sequence[int], answer: Sequence[int], start: int) -> int:
+        """The place of the last token that isn't padding: of the answer, which starts at `start`, or the prompt."""
+        for at in reversed(range(len(answer))):
+            if answer[at] != self.pad_id:
+                return start + at
+        return max((at for at, token in enumerate(prompt) if token != self.pad_id), default=0)
+
+
+def score_answers(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of the chosen and the rejected answers, shape (pairs,) each, of a batch of either layout."""
+    if ENDS not in batch:
+        chosen, rejected = model(**batch, use_cache=False).logits.squeeze(-1).float().chunk(2)
+        return chosen, rejected
+    seen: list[torch.Tensor] = []
+    head = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == SCORE)
+    # The model reads one score a line; the head itself gives one at every position.
+    hook = head.register_forward_hook(lambda _, __, scores: seen.append(scores))
+    try:
+        model(**model_inputs(batch, dtype), use_cache=False)
+    finally:
+        hook.remove()
+    chosen, rejected = seen[0].squeeze(-1).float().gather(1, batch[ENDS]).unbind(dim=1)
+    return chosen, rejected
 
 
 class PairwiseTrainer(Watched, RewardTrainer):
@@ -47,7 +98,8 @@ class PairwiseTrainer(Watched, RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        chosen, rejected = model(**inputs, use_cache=False).logits.squeeze(-1).float().chunk(2)
+        dtype = torch.bfloat16 if self.parts.precision.autocast else self.parts.precision.weights
+        chosen, rejected = score_answers(model, inputs, dtype)
         losses = -F.logsigmoid(chosen - rejected)
         with torch.no_grad():
             self.note(
@@ -66,7 +118,7 @@ def build_trainer(parts: Parts) -> PairwiseTrainer:
         max_length=None,  # the data engine has cut the rows already
         disable_dropout=False,  # the dropout that was asked for acts
     )
-    collate = AnswersCollator(parts.pad_id)  # pyright: ignore
+    collate = ScoredCollator(parts.pad_id, scores(parts.model) and shares_prompt(parts.model))
     return PairwiseTrainer(
         parts=parts,
         model=parts.model,

@@ -172,6 +172,21 @@ class TestStreaming:
         assert sorted(orders[1]) == sorted(orders[2]) == orders[0]
         assert max(abs(row - at) for at, row in enumerate(orders[2])) > 10
 
+    def test_each_evaluation_set(self, tokenizer: Any, write: Any) -> None:
+        path, held = write(alpaca(4)), write(alpaca(2, 4), "held.jsonl")
+        whole = run(tokenizer, path, streaming=True, eval_dataset=held).eval
+        each = run(tokenizer, path, streaming=True, eval_dataset=held, eval_on_each_dataset=True).eval
+        assert rows_of(whole) == [1, 2]
+        assert isinstance(each, dict)
+        assert rows_of(each[held]) == [1, 2]
+
+    def test_another_epoch_is_another_order(self, tokenizer: Any, write: Any) -> None:
+        train = run(tokenizer, write(alpaca(30)), streaming=True, buffer_size=30).train
+        first = rows_of(train)
+        assert rows_of(train) == first
+        train.set_epoch(1)  # pyright: ignore
+        assert rows_of(train) != first
+
     def test_val_size_is_a_count_of_first_rows(self, tokenizer: Any, write: Any) -> None:
         made = run(tokenizer, write(alpaca(10)), streaming=True, buffer_size=1, val_size=3)
         assert rows_of(made.eval) == [1, 2, 3]

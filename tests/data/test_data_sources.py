@@ -105,6 +105,8 @@ def test_a_folder_is_all_its_files_in_order(tokenizer: Any, tmp_path: Path) -> N
     as_csv(tmp_path / "in" / "a.csv")
     made = run(tokenizer, str(tmp_path / "in"))
     assert len(made.train) == 6
+    assert made.report.place(0, 2) == f"{tmp_path / 'in' / 'a.csv'} row 2"
+    assert made.report.place(0, 5) == f"{tmp_path / 'in' / 'b.jsonl'} row 2"
     assert made.report.sources[0].files == {
         str(tmp_path / "in" / "a.csv"): 3,
         str(tmp_path / "in" / "b.jsonl"): 3,
@@ -161,6 +163,8 @@ def test_the_demo_data_fits_its_kind_and_the_check_is_quick(kind: str, name: str
 
 
 WRONG = {
+    "an unknown template": ({"dataset": "demo_instruct", "template": "chatmi"}, "did you mean 'chatml'?"),
+    "unknown tools": ({"dataset": "demo_instruct", "tool_format": "qwem"}, "did you mean 'qwen'?"),
     "an unknown name": ({"dataset": "demo_instrct"}, "did you mean 'demo_instruct'?"),
     "a missing file": ({"dataset": "nothing.jsonl"}, "data.dataset=nothing.jsonl: there is no such file"),
     "no data": ({}, "data.dataset=null: names no data"),

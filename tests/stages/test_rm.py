@@ -1,5 +1,6 @@
 """`stage=rm` on the tiny model: the pairwise loss, and a saved model that plain libraries load with its head."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_plain_libraries_load_the_model_with_its_head(method: str, build: Build,
     assert logged["eval_margin"] == pytest.approx(difference.mean().item(), rel=1e-4)
 
 
+def test_the_plain_layout_trains_alike(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = build(*RM, "training.learning_rate=0.1")
+    assert shared.data_collator.collate.shared
+    expected = steps(shared)
+    monkeypatch.setattr("llmf_hydra.stages.rm.shares_prompt", lambda _: False)
+    plain = build(*RM, "training.learning_rate=0.1")
+    assert not plain.data_collator.collate.shared
+    losses, weights = steps(plain)
+    assert losses == pytest.approx(expected[0], rel=1e-5)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
 @pytest.mark.parametrize("method", ["lora", "freeze"])
 def test_the_head_is_trained_whatever_the_method(method: str, build: Build) -> None:
     trainer = build(*RM, f"method={method}")
@@ -64,3 +78,48 @@ def test_the_head_is_trained_whatever_the_method(method: str, build: Build) -> N
     trainer.train()
     after = dict(trainer.model.named_parameters())
     assert heads and all((after[name] != weight).any() for name, weight in heads.items())
+
+
+def test_a_file_of_answers_is_scored_as_in_training(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from llmf_hydra import paths
+    from llmf_hydra.jobs import score
+
+    trainer = build("stage=rm", "data.max_samples=6", "data.val_size=0", "training.eval_strategy=no",
+                    "training.max_steps=2", "training.learning_rate=0.02")  # fmt: skip
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    asked = [
+        json.loads(line) for line in (paths.data_dir() / "demo_preference.jsonl").read_text().splitlines()[:6]
+    ]
+    answers = [
+        {
+            "instruction": row["instruction"],
+            "input": row.get("input", ""),
+            "output": row["chosen"],
+            "system": row.get("system", ""),
+        }
+        for row in asked
+    ]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    assert (
+        score.main([str(tmp_path / "answers.jsonl"), "--model", str(tmp_path / "final"), "--batch", "4"]) == 0
+    )
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"row"')]
+    rows = sorted(trainer.train_dataset, key=lambda row: row["row"])
+    expected = scores(trainer.model, rows)[:, 0]
+    assert [line["row"] for line in lines] == [row["row"] for row in rows]
+    torch.testing.assert_close(
+        torch.tensor([line["score"] for line in lines]), expected, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_model_that_gives_text_scores_nothing(build: Build, tmp_path: Path) -> None:
+    from llmf_hydra.errors import Refused
+    from llmf_hydra.jobs import score
+    from llmf_hydra.models import tiny
+
+    (tmp_path / "answers.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    with pytest.raises(Refused, match="gives text and no scores"):
+        score.main([str(tmp_path / "answers.jsonl"), "--model", str(tiny.ready())])

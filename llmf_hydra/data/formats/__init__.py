@@ -3,6 +3,7 @@
 Chosen by its name, `formatting` in dataset_info.json.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
@@ -13,6 +14,7 @@ from llmf_hydra.data.table import Source
 Convert = Callable[[Mapping[str, Any], Source], Row]
 
 
+@functools.cache
 def converter(formatting: str) -> Convert:
     """The function that brings rows of this format into the canonical form."""
     return import_module(f"llmf_hydra.data.formats.{formatting}").convert

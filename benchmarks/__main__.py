@@ -1,0 +1,35 @@
+"""`make bench`: measure and print JSON, keyed by what was measured; with `--out FILE` it is written there too.
+
+    python -m benchmarks [--quick] [--out FILE]      --quick leaves the embedded model out
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks import start, train
+from llmf_hydra.manifest import machine
+
+
+def main() -> None:
+    """Run the benchmarks one after another: two at once would measure each other."""
+    parser = argparse.ArgumentParser(description="Measure speed and memory.")
+    parser.add_argument("--quick", action="store_true", help="the tiny model only")
+    parser.add_argument("--out", type=Path, help="file the JSON is written to")
+    args = parser.parse_args()
+    known = machine()
+    result = {
+        "machine": {key: known[key] for key in ("cpu", "cores", "memory_gb", "python")},
+        "start": start.measure(),
+        "tiny": {stage: train.measure(stage, "tiny", steps=20) for stage in ("sft", "dpo")},
+    }
+    if not args.quick:
+        result["smollm2"] = {stage: train.measure(stage, "smollm2", steps=5) for stage in ("sft", "dpo")}
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
