@@ -2,14 +2,18 @@
 
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,7 +39,7 @@ def main(argv: list[str]) -> int:
         found = overrides.problems(args.overrides, folders)
         if found:
             raise Refused(found)
-        return _enter_hydra(overrides_last)
+        return _enter_hydra(args, overrides_last)
     except Refused as refused:
         print(refused.report(), file=sys.stderr)
         return REFUSED
@@ -48,7 +52,25 @@ def main(argv: list[str]) -> int:
         return REFUSED
 
 
-def _enter_hydra(argv: list[str]) -> int:
+def _is_one_run(args: Namespace) -> bool:
+    """Whether the words alone show that this is one run: no flag, and nothing chosen that could make it a sweep."""
+    flags = {name: value for name, value in vars(args).items() if name != "overrides" and value}
+    from_files = paths.user_conf_dir() or any(word.startswith(("experiment=", "hydra.mode=")) for word in args.overrides)
+    return not flags and not from_files
+
+
+def _run_once(task: TaskFunction, words: list[str]) -> None:
+    """What `hydra.main` does for one run, without composing everything twice to find out that it is one."""
+    search_path = create_automatic_config_search_path(None, None, str(paths.conf_dir()))
+    version.setbase("1.3")
+    engine = Hydra.create_main_hydra2(task_name="llmf-hydra", config_search_path=search_path)
+    try:
+        engine.run(config_name="config", task_function=task, overrides=[*words, "hydra.mode=RUN"])
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _enter_hydra(args: Namespace, argv: list[str]) -> int:
     """Hand the words to Hydra, which composes and calls `_run` once a trial; raises what that raised."""
     given, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["llmf-hydra", *argv]
@@ -65,7 +87,10 @@ def _enter_hydra(argv: list[str]) -> int:
             return None
 
     try:
-        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name="config")(task)()
+        if _is_one_run(args):
+            _run_once(task, args.overrides)
+        else:
+            hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name="config")(task)()
     finally:
         sys.argv = given
         os.environ.pop("HYDRA_FULL_ERROR")

@@ -102,7 +102,9 @@ class Row:
     manifest: dict[str, Any]
 
     def cells(self) -> list[str]:
-        shown = [status(self.manifest)] + [self.manifest.get(key) or "-" for key in ("stage", "method", "model")]
+        stage, job = self.manifest.get("stage") or "-", self.manifest.get("job", "train")
+        named = [self.manifest.get(key) or "-" for key in ("method", "model")]
+        shown = [status(self.manifest), stage if job == "train" else f"{stage} ({job})", *named]
         return [*shown, _objective(self.manifest), duration(self.manifest), os.path.relpath(self.out)]
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from llmf_hydra.config.param import param
 
 
-ROLLOUTS = {"stage.name": ("ppo",)}
+ROLLOUTS = {"stage.name": ("ppo", "sft")}  # in sft with training.predict_with_generate, which a rule sees to
+ANSWERS = {"training.predict_with_generate": (True,)}
 SAMPLING = {**ROLLOUTS, "generation.do_sample": (True,)}
 
 
@@ -17,7 +18,7 @@ class Generation:
         0.7, "Sample from the likeliest tokens that hold this probability.", gt=0, le=1, only=SAMPLING
     )
     top_k: int = param(50, "Sample from this many of the likeliest tokens; 0: from all.", ge=0, only=SAMPLING)
-    num_beams: int = param(1, "Width of the beam search; 1 is none.", ge=1, planned=True)
+    num_beams: int = param(1, "Width of the beam search; 1 is none.", ge=1, only=ANSWERS)
     max_length: int = param(
         1024,
         "Most tokens of prompt and answer together.",
@@ -31,8 +32,10 @@ class Generation:
         1.0, "Penalty on tokens already generated; 1 is none.", gt=0, only=ROLLOUTS
     )
     length_penalty: float = param(
-        1.0, "Beam search: above 0 favours long answers, below 0 short ones.", planned=True
+        1.0, "Beam search: above 0 favours long answers, below 0 short ones.", only=ANSWERS
     )
     default_system: str | None = param(None, "System message of a dialogue that has none.")
     skip_special_tokens: bool = param(True, "Leave special tokens out of decoded text.", only=ROLLOUTS)
-    eval_num_beams: int | None = param(None, "Width of the beam search at evaluation.", ge=1, planned=True)
+    eval_num_beams: int | None = param(
+        None, "Width of the beam search at evaluation; null takes num_beams.", ge=1, only=ANSWERS
+    )

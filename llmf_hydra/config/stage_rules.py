@@ -4,11 +4,17 @@ from collections.abc import Iterator
 
 from llmf_hydra.config.rlhf import REFERENCE_FREE
 from llmf_hydra.config.rule import rule
-from llmf_hydra.config.schema import Config, value_at
-from llmf_hydra.config.stage import METRICS
+from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.config.stage import GENERATED, METRICS
 from llmf_hydra.errors import Problem, did_you_mean
 
 REFERENCE_KEYS = ("rlhf.ref_model", "rlhf.ref_model_adapters", "rlhf.ref_model_quantization_bit")
+GENERATION_KEYS = tuple(
+    f"generation.{name}"
+    for name in ("do_sample", "temperature", "top_p", "top_k", "max_length", "max_new_tokens", "repetition_penalty",
+                 "skip_special_tokens")
+)  # fmt: skip
+TRAINING_JOBS = ("train", "check", "preview")
 
 
 @rule("rlhf.pref_loss", *REFERENCE_KEYS)
@@ -132,10 +138,38 @@ def best_metric_is_logged(cfg: Config) -> Iterator[Problem]:
                       nearest or f"logged are {', '.join(f'eval_{name}' for name in known)}")  # fmt: skip
 
 
+@rule("training.predict_with_generate", *GENERATION_KEYS)
+def generation_is_used(cfg: Config) -> Iterator[Problem]:
+    """In stage=sft the group generation acts only with training.predict_with_generate."""
+    if cfg.stage.name != "sft" or cfg.training.predict_with_generate or cfg.job.name not in TRAINING_JOBS:
+        return
+    for key in GENERATION_KEYS:
+        value = value_at(cfg, key)
+        if value != entries()[key].param.default:
+            yield Problem(key, value, "has no effect: stage=sft generates nothing",
+                          "set training.predict_with_generate=true, or leave it out")  # fmt: skip
+
+
+@rule("training.predict_with_generate", "data.train_on_prompt")
+def answers_are_apart(cfg: Config) -> Iterator[Problem]:
+    """To answer a held-out prompt, it must be known where the prompt ends: not where it is trained too."""
+    if cfg.training.predict_with_generate and cfg.data.train_on_prompt:
+        yield Problem(
+            "training.predict_with_generate",
+            True,
+            "contradicts data.train_on_prompt=true",
+            "give one of them",
+        )
+
+
 def _metrics(cfg: Config) -> list[str]:
     """What an evaluation logs, without the prefix eval_; with a dataset's name before it where each has its own."""
-    names = [name for name in METRICS[cfg.stage.name] if name != "accuracy" or cfg.training.compute_accuracy
-             or cfg.stage.name == "rm"]  # fmt: skip
+    training = cfg.training
+    absent = {
+        *(() if training.compute_accuracy or cfg.stage.name == "rm" else ("accuracy",)),
+        *(() if training.predict_with_generate else GENERATED),
+    }
+    names = [name for name in METRICS[cfg.stage.name] if name not in absent]
     data = cfg.data
     if not data.eval_on_each_dataset:
         return names

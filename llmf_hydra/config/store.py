@@ -73,6 +73,6 @@ def flat_values(file: Path, group: str) -> dict[str, Any]:
 
 
 def to_config(composed: DictConfig) -> Config:
-    """The typed config. Composed values are checked against the types again and interpolations resolved."""
-    typed = OmegaConf.merge(OmegaConf.structured(Config), {group: composed[group] for group in GROUPS})
-    return OmegaConf.to_object(typed)  # type: ignore[return-value]  # a Config, by the schema
+    """The typed config of what Hydra composed, with interpolations resolved."""
+    groups = {group: OmegaConf.to_object(composed[group]) for group in GROUPS}
+    return Config(**groups)  # type: ignore[arg-type]  # each an object of its group, by the schema

@@ -24,13 +24,17 @@ class Training:
     )
     warmup_ratio: float = param(0.0, "Share of the steps over which the learning rate rises.", ge=0, lt=1)
     warmup_steps: int = param(0, "Steps over which it rises; goes before warmup_ratio.", ge=0)
-    bf16: bool | None = param(None, "Mixed precision in bfloat16; null: where the model is float32 and a GPU has it.")
+    bf16: bool | None = param(
+        None, "Mixed precision in bfloat16; null: where the model is float32 and a GPU has it."
+    )
     fp16: bool = param(False, "Mixed precision in float16 (needs CUDA).", planned=True)
     pure_bf16: bool = param(False, "Weights and arithmetic in bfloat16, without mixed precision.")
     logging_steps: int = param(10, "Steps between two lines of the log.", ge=1)
     logging_first_step: bool = param(False, "Log the first step too.")
     save_strategy: str = param("steps", "When checkpoints are written.", choices=("no", "steps", "epoch"))
-    save_steps: int = param(500, "Steps between two checkpoints.", ge=1, only={"training.save_strategy": ("steps",)})
+    save_steps: int = param(
+        500, "Steps between two checkpoints.", ge=1, only={"training.save_strategy": ("steps",)}
+    )
     save_total_limit: int | None = param(
         None, "Most checkpoints that are kept.", ge=1, only={"training.save_strategy": ("steps", "epoch")}
     )
@@ -56,7 +60,6 @@ class Training:
         False,
         "Answer the held-out prompts at evaluation, and log BLEU-4, ROUGE and exact matches.",
         only={"stage.name": ("sft",), **EVALUATES},
-        planned=True,
     )
     early_stopping_patience: int | None = param(
         None, "Stop after this many evaluations in a row without a better model.", ge=1, only=EVALUATES
@@ -65,7 +68,9 @@ class Training:
         False, "Keep the model of the best evaluation as final/, instead of the last one.", only=EVALUATES
     )
     metric_for_best_model: str | None = param(
-        None, "Metric that decides which model is better; null takes tracking.objective, or eval_loss.", only=EVALUATES
+        None,
+        "Metric that decides which model is better; null takes tracking.objective, or eval_loss.",
+        only=EVALUATES,
     )
     greater_is_better: bool | None = param(
         None, "Whether more of that metric is better; null: not if it is a loss.", only=EVALUATES

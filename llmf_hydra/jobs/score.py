@@ -50,7 +50,8 @@ def _scored(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from llmf_hydra.models.scorer import load_saved_scorer
 
     model, tokenizer = load_saved_scorer(asked.model)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)
     data, generation = _as_trained(asked)
     rows: Any = prepare(data, "dialogue", tokenizer, generation, seed=0, packing=False).train
     for start in range(0, len(rows), asked.batch):

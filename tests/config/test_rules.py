@@ -1,6 +1,7 @@
 """Each rule red and green: changes of a sound config that it refuses, and near ones that it lets pass."""
 
 import pytest
+from stage_rule_cases import STAGE_CASES
 
 from llmf_hydra.config.check import problems
 from llmf_hydra.config.rules import RULES
@@ -45,6 +46,7 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 20}],
         [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 21}],
     ),
+    **STAGE_CASES,
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,12 @@ class TestStreaming:
         assert made.report.sources[0].rows_read < 200
         with pytest.raises(Exception, match="row 2001: output is empty"):
             list(made.train)
+
+    def test_the_buffer_is_full_soon(self, tokenizer: Any, write: Any) -> None:
+        path = write(alpaca(20_000))
+        begun = time.process_time()
+        assert next(iter(run(tokenizer, path, streaming=True).train))["row"] > 64
+        assert time.process_time() - begun < 2
 
     def test_mixed(self, tokenizer: Any, write: Any) -> None:
         names = f"{write(alpaca(3))},{write(alpaca(3, 3), 'b.jsonl')}"

@@ -242,7 +242,13 @@ def test_only_dialogues_and_texts_can_be_packed() -> None:
     assert any("only texts and dialogues can be packed" in p for p in problems("preference", packing=True))
 
 
-def test_a_hub_that_cannot_be_reached_is_said_with_the_key(tokenizer: Any) -> None:
+def test_a_hub_that_cannot_be_reached_is_said_with_the_key(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> Dataset:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
     with pytest.raises(
         Refused, match=r"data\.dataset=owner/name: could not be loaded from the Hugging Face hub"
     ):

@@ -1,10 +1,12 @@
 """Runs on eight short rows, each longer than the one before, so that no two batches are alike."""
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parameter_runs import ROWS, Changes, Outcome, Train, config, trained
+from parameter_runs import ROWS, Changes, Outcome, Train, Work, config, trained, work
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +19,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs_done() -> dict[str, Outcome]:
-    return {}
+def runs_done() -> Iterator[dict[str, Outcome]]:
+    """The runs by what they change. They stay, so the collections of garbage in each training leave them out."""
+    yield {}
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -35,7 +39,21 @@ def train(
     def run(changes: Changes) -> Outcome:
         name = repr(sorted(changes.items()))
         if name not in runs_done:
+            gc.freeze()
             runs_done[name] = trained(config(rows, changes), tmp_path_factory.mktemp("run"))
         return runs_done[name]
+
+    return run
+
+
+@pytest.fixture
+def worked(rows: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
+    """`worked("name", {...})` does a whole job in this process and gives its folder."""
+    monkeypatch.setenv("LLMF_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, changes: Changes) -> Path:
+        assert work(config(rows, changes), tmp_path / name) == 0
+        return tmp_path / name
 
     return run

@@ -121,6 +121,7 @@ class Outcome:
 
 
 Train = Callable[[Changes], Outcome]
+Work = Callable[[str, Changes], Path]
 
 
 class Look(TrainerCallback):
@@ -215,6 +216,13 @@ def work(cfg: Config, out: Path) -> int:
     """Do a whole job in this process, as a worker does it; returns the exit code."""
     runs.create(out, record.dump(cfg), first_manifest(cfg, [], None))
     return worker._guarded(cfg, out, False)
+
+
+def kinds(of: Outcome) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
+    """Types: of a weight of the base, of what it computes, and of a trained weight."""
+    weights, trained = of.weights[0], of.gradients[0]
+    base = next(weight for name, weight in weights.items() if "q_proj" in name and "lora" not in name)
+    return base.dtype, of.activations, weights[next(iter(trained))].dtype
 
 
 def last_parts(names: Any) -> set[str]:

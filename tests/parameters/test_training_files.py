@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from parameter_runs import ROWS, Case, Outcome, Train, config, parameter, work
+from parameter_runs import Case, Outcome, Train, Work, config, parameter
 
 from llmf_hydra import requirements
 
@@ -29,7 +29,7 @@ CASES = [
     Case("training.save_steps", lambda of: of.checkpoints, {2: [2, 4, 5], 3: [3, 5]}, FIVE),
     Case("training.save_total_limit", lambda of: of.checkpoints, {None: [2, 4, 5], 2: [4, 5], 1: [5]}, FIVE),
     Case("training.eval_strategy", evaluations, {"no": [], "steps": [1, 2, 3, 4], "epoch": [4]}, HELD),
-    Case("training.eval_steps", evaluations, {None: [1, 2, 3, 4], 2: [2, 4], 3: [3]}, HELD),
+    Case("training.eval_steps", evaluations, {None: [1, 2, 3, 4], 2: [2, 4], 3: [3, 4]}, HELD),
     Case("training.per_device_eval_batch_size", lambda of: of.evaluated, {8: 1, 2: 2, 1: 4},
          {**HELD, "training.eval_steps": 4}),
     Case("training.compute_accuracy", lambda of: "eval_accuracy" in names(of), {False: False, True: True},
@@ -44,25 +44,12 @@ def test_outcomes(case: Case, train: Train) -> None:
     case.check(train)
 
 
-@pytest.fixture
-def worked(rows: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
-    """`worked("name", {...})` does a whole job in this process and gives its folder."""
-    monkeypatch.setenv("LLMF_CACHE", str(cache))
-    monkeypatch.chdir(tmp_path)
-
-    def run(name: str, changes: dict[str, object]) -> Path:
-        assert work(config(rows, changes), tmp_path / name) == 0
-        return tmp_path / name
-
-    return run
-
-
 def steps_logged(said: str) -> list[int]:
     return [int(line.split()[1].split("/")[0]) for line in said.splitlines() if line.startswith("step ") and "  loss " in line]
 
 
 @parameter("training.resume_from_checkpoint", "training.plot_loss", "model.print_param_status")
-def test_a_run_goes_on_from_a_checkpoint(worked, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
+def test_a_run_goes_on_from_a_checkpoint(worked: Work, capsys: pytest.CaptureFixture[str]) -> None:
     some = {"training.max_steps": 4, "training.save_strategy": "steps", "training.save_steps": 2}
     first = worked("first", some)
     plain = capsys.readouterr().out
@@ -89,17 +76,3 @@ def test_a_checkpoint_that_is_none_is_refused(rows: Path, tmp_path: Path) -> Non
         cfg = config(rows, {"training.resume_from_checkpoint": str(tmp_path / folder)})
         (problem,) = requirements.problems(cfg)
         assert problem.what == what
-
-
-@parameter("job.name", "job.preview_rows")
-def test_a_job_does_its_own(worked, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: ANN001
-    trained = worked("train", {"training.max_steps": 1})
-    assert (trained / "final").is_dir()
-    checked = worked("check", {"job.name": "check"})
-    assert (checked / "data.json").exists() and not (checked / "final").exists()
-    assert "the check found nothing to refuse" in capsys.readouterr().out
-    for count in (4, 2):
-        previewed = worked(f"preview{count}", {"job.name": "preview", "job.preview_rows": count})
-        assert not (previewed / "final").exists()
-        text = (previewed / "preview.txt").read_text(encoding="utf8")
-        assert text.count("»") == count < ROWS

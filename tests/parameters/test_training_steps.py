@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parameter_runs import ROWS, Case, Outcome, Train, parameter
+from parameter_runs import ROWS, Case, Outcome, Train, kinds, parameter
 
 SGD = {"optimizer.name": "sgd"}
 FULL = {"method.name": "full"}
@@ -35,11 +35,13 @@ def noise(of: Outcome) -> float:
     return of.noise.abs().max().item() * (of.noise.numel() ** 0.5)
 
 
-def kinds(of: Outcome) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
-    """Types: of a weight of the base, of what it computes, and of a trained weight."""
-    weights, trained = of.weights[0], of.gradients[0]
-    base = next(weight for name, weight in weights.items() if "q_proj" in name and "lora" not in name)
-    return base.dtype, of.activations, weights[next(iter(trained))].dtype
+class Above(float):
+    """Equal to every larger number."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and float(self) < other
+
+    __hash__ = float.__hash__
 
 
 SINGLE, HALF = torch.float32, torch.bfloat16
@@ -48,14 +50,14 @@ ALIKE = (SINGLE, SINGLE, SINGLE)
 CASES = [
     Case("training.learning_rate", rate_of_sgd, {0.01: pytest.approx(0.01, rel=1e-3), 0.5: pytest.approx(0.5, rel=1e-3)},
          SGD),
-    Case("training.max_steps", lambda of: of.steps, {3: 3, 2: 2, -1: 24}),
-    Case("training.num_train_epochs", lambda of: of.steps, {0.5: 1, 1.0: 2, 2.0: 4},
+    Case("training.max_steps", lambda of: of.steps, {3: 3, 1: 1}),
+    Case("training.num_train_epochs", lambda of: of.steps, {0.5: 1, 2.0: 4},
          {"training.max_steps": -1, "training.per_device_train_batch_size": ROWS // 2}),
     Case("training.per_device_train_batch_size", lambda of: of.rows, {1: [[1], [2], [3]],
                                                                      2: [[1, 2], [3, 4], [5, 6]]}),
     Case("training.gradient_accumulation_steps", lambda of: (of.steps, of.rows),
          {1: (3, [[1], [2], [3]]), 2: (3, [[1], [2], [3], [4], [5], [6]])}),
-    Case("training.max_grad_norm", norm, {0.0: pytest.approx(3.9, abs=3), 0.01: pytest.approx(0.01, rel=1e-3)}, SGD),
+    Case("training.max_grad_norm", norm, {0.0: Above(0.1), 0.01: pytest.approx(0.01, rel=1e-3)}, SGD),
     Case("training.lr_scheduler_type", rates,
          {
              "linear": shares(0, 0.5, 1, 0.75, 0.5, 0.25),

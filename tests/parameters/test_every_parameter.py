@@ -1,0 +1,36 @@
+"""No parameter of these groups is without a test whose outcome differs with its value."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from parameter_runs import TESTED
+
+from llmf_hydra.config.schema import entries
+
+GROUPS = ("job", "launch", "method", "model", "optimizer", "training")
+TESTS = Path(__file__).resolve().parents[1]
+# Tested where what they do is tested.
+ELSEWHERE = {
+    "method.freeze_trainable_layers": "methods/test_freeze.py",
+    "method.freeze_trainable_modules": "methods/test_freeze.py",
+    "method.freeze_extra_modules": "methods/test_freeze.py",
+    "training.early_stopping_patience": "stages/test_watched.py",
+    "training.load_best_model_at_end": "stages/test_watched.py",
+    "training.metric_for_best_model": "stages/test_watched.py",
+    "training.greater_is_better": "stages/test_watched.py",
+}
+
+
+def test_every_built_parameter_has_its_test() -> None:
+    for file in Path(__file__).parent.glob("test_*.py"):
+        import_module(file.stem)  # its cases and decorators say what it tests
+    built = {key for key, entry in entries().items() if entry.group in GROUPS and not entry.param.planned}
+    assert built - TESTED - set(ELSEWHERE) == set(), "without a test"
+    assert TESTED - set(entries()) == set(), "tested and not declared"
+    assert TESTED & set(ELSEWHERE) == set(), "tested here after all"
+
+
+def test_the_other_tests_name_their_parameters() -> None:
+    for key, file in ELSEWHERE.items():
+        assert re.search(rf"\b{key.partition('.')[2]}\b", (TESTS / file).read_text(encoding="utf8")), key
