@@ -38,6 +38,6 @@ def _targets(model: PreTrainedModel, method: Method) -> str | list[str]:
 
 
 def _paths(model: PreTrainedModel, wanted: list[str]) -> list[str]:
-    """Whole paths: PEFT takes every module whose path ends so, and for it `input_layernorm` is a `norm` too."""
+    """Their whole paths: PEFT takes any module whose path ends so, and `input_layernorm` ends with `norm`."""
     paths = [path for path, _ in model.named_modules()]
     return [path for path in paths if any(f".{path}".endswith(f".{name}") for name in wanted)]

@@ -67,6 +67,6 @@ def _from_hub(factory, model: Model, **options):  # noqa: ANN001, ANN202, ANN003
             trust_remote_code=model.trust_remote_code,
             **options,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: code of its own, or no known kind of model
         what = str(error).strip().splitlines()[0]
         raise Refused([Problem("model.model_name_or_path", model.model_name_or_path, what)]) from error

@@ -1,4 +1,4 @@
-"""A policy with a value head on its trunk: one forward pass gives the logits and the values of the answers' tokens."""
+"""A policy with a value head on its trunk: one pass gives logits and values of the answers' tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,13 @@ class PolicyWithValue(nn.Module):
     def forward(
         self, ids: torch.Tensor, attention: torch.Tensor, answer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (rows, answer, vocabulary) that predict the last `answer` tokens of `ids` (rows, length), and
-        values (rows, answer) of the states in which each of them was chosen. Both float32.
+        """Logits (rows, answer, vocabulary) that predict the last `answer` tokens of `ids` (rows, length),
+        and values (rows, answer) of the states in which each of them was chosen. Both float32.
 
         Only those positions go through the output head, and the value head sees what goes into that one.
         """
         seen: list[torch.Tensor] = []
-        head = self.policy.get_output_embeddings()
+        head: Any = self.policy.get_output_embeddings()
         hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         try:
             logits = self.logits(self.policy, ids, attention, answer)
@@ -72,15 +72,17 @@ class PolicyWithValue(nn.Module):
         return self.policy.get_input_embeddings()
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """As the trainer asks for it; over frozen embeddings the checkpoints need an input with a gradient."""
+        """As the trainer asks for it; over frozen embeddings checkpoints need an input with a gradient."""
         if isinstance(self.policy, PeftModel):
             self.policy.enable_input_require_grads()
         self.policy.activation_checkpointing_enable(**options)
 
     def save_pretrained(self, folder: str | Path, adapter: str = "default") -> None:
         """Save the policy as plain Transformers or PEFT loads it, and the value head beside it."""
-        chosen = {"selected_adapters": [adapter]} if isinstance(self.policy, PeftModel) else {}
-        self.policy.save_pretrained(str(folder), **chosen)
+        if isinstance(self.policy, PeftModel):
+            self.policy.save_pretrained(str(folder), selected_adapters=[adapter])
+        else:
+            self.policy.save_pretrained(str(folder))
         save_file(self.value_head.state_dict(), Path(folder) / FILE)
 
     def load_value_head(self, folder: str | Path) -> None:

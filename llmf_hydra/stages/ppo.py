@@ -1,7 +1,8 @@
 """`stage=ppo`: answers are sampled, scored by a reward, and made likelier or less likely by their advantage.
 
-Ziegler et al. 2019 (arXiv:1909.08593): the reward of a token is minus the KL penalty against the reference, and
-the score on top at the last one. Advantages by GAE (arXiv:1506.02438), the update by PPO (arXiv:1707.06347).
+Ziegler et al. 2019 (arXiv:1909.08593): the reward of a token is minus the KL penalty against the reference,
+and the score on top at the last one. Advantages by GAE (arXiv:1506.02438), the update by PPO
+(arXiv:1707.06347).
 """
 
 import torch
@@ -72,7 +73,7 @@ def _plan(parts: Parts, arguments: TrainingArguments) -> Plan:
 
 @torch.no_grad()
 def _keep_start(policy: PreTrainedModel) -> None:
-    """Keep a frozen copy of the adapter that the run goes on from: it is the reference then, not the bare base."""
+    """Keep a frozen copy of the adapter that the run goes on from: it is the reference then."""
     assert isinstance(policy, PeftModel)
     active = str(policy.active_adapter)
     policy.add_adapter(START, policy.peft_config[active])

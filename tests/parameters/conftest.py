@@ -13,14 +13,15 @@ from parameter_runs import ROWS, Changes, Outcome, Train, Work, config, trained,
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of rows."""
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    text = [{"instruction": "Say it.", "output": " ".join(["the sea is wide"] * n)} for n in range(1, ROWS + 1)]
+    sizes = range(1, ROWS + 1)
+    text = [{"instruction": "Say it.", "output": " ".join(["the sea is wide"] * size)} for size in sizes]
     file.write_text("\n".join(map(json.dumps, text)), encoding="utf8")
     return file
 
 
 @pytest.fixture(scope="session")
 def runs_done() -> Iterator[dict[str, Outcome]]:
-    """The runs by what they change. They stay, so the collections of garbage in each training leave them out."""
+    """The runs by what they change. They stay: a collection of garbage need not look at them."""
     yield {}
     gc.unfreeze()
 

@@ -1,6 +1,6 @@
-"""What the tests of parameters share: a short training of the tiny model in this process, and all that came of it.
+"""What the tests of parameters share: a short training of the tiny model, here, and what came of it.
 
-`train(key=value)` is a run with a few values changed. Equal runs are done once a session.
+`train({key: value})` is a run with a few values changed. Equal runs are done once a session.
 """
 
 import re
@@ -49,7 +49,7 @@ def parameter(*keys: str) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A parameter, what is looked at, and what is seen at each of its values; they must not all be the same."""
+    """A parameter, what is looked at, and what is seen at each of its values: not always the same."""
 
     key: str
     seen: Callable[["Outcome"], Any]
@@ -79,7 +79,7 @@ class Outcome:
     states: list[dict[str, Any]] = field(default_factory=list)  # the optimizer's, of the first trained weight
     rows: list[list[int]] = field(default_factory=list)  # rows of each forward pass of training
     processes: int = 0  # that load batches
-    passes: list[bool] = field(default_factory=list)  # of the first layer's MLP in step 0: are gradients recorded?
+    passes: list[bool] = field(default_factory=list)  # of a layer in step 0: are gradients recorded?
     evaluated: int = 0  # forward passes of evaluation
     sdpa: int = 0  # calls of torch's attention kernel
     dropped: float = 0.0  # share of the inputs of an adapter that are 0
@@ -112,11 +112,12 @@ class Outcome:
         return {name: weight for name, weight in after.items() if not torch.equal(weight, before[name])}
 
     def update(self, kind: str = "", step: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Weight before, change, and gradient of a step: of all trained weights whose name holds `kind`, flat."""
+        """Weight before, change, and gradient of a step, flat: of all weights whose name holds `kind`."""
         names = [name for name in self.gradients[step] if kind in name]
         before, after = ([self.weights[at][name] for name in names] for at in (step, step + 1))
         grads = [self.gradients[step][name] for name in names]
-        first, last, grad = (torch.cat([each.flatten().double() for each in of]) for of in (before, after, grads))
+        flat = [torch.cat([one.flatten().double() for one in of]) for of in (before, after, grads)]
+        first, last, grad = flat
         return first, last - first, grad
 
 
@@ -185,7 +186,7 @@ def config(data: Path, changes: Changes) -> Config:
     """The config of a run on a file of rows."""
     cfg = Config()
     cfg.data.dataset = str(data)
-    for group in ("launch", "serve", "tracking", "model"):  # values that the environment gives, at their defaults
+    for group in ("launch", "serve", "tracking", "model"):  # the environment has no word
         owner = getattr(cfg, group)
         for name, of in type(owner).__dataclass_fields__.items():
             if of.metadata["param"].env is not None:
@@ -226,7 +227,7 @@ def kinds(of: Outcome) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
 
 
 def last_parts(names: Any) -> set[str]:
-    """The modules that own weights, by the last part of their path: `q_proj`, without what PEFT puts around it."""
+    """The last part of the paths of modules with weights: `q_proj`, without what PEFT puts around it."""
     plain = (re.sub(r"\.(lora_\w+|default|weight|modules_to_save|base_layer)\b", "", name) for name in names)
     return {name.rpartition(".")[2] for name in plain}
 

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "training.load_best_model_at_end": "stages/test_watched.py",
     "training.metric_for_best_model": "stages/test_watched.py",
     "training.greater_is_better": "stages/test_watched.py",
+    "training.predict_with_generate": "stages/test_generated.py",
 }
 
 

@@ -1,4 +1,4 @@
-"""Group `launch`: what a worker finds in its environment, and how strict the start is. (And the hub's token.)"""
+"""Group `launch`: what a worker finds in its environment, and how strict the start is; the hub's token."""
 
 import importlib.metadata
 import json
@@ -27,14 +27,21 @@ def run(cfg, out, *, resume):
     for level in ("debug", "info", "warning"):
         getattr(logging.getLogger("llmf_hydra.some"), level)("said " + level)
     seen = {"threads": torch.get_num_threads(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
-            "token": get_token(), "libraries": libraries.get_verbosity()}
+            "token": get_token(),
+            "asked": os.environ.get("OMP_NUM_THREADS"), "libraries": libraries.get_verbosity()}
     (out / "seen.json").write_text(json.dumps(seen))
 
 sys.modules["llmf_hydra.jobs.check"] = types.SimpleNamespace(run=run)
 sys.exit(worker.main(Path(sys.argv[1]), resume=False))
 """
-CHOSEN = {"launch.omp_num_threads": 3, "launch.omp_wait_policy": "ACTIVE", "launch.cuda_visible_devices": "1,0",
-          "launch.verbosity": "DEBUG", "model.hf_hub_token": "hf_secret"}  # fmt: skip
+CHOSEN = {
+    "launch.omp_num_threads": 1,
+    "launch.omp_wait_policy": "ACTIVE",
+    "launch.cuda_visible_devices": "1,0",
+    "launch.verbosity": "DEBUG",
+    "model.hf_hub_token": "hf_secret",
+}
+UNSET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "HF_TOKEN", "TRANSFORMERS_VERBOSITY")
 SHORT = "import sys; sys.argv[0] = 'llmf'; from llmf_hydra.__main__ import short; sys.exit(short())"
 
 
@@ -43,20 +50,25 @@ def seen(out: Path, rows: Path, changes: Changes) -> dict[str, Any]:
     cfg = config(rows, {"job.name": "check", **changes})
     runs.create(out, record.dump(cfg), first_manifest(cfg, [], None))
     env = {**process.environment(cfg), "OMP_DISPLAY_ENV": "TRUE", "HF_HOME": str(out)}
-    done = subprocess.run([sys.executable, "-c", WORKER, str(out)], env=env, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", WORKER, str(out)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return {**json.loads((out / "seen.json").read_text()), "said": done.stderr}
 
 
 @parameter(*CHOSEN)
-def test_a_worker_sees_what_the_config_says(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "HF_TOKEN", "TRANSFORMERS_VERBOSITY"):
+def test_a_worker_sees_what_the_config_says(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in UNSET:
         monkeypatch.delenv(name, raising=False)
     plain, chosen = seen(tmp_path / "plain", rows, {}), seen(tmp_path / "chosen", rows, CHOSEN)
     assert (plain["devices"], plain["token"]) == (None, None)
-    assert (chosen["devices"], chosen["token"], chosen["threads"]) == ("1,0", "hf_secret", 3)
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in plain["said"] and "OMP_NUM_THREADS = '3'" not in plain["said"]
-    assert "OMP_WAIT_POLICY = 'ACTIVE'" in chosen["said"] and "OMP_NUM_THREADS = '3'" in chosen["said"]
-    assert "said info" in plain["said"] and "said debug" not in plain["said"] and "said debug" in chosen["said"]
+    assert (chosen["devices"], chosen["token"], chosen["threads"]) == ("1,0", "hf_secret", 1)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in plain["said"] and plain["asked"] is None
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in chosen["said"] and "OMP_NUM_THREADS = '1'" in chosen["said"]
+    assert (
+        "said info" in plain["said"] and "said debug" not in plain["said"] and "said debug" in chosen["said"]
+    )
     assert plain["libraries"] > chosen["libraries"], "the libraries say more at DEBUG"
     for file in (tmp_path / "chosen").iterdir():
         assert not file.is_file() or file.name == "seen.json" or "hf_secret" not in file.read_text()
@@ -88,7 +100,13 @@ def test_the_short_command_can_be_taken_away(
     allowed: bool, environment: dict[str, str], tmp_path: Path
 ) -> None:
     words = ["stage=sft", "model=tiny", "data.dataset=absent", f"launch.enable_short_console={allowed}"]
-    done = subprocess.run([sys.executable, "-c", SHORT, *words], env=environment, cwd=tmp_path, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, *words],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and "data.dataset=absent" in done.stderr
     assert ("the short command is off" in done.stderr) != allowed

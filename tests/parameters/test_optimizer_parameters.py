@@ -58,14 +58,28 @@ CASES = [
         },
     ),
     Case("optimizer.weight_decay", decay_of_adamw, {0.0: 0.0, 0.3: pytest.approx(0.3, rel=1e-3)}),
-    Case("optimizer.weight_decay", decay_of_sgd, {0.0: pytest.approx(0, abs=1e-4), 0.3: pytest.approx(0.3, rel=1e-3)},
-         SGD),
-    Case("optimizer.adam_beta1", first_moment, {0.9: pytest.approx(0.1, rel=1e-3), 0.5: pytest.approx(0.5, rel=1e-3)},
-         MOMENTS),
-    Case("optimizer.adam_beta2", second_moment, {0.999: pytest.approx(1e-3, rel=1e-3), 0.5: pytest.approx(0.5, rel=1e-3)},
-         MOMENTS),
-    Case("optimizer.adam_epsilon", epsilon, {1e-8: pytest.approx(0, abs=1e-5), 1.0: pytest.approx(1, rel=1e-3)}),
-]  # fmt: skip
+    Case(
+        "optimizer.weight_decay",
+        decay_of_sgd,
+        {0.0: pytest.approx(0, abs=1e-4), 0.3: pytest.approx(0.3, rel=1e-3)},
+        SGD,
+    ),
+    Case(
+        "optimizer.adam_beta1",
+        first_moment,
+        {0.9: pytest.approx(0.1, rel=1e-3), 0.5: pytest.approx(0.5, rel=1e-3)},
+        MOMENTS,
+    ),
+    Case(
+        "optimizer.adam_beta2",
+        second_moment,
+        {0.999: pytest.approx(1e-3, rel=1e-3), 0.5: pytest.approx(0.5, rel=1e-3)},
+        MOMENTS,
+    ),
+    Case(
+        "optimizer.adam_epsilon", epsilon, {1e-8: pytest.approx(0, abs=1e-5), 1.0: pytest.approx(1, rel=1e-3)}
+    ),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
@@ -87,5 +101,6 @@ def test_norms_are_not_decayed(train: Train) -> None:
 
 
 def test_adafactor_decays_too(train: Train) -> None:
-    plain, decayed = (train({"optimizer.name": "adafactor", "optimizer.weight_decay": decay}) for decay in (0.0, 0.3))
+    named = {"optimizer.name": "adafactor"}
+    plain, decayed = (train({**named, "optimizer.weight_decay": decay}) for decay in (0.0, 0.3))
     assert any(not weight.equal(decayed.weights[1][name]) for name, weight in plain.weights[1].items())

@@ -8,8 +8,12 @@ from parameter_runs import Case, Outcome, Train, Work, config, parameter
 from llmf_hydra import requirements
 
 FIVE = {"training.max_steps": 5, "training.save_strategy": "steps", "training.save_steps": 2}
-TWO_EPOCHS = {"training.max_steps": -1, "training.num_train_epochs": 2.0, "training.save_steps": 3,
-              "training.per_device_train_batch_size": 2}  # fmt: skip
+TWO_EPOCHS = {
+    "training.max_steps": -1,
+    "training.num_train_epochs": 2.0,
+    "training.save_steps": 3,
+    "training.per_device_train_batch_size": 2,
+}
 HELD = {"data.val_size": 4.0, "training.max_steps": 4, "training.eval_strategy": "steps"}
 
 
@@ -22,21 +26,46 @@ def evaluations(of: Outcome) -> list[float]:
 
 
 CASES = [
-    Case("training.logging_steps", lambda of: of.logged("loss"), {1: [1, 2, 3, 4], 2: [2, 4]}, {"training.max_steps": 4}),
-    Case("training.logging_first_step", lambda of: of.logged("loss"), {False: [2, 4], True: [1, 2, 4]},
-         {"training.max_steps": 4, "training.logging_steps": 2}),
-    Case("training.save_strategy", lambda of: of.checkpoints, {"no": [], "steps": [3, 6, 8], "epoch": [4, 8]}, TWO_EPOCHS),
+    Case(
+        "training.logging_steps",
+        lambda of: of.logged("loss"),
+        {1: [1, 2, 3, 4], 2: [2, 4]},
+        {"training.max_steps": 4},
+    ),
+    Case(
+        "training.logging_first_step",
+        lambda of: of.logged("loss"),
+        {False: [2, 4], True: [1, 2, 4]},
+        {"training.max_steps": 4, "training.logging_steps": 2},
+    ),
+    Case(
+        "training.save_strategy",
+        lambda of: of.checkpoints,
+        {"no": [], "steps": [3, 6, 8], "epoch": [4, 8]},
+        TWO_EPOCHS,
+    ),
     Case("training.save_steps", lambda of: of.checkpoints, {2: [2, 4, 5], 3: [3, 5]}, FIVE),
     Case("training.save_total_limit", lambda of: of.checkpoints, {None: [2, 4, 5], 2: [4, 5], 1: [5]}, FIVE),
     Case("training.eval_strategy", evaluations, {"no": [], "steps": [1, 2, 3, 4], "epoch": [4]}, HELD),
     Case("training.eval_steps", evaluations, {None: [1, 2, 3, 4], 2: [2, 4], 3: [3, 4]}, HELD),
-    Case("training.per_device_eval_batch_size", lambda of: of.evaluated, {8: 1, 2: 2, 1: 4},
-         {**HELD, "training.eval_steps": 4}),
-    Case("training.compute_accuracy", lambda of: "eval_accuracy" in names(of), {False: False, True: True},
-         {**HELD, "training.eval_steps": 4}),
-    Case("training.include_effective_tokens_per_second", lambda of: "effective_tokens_per_second" in names(of),
-         {False: False, True: True}),
-]  # fmt: skip
+    Case(
+        "training.per_device_eval_batch_size",
+        lambda of: of.evaluated,
+        {8: 1, 2: 2, 1: 4},
+        {**HELD, "training.eval_steps": 4},
+    ),
+    Case(
+        "training.compute_accuracy",
+        lambda of: "eval_accuracy" in names(of),
+        {False: False, True: True},
+        {**HELD, "training.eval_steps": 4},
+    ),
+    Case(
+        "training.include_effective_tokens_per_second",
+        lambda of: "effective_tokens_per_second" in names(of),
+        {False: False, True: True},
+    ),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.key)
@@ -45,7 +74,11 @@ def test_outcomes(case: Case, train: Train) -> None:
 
 
 def steps_logged(said: str) -> list[int]:
-    return [int(line.split()[1].split("/")[0]) for line in said.splitlines() if line.startswith("step ") and "  loss " in line]
+    return [
+        int(line.split()[1].split("/")[0])
+        for line in said.splitlines()
+        if line.startswith("step ") and "  loss " in line
+    ]
 
 
 @parameter("training.resume_from_checkpoint", "training.plot_loss", "model.print_param_status")
@@ -72,7 +105,10 @@ def test_a_run_goes_on_from_a_checkpoint(worked: Work, capsys: pytest.CaptureFix
 @parameter("training.resume_from_checkpoint")
 def test_a_checkpoint_that_is_none_is_refused(rows: Path, tmp_path: Path) -> None:
     assert requirements.problems(config(rows, {})) == []
-    for folder, what in (("absent", "there is no such folder"), (".", "the folder holds no trainer_state.json")):
+    for folder, what in (
+        ("absent", "there is no such folder"),
+        (".", "the folder holds no trainer_state.json"),
+    ):
         cfg = config(rows, {"training.resume_from_checkpoint": str(tmp_path / folder)})
         (problem,) = requirements.problems(cfg)
         assert problem.what == what

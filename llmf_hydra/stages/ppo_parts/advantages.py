@@ -19,13 +19,15 @@ def alone(tensor: torch.Tensor) -> torch.Tensor:
 def token_rewards(
     scores: torch.Tensor, kl: torch.Tensor, mask: torch.Tensor, coefficient: float
 ) -> torch.Tensor:
-    """`-coefficient * kl` at each token, and the score (rows,) on top at the last one (Ziegler et al. 2019, eq. 2)."""
+    """`-coefficient * kl` at each token, and the score (rows,) on top at the last (Ziegler et al. 2019, 2.2)."""
     rewards = -coefficient * kl * mask
     last = (mask.sum(dim=1) - 1).clamp(min=0)
     return rewards.scatter_add(1, last.unsqueeze(1), scores.unsqueeze(1).to(rewards.dtype))
 
 
-def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift: bool = True, total: Sum = alone) -> torch.Tensor:
+def whiten(
+    values: torch.Tensor, mask: torch.Tensor, *, shift: bool = True, total: Sum = alone
+) -> torch.Tensor:
     """Values with variance 1 over the mask, and mean 0; without `shift` they keep their mean."""
     count = total(mask.sum().float())
     mean = total((values * mask).sum()) / count
@@ -37,8 +39,8 @@ def whiten(values: torch.Tensor, mask: torch.Tensor, *, shift: bool = True, tota
 def gae(
     rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float = GAMMA, lam: float = LAMBDA
 ) -> torch.Tensor:
-    """Advantages `A_t = sum_k (gamma lam)^k delta_{t+k}` with `delta_t = r_t + gamma V_{t+1} - V_t`, and V = 0 after
-    the last token (Schulman et al. 2016, arXiv:1506.02438, eq. 16). One pass from the end.
+    """Advantages `A_t = sum_k (gamma lam)^k delta_{t+k}` with `delta_t = r_t + gamma V_{t+1} - V_t`, and
+    V = 0 after the last token (Schulman et al. 2016, arXiv:1506.02438, eq. 16). One pass from the end.
     """
     values, rewards = values * mask, rewards * mask
     following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)

@@ -12,7 +12,7 @@ Key = tuple[int, int]  # source and row of a prompt
 
 @dataclass(frozen=True)
 class Rollouts:
-    """Prompts, padded on the left, and answers, padded on the right: every answer begins in the same column."""
+    """Prompts, padded on the left, and answers, on the right: every answer begins in the same column."""
 
     ids: torch.Tensor  # (rows, prompt + answer)
     attention: torch.Tensor  # (rows, prompt + answer): 0 on padding
@@ -36,7 +36,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Rollouts with all that their training needs, for several passes. All but `keys` are tensors of one row count."""
+    """Rollouts with all that their training needs. All but `keys` are tensors of one count of rows."""
 
     ids: torch.Tensor
     attention: torch.Tensor
@@ -83,12 +83,12 @@ def joined(parts: Sequence[dict[str, torch.Tensor]], pad_id: int) -> dict[str, t
     """
     prompt = max(part["ids"].shape[1] - part["mask"].shape[1] for part in parts)
     answer = max(part["mask"].shape[1] for part in parts)
-    return {name: torch.cat([_widened(part, name, prompt, answer, pad_id) for part in parts]) for name in parts[0]}
+    return {
+        name: torch.cat([_widened(part, name, prompt, answer, pad_id) for part in parts]) for name in parts[0]
+    }
 
 
-def _widened(
-    part: dict[str, torch.Tensor], name: str, prompt: int, answer: int, pad_id: int
-) -> torch.Tensor:
+def _widened(part: dict[str, torch.Tensor], name: str, prompt: int, answer: int, pad_id: int) -> torch.Tensor:
     missing = answer - part["mask"].shape[1]
     left = prompt - (part["ids"].shape[1] - part["mask"].shape[1]) if name in ("ids", "attention") else 0
     return F.pad(part[name], (left, missing), value=pad_id if name == "ids" else 0)

@@ -13,6 +13,7 @@ from llmf_hydra.stages.ppo_parts.advantages import Sum, alone, gae, token_reward
 from llmf_hydra.stages.ppo_parts.buffer import Buffer, Key, Rollouts, joined
 from llmf_hydra.stages.ppo_parts.controller import AdaptiveKl, RunningMoments
 from llmf_hydra.stages.ppo_parts.losses import entropies, log_probs
+from llmf_hydra.stages.ppo_parts.reward_adapter import NAME
 from llmf_hydra.stages.ppo_parts.rewards import Reward
 from llmf_hydra.stages.ppo_parts.rollout import Sampling, roll_out, seeded
 from llmf_hydra.stages.reference import as_reference, frozen
@@ -23,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class Scored:
-    """Answers with what each model said of them; `tensors` are (rows, answer), `scores` and `ended` (rows,)."""
+    """Answers with what each model said of them; `tensors` are (rows, answer), the others (rows,)."""
 
     tensors: Tensors  # ids, attention, mask, log_probs, values, kl, entropy
     scores: torch.Tensor
@@ -54,7 +55,7 @@ class Collector:
     score_norm: bool = False
     whiten_rewards: bool = False
     total: Sum = alone  # over all processes
-    autocast: Callable[[], AbstractContextManager] = nullcontext
+    autocast: Callable[..., AbstractContextManager] = nullcontext
     moments: RunningMoments = field(default_factory=RunningMoments)
 
     def scored(self, prompts: Sequence[Prompt], seed: int) -> Scored:
@@ -71,7 +72,7 @@ class Collector:
         return Scored({**kept, **tensors}, scores, rollouts.ended, [key for key, _ in prompts])
 
     def buffer(self, batches: Sequence[Sequence[Prompt]], seed: int) -> tuple[Buffer, Tensors, Scored]:
-        """Roll out some batches and join them: the buffer, the metrics by name as values of rows, and the answers.
+        """Roll out some batches and join them: the buffer, metrics as values of rows, and the answers.
 
         The KL coefficient acts as it is, and then follows what was measured.
         """
@@ -121,7 +122,9 @@ class Collector:
 
     def _reference_logits(self, rollouts: Rollouts) -> torch.Tensor:
         model = self.model.policy if self.reference is None else self.reference
-        switched = as_reference(model) if isinstance(model, PeftModel) else nullcontext()
+        # A reference of its own may have an adapter that belongs to it; the reward's never does.
+        bare = isinstance(model, PeftModel) and (self.reference is None or NAME in model.peft_config)
+        switched = as_reference(model) if bare else nullcontext()  # pyright: ignore
         with frozen(model), switched, self.autocast():
             return PolicyWithValue.logits(model, rollouts.ids, rollouts.attention, rollouts.width)
 

@@ -19,7 +19,7 @@ class AdaptiveKl:
     coefficient: float = START
 
     def update(self, kl: float) -> None:
-        """`e = clip(kl / target - 1, -0.2, 0.2)`, `coefficient *= 1 + 0.1 e`; `kl` is the mean of an answer's sum."""
+        """`e = clip(kl / target - 1, -0.2, 0.2)`, `coefficient *= 1 + 0.1 e`; `kl` is the mean of answers."""
         error = max(-MOST, min(MOST, kl / self.target - 1))
         self.coefficient *= 1 + GAIN * error
 

@@ -24,7 +24,7 @@ def entropies(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 def policy_losses(
     new: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float = CLIP
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)` with `ratio = exp(new - old)`, and whether the clip acts.
+    """`-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A)` with `ratio = exp(new - old)`; if the clip acts.
 
     Schulman et al. 2017 (arXiv:1707.06347, eq. 7), as a loss.
     """

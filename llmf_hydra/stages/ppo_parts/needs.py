@@ -30,7 +30,7 @@ def problems(cfg: Config) -> Iterator[Problem]:
 
 
 def same_model(base: str, model: str) -> bool:
-    """Whether two names are of one model: the same name or folder, or folders of one name, as a moved one is."""
+    """Whether two names are of one model: the same name or folder, or folders of one name (one has moved)."""
     if base == model or Path(base).expanduser().resolve() == Path(model).expanduser().resolve():
         return True
     if model in BUILT_IN:
@@ -42,7 +42,11 @@ def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:
     known, model = _read(folder / "adapter_config.json"), str(cfg.model.model_name_or_path)
     if known is None:
         whole = (folder / "config.json").exists()
-        remedy = "set rlhf.reward_model_type=full" if whole else "name a folder that stage=rm method=lora has written"
+        remedy = (
+            "set rlhf.reward_model_type=full"
+            if whole
+            else "name a folder that stage=rm method=lora has written"
+        )
         yield Problem(KEY, cfg.rlhf.reward_model, "the folder holds no adapter_config.json", remedy)
         return
     base = str(known.get("base_model_name_or_path"))
@@ -68,8 +72,13 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
         yield Problem(KEY, cfg.rlhf.reward_model, f"is a {', '.join(known.get('architectures') or ['model'])}, "
                       "which gives no score", "name a model that stage=rm has written")  # fmt: skip
     for name in (cfg.rlhf.reward_model_adapters or "").split(","):
-        if name.strip().startswith((".", "/", "~")) and _read(Path(name.strip()).expanduser() / "adapter_config.json") is None:
-            yield Problem("rlhf.reward_model_adapters", NO_VALUE, f"{name.strip()} holds no adapter_config.json")
+        if (
+            name.strip().startswith((".", "/", "~"))
+            and _read(Path(name.strip()).expanduser() / "adapter_config.json") is None
+        ):
+            yield Problem(
+                "rlhf.reward_model_adapters", NO_VALUE, f"{name.strip()} holds no adapter_config.json"
+            )
 
 
 def _scores(config: dict[str, Any]) -> bool:

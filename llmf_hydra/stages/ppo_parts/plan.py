@@ -1,4 +1,4 @@
-"""Which prompts each buffer holds and in which order its rows are trained: a function of the seed and the step."""
+"""Which prompts a buffer holds and in which order its rows are trained: a function of seed and step."""
 
 import math
 from dataclasses import dataclass
@@ -30,8 +30,10 @@ class Plan:
 
     @property
     def steps_an_epoch(self) -> int:
-        """Optimizer steps in which each prompt is answered once; the last buffer goes on with the next epoch's."""
-        return math.ceil(self.prompts / (self.rows_a_step * self.buffer_size * self.world)) * self.steps_a_buffer
+        """Optimizer steps in which each prompt is answered once; the last buffer goes on into the next."""
+        return (
+            math.ceil(self.prompts / (self.rows_a_step * self.buffer_size * self.world)) * self.steps_a_buffer
+        )
 
     def rollouts(self, buffer: int) -> list[list[int]]:
         """The prompts of a buffer's rollout batches, as numbers of rows of the data."""

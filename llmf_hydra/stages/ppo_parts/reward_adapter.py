@@ -1,4 +1,4 @@
-"""`reward_model_type=lora`: a reward adapter and its head on the base that the policy has in memory already."""
+"""`reward_model_type=lora`: a reward adapter and its head on the base that is in memory already."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +19,10 @@ HEADS = ("score", "classifier")  # what sequence classifiers call their head
 
 
 class AdapterReward:
-    """Scores with an adapter that `stage=rm method=lora` saved (PEFT's task SEQ_CLS), switched on for the while."""
+    """Scores with an adapter of `stage=rm method=lora` (PEFT's task SEQ_CLS), switched on for the while."""
 
     def __init__(self, host: PreTrainedModel | PeftModel, folder: str, pad_id: int):
-        """`host` is a causal language model on the adapter's base. Raises Refused where the adapter doesn't fit."""
+        """`host` is a causal language model, the adapter's base. Raises Refused where they don't fit."""
         self._pad_id = pad_id
         try:
             config = PeftConfig.from_pretrained(folder)
@@ -55,7 +55,7 @@ class AdapterReward:
 
     @contextmanager
     def _switched_on(self) -> Iterator[None]:
-        active = self.host.active_adapter
+        active = str(self.host.active_adapter)
         self.host.set_adapter(NAME, inference_mode=True)
         try:
             yield
@@ -87,7 +87,7 @@ def _head(weights: dict[str, torch.Tensor], folder: str) -> torch.Tensor:
 def _with_adapter(host: PreTrainedModel | PeftModel, config: PeftConfig) -> PeftModel:
     if not isinstance(host, PeftModel):
         return get_peft_model(host, config, adapter_name=NAME)  # pyright: ignore
-    active = host.active_adapter
+    active = str(host.active_adapter)
     host.add_adapter(NAME, config)
     host.set_adapter(active)
     return host

@@ -34,7 +34,9 @@ class ModelReward:
         try:
             model = load_scorer(named, dtype, tokenizer, **options)
         except Refused as refused:
-            raise Refused([str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]) from None
+            raise Refused(
+                [str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]
+            ) from None
         adapters = names(rlhf.reward_model_adapters)
         if not adapters and not _scores(model):
             raise _refused(cfg, "its head doesn't score", "name a model that stage=rm has written")

@@ -50,7 +50,10 @@ class ServiceReward:
             except urllib.error.HTTPError as error:
                 trouble, passes = f"answered {error.code} {error.reason}", error.code in PASSING
                 error.close()
-            except (OSError, http.client.HTTPException) as error:  # no connection, a broken one, no answer in time
+            except (
+                OSError,
+                http.client.HTTPException,
+            ) as error:  # no connection, a broken one, no answer in time
                 trouble, passes = str(error) or type(error).__name__, True
             if wait is None or not passes:
                 raise self._failed(trouble)
@@ -67,14 +70,15 @@ class ServiceReward:
             scores = json.loads(answer)["scores"]
             numbers = [float(score) for score in scores]
         except (ValueError, TypeError, KeyError) as error:
-            raise self._failed(f"answered {answer[:80]!r} where {{\"scores\": [numbers]}} is due") from error
+            raise self._failed(f'answered {answer[:80]!r} where {{"scores": [numbers]}} is due') from error
         if len(numbers) != count:
             raise self._failed(f"gave {len(numbers)} scores for {count} answers")
         return numbers
 
     def _failed(self, what: str) -> TrainingFailed:
         return TrainingFailed(
-            f"rlhf.reward_model={self._url}: the reward service {what}; see that it runs, then go on with `llmf resume`"
+            f"rlhf.reward_model={self._url}: the reward service {what}; "
+            "see that it runs, then go on with `llmf resume`"
         )
 
 

@@ -37,7 +37,7 @@ def build_reward(parts: Parts, reference: PreTrainedModel | None) -> tuple[Rewar
     pad_id = int(tokenizer.pad_token_id)  # pyright: ignore  # load_tokenizer has seen to it
     if isinstance(parts.model, PeftModel):
         return AdapterReward(parts.model, name, pad_id), reference
-    shared = reference is not None and not rlhf.ref_model and not rlhf.ref_model_adapters
-    host = reference if shared else load_model(parts.cfg.model, parts.precision.weights)
-    reward = AdapterReward(host, name, pad_id)
-    return reward, reward.host if shared else reference  # pyright: ignore[reportReturnType]
+    if reference is None or rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
+        return AdapterReward(load_model(parts.cfg.model, parts.precision.weights), name, pad_id), reference
+    reward = AdapterReward(reference, name, pad_id)
+    return reward, reward.host  # pyright: ignore[reportReturnType]  # a PeftModel is as good

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -66,7 +67,7 @@ def roll_out(
     limits = torch.tensor(sampling.limits([len(row) for row in prompts]), device=device)
     config = copy.copy(sampling.config)
     config.max_new_tokens = int(limits.max())
-    whole = policy.generate(input_ids=ids, attention_mask=attention, generation_config=config)
+    whole: Any = policy.generate(input_ids=ids, attention_mask=attention, generation_config=config)  # pyright: ignore
     mask, ended = answer_mask(whole[:, width:], limits, sampling.ends)
     return Rollouts(whole, torch.cat([attention, mask.long()], dim=1), mask, ended)
 

@@ -24,7 +24,11 @@ class Samples:
         known = answers.tensors
         shown = Rollouts(known["ids"], known["attention"], known["mask"], answers.ended).rows(0, SHOWN)
         said = zip(
-            *texts(shown, self._tokenizer, self._skip), answers.scores, answers.kl, answers.lengths, strict=False
+            *texts(shown, self._tokenizer, self._skip),
+            answers.scores,
+            answers.kl,
+            answers.lengths,
+            strict=False,
         )
         with self._file.open("a", encoding="utf8") as file:
             for prompt, response, score, kl, length in said:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from llmf_hydra.errors import TrainingFailed
@@ -61,7 +60,7 @@ class PpoTrainer(Watched):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """Clipped policy loss and, with its weight, clipped value loss, each a mean over the tokens of the step."""
+        """Clipped policy loss and, weighted, clipped value loss, each a mean over the step's tokens."""
         mask, temperature = inputs["mask"], self.collector.sampling.temperature
         logits, values = model(inputs["ids"], inputs["attention"], mask.shape[1])
         answers = inputs["ids"][:, -mask.shape[1] :]
@@ -83,8 +82,8 @@ class PpoTrainer(Watched):
         return self.mean(policy + losses.VALUE_WEIGHT * value, mask.sum(), num_items_in_batch)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        chosen = self.eval_dataset if eval_dataset is None else eval_dataset
-        rows: Any = chosen[eval_dataset] if isinstance(chosen, dict) else chosen
+        """The prompts of a dataset, or of the one of that name, as far as they are this process's."""
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(eval_dataset, str):
             rows = self.eval_dataset[eval_dataset]  # pyright: ignore
         mine = rows.select(range(self.args.process_index, len(rows), self.args.world_size))
@@ -93,7 +92,7 @@ class PpoTrainer(Watched):
     def evaluation_loop(
         self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
-        """Answers to the prompts held out. The loss is minus what PPO maximizes: the score less the KL penalty."""
+        """Answers to prompts held out. The loss is minus what PPO maximizes: the score less the penalty."""
         sums: dict[str, torch.Tensor] = {}
         count = 0
         for number, rows in enumerate(dataloader):
@@ -109,7 +108,9 @@ class PpoTrainer(Watched):
             sums = {name: sums.get(name, 0) + values.double().sum() for name, values in seen.items()}
             count += len(rows)
         whole = float(self._total(torch.tensor(float(count), device=self.args.device)))
-        metrics = {f"{metric_key_prefix}_{name}": float(self._total(total)) / whole for name, total in sums.items()}
+        metrics = {
+            f"{metric_key_prefix}_{name}": float(self._total(total)) / whole for name, total in sums.items()
+        }
         return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=int(whole))  # pyright: ignore
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -173,7 +174,7 @@ class PpoTrainer(Watched):
         self.model.save_pretrained(folder)
         self.processing_class.save_pretrained(folder)  # pyright: ignore
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, self.model.policy)  # pyright: ignore
         self.model.load_value_head(resume_from_checkpoint)
 
