@@ -124,7 +124,9 @@ def _run(composed: DictConfig) -> float | None:
 def checked(cfg: Config) -> None:
     """Raise Refused with every problem that can be seen without torch."""
     shipped = store.shipped_values(HydraConfig.get().runtime.choices)
-    found = [*check.problems(cfg, shipped), *requirements.problems(cfg)]
+    found = check.problems(cfg, shipped)
+    told = {problem.key for problem in found}  # one cause, one sentence
+    found += [problem for problem in requirements.problems(cfg) if problem.key not in told]
     if not cfg.launch.enable_short_console and COMMAND == "llmf":
         found.append(Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra"))
     if found:

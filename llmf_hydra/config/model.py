@@ -22,7 +22,7 @@ class Model:
     model_revision: str = param("main", "Branch, tag or commit of the model on its hub.")
     use_fast_tokenizer: bool = param(True, "Use the tokenizer written in Rust.", planned=True)
     resize_vocab: bool = param(False, "Grow the embedding to the tokenizer's size.", planned=True)
-    split_special_tokens: bool = param(False, "Tokenize special tokens in the text as plain text.", planned=True)
+    split_special_tokens: bool = param(False, "Tokenize special tokens in the text as plain text.")
     new_special_tokens: str | None = param(None, "Special tokens to add, separated by commas.", planned=True)
     low_cpu_mem_usage: bool = param(True, "Load the weights without a second copy in memory.", planned=True)
     rope_scaling: str | None = param(

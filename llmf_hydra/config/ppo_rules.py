@@ -34,7 +34,7 @@ def a_service_has_a_url(cfg: Config) -> Iterator[Problem]:
         yield Problem(KEY, rlhf.reward_model, "is no URL, which rlhf.reward_model_type=api needs",
                       "begin it with http:// or https://")  # fmt: skip
     elif rlhf.reward_model_type != "api" and is_url:
-        yield Problem(KEY, rlhf.reward_model, f"is a URL, but rlhf.reward_model_type={rlhf.reward_model_type}",
+        yield Problem(KEY, rlhf.reward_model, f"contradicts rlhf.reward_model_type={rlhf.reward_model_type}",
                       "set rlhf.reward_model_type=api")  # fmt: skip
 
 

@@ -115,3 +115,11 @@ def held_out_leaves_rows(cfg: Config) -> Iterator[Problem]:
     if data.max_samples is not None and data.val_size >= 1 and data.val_size >= data.max_samples:
         yield Problem("data.val_size", f"{data.val_size:g}",
                       f"leaves nothing to train on of data.max_samples={data.max_samples}", "hold out fewer rows")
+
+
+@rule("data.streaming", "training.max_steps")
+def a_stream_has_no_epochs(cfg: Config) -> Iterator[Problem]:
+    """Streamed data has no known end: training.max_steps says how long to train."""
+    if cfg.data.streaming and cfg.training.max_steps < 1:
+        yield Problem("data.streaming", True, f"has no known end, and training.max_steps={cfg.training.max_steps}",
+                      "set training.max_steps")

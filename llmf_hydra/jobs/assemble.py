@@ -9,7 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from llmf_hydra.config.schema import Config
+from llmf_hydra.data.chat import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
+from llmf_hydra.data.settings import wants_packing
 from llmf_hydra.manifest import digest_of_folder, digest_of_text
 from llmf_hydra.models.estimate import Estimate, estimate
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
@@ -35,8 +37,10 @@ class Inputs:
 def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     tokenizer = load_tokenizer(cfg.model)
-    packing = cfg.stage.name == "pt" if cfg.data.packing is None else cfg.data.packing
+    packing = wants_packing(cfg.data, cfg.stage.rows)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, packing)
+    if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
+        tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
     precision = decide(cfg)
     return Inputs(tokenizer, rows, precision, estimate(cfg, _tokens_at_once(cfg, rows), precision))
 
@@ -75,5 +79,7 @@ def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:
 def _tokens_at_once(cfg: Config, rows: Prepared) -> int:
     """Tokens of the largest batch a forward pass can hold; preference stages pass two answers a row."""
     answers = 2 if cfg.stage.rows == "preference" else 1
-    longest = max(source.longest for source in rows.report.sources)
+    data = cfg.data
+    full = data.streaming or wants_packing(data, cfg.stage.rows)  # a stream isn't known before, a pack is filled
+    longest = data.cutoff_len if full else max(source.longest for source in rows.report.sources)
     return cfg.training.per_device_train_batch_size * longest * answers

@@ -22,6 +22,7 @@ ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token."""
     tokenizer = _from_hub(AutoTokenizer, model)
+    tokenizer.split_special_tokens = model.split_special_tokens
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -42,6 +42,10 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"method.lora_target": "q_proj, v_proj"}, {"method.additional_target": "embed_tokens"}],
     ),
     "own_files_are_written": ([{"tracking.files": False}], [{"tracking.mlflow": True}]),
+    "a_stream_has_no_epochs": (
+        [{"data.streaming": True}],
+        [{"data.streaming": True, "training.max_steps": 10}],
+    ),
     "held_out_leaves_rows": (
         [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 20}],
         [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 21}],

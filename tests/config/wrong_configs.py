@@ -62,6 +62,22 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     # declared, not built yet
     "job not built": (["job=api"], ["job=api", "not built yet"]),
     "parameter not built": (["method.pissa_init=true"], ["method.pissa_init=true", "not built yet"]),
+    # a stage used the wrong way
+    "smoothing of another loss": (["stage=dpo", "rlhf.pref_loss=hinge", "rlhf.dpo_label_smoothing=0.1"],
+                                  ["rlhf.dpo_label_smoothing=0.1", "no effect", "rlhf.pref_loss=sigmoid"]),
+    "margin of another loss": (["stage=dpo", "rlhf.simpo_gamma=1"], ["rlhf.simpo_gamma=1", "rlhf.pref_loss=simpo"]),
+    "reference of a loss without": (["stage=dpo", "rlhf=orpo", "rlhf.ref_model=builtin:tiny"],
+                                    ["rlhf.ref_model=builtin:tiny", "rlhf.pref_loss=orpo uses no reference"]),
+    "reference that isn't there": (["stage=dpo", "rlhf.ref_model=./none"], ["rlhf.ref_model=./none", "no such folder"]),
+    "adapter that isn't there": (["stage=kto", "rlhf.ref_model_adapters=./none"], ["ref_model_adapters=./none", "no such"]),
+    "bits of the reference": (["stage=dpo", "rlhf.ref_model_quantization_bit=6"], ["ref_model_quantization_bit=6", "4 or 8"]),
+    "answers marked good or bad in dpo": (["stage=dpo", "data.dataset=demo_feedback"], ["demo_feedback", "chosen"]),
+    "pairs in kto": (["stage=kto", "data.dataset=demo_preference"], ["demo_preference", "kto_tag"]),
+    "weight of another stage": (["stage=dpo", "rlhf.kto_chosen_weight=2"], ["rlhf.kto_chosen_weight=2", "stage=kto"]),
+    "layers of another method": (["method=lora", "method.freeze_trainable_layers=1"], ["no effect", "method=freeze"]),
+    "early stopping without evaluation": (["training.eval_strategy=no", "data.val_size=0", "training.early_stopping_patience=2"],
+                                          ["training.early_stopping_patience=2", "training.eval_strategy=steps"]),
+    "generation without need": (["stage=sft", "generation.top_k=5"], ["generation.top_k=5", "predict_with_generate"]),
     # without effect, contradictory, missing
     "other stage": (["stage=sft", "rlhf.pref_beta=0.2"], ["rlhf.pref_beta=0.2", "no effect", "stage=dpo"]),
     "other method": (["method=full", "method.lora_rank=4"], ["method.lora_rank=4", "no effect", "method=lora"]),

@@ -58,7 +58,8 @@ def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:
             "train the reward on this model, or merge it into its own and set rlhf.reward_model_type=full",
         )
     if known.get("task_type") != "SEQ_CLS":
-        yield Problem(KEY, cfg.rlhf.reward_model, f"is an adapter for {known.get('task_type')}, not for scores (SEQ_CLS)",
+        task = known.get("task_type")
+        yield Problem(KEY, cfg.rlhf.reward_model, f"is an adapter for {task}, not for scores (SEQ_CLS)",
                       "name a folder that stage=rm method=lora has written")  # fmt: skip
 
 
@@ -69,8 +70,8 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
         remedy = "set rlhf.reward_model_type=lora" if adapter else "name a folder that save_pretrained wrote"
         yield Problem(KEY, cfg.rlhf.reward_model, "the folder holds no config.json", remedy)
     elif not cfg.rlhf.reward_model_adapters and not _scores(known):
-        yield Problem(KEY, cfg.rlhf.reward_model, f"is a {', '.join(known.get('architectures') or ['model'])}, "
-                      "which gives no score", "name a model that stage=rm has written")  # fmt: skip
+        kind = ", ".join(known.get("architectures") or ["model"])
+        yield Problem(KEY, cfg.rlhf.reward_model, f"is a {kind}, which gives no score", "name a model that stage=rm has written")  # fmt: skip
     for name in (cfg.rlhf.reward_model_adapters or "").split(","):
         if (
             name.strip().startswith((".", "/", "~"))

@@ -26,7 +26,7 @@ class Sampling:
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by to give the policy that acts; 1 where the likeliest token is taken."""
+        """What the logits are divided by to give the policy that acts; 1 where nothing is sampled."""
         return float(self.config.temperature or 1.0) if self.config.do_sample else 1.0
 
     def limits(self, lengths: Sequence[int]) -> list[int]:
@@ -37,7 +37,7 @@ class Sampling:
 
 
 def sampling(generation: Generation, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sampling:
-    """The generation group as `generate` takes it. Every value is stated, so that the model's own don't act."""
+    """The generation group as `generate` takes it; every value is stated, so that the model's don't act."""
     ends = model.generation_config.eos_token_id  # pyright: ignore
     known = ends if isinstance(ends, list) else [ends]
     every = tuple(dict.fromkeys(end for end in [tokenizer.eos_token_id, *known] if end is not None))
