@@ -68,7 +68,12 @@ def _set_up_logging(cfg: Config) -> None:
     launch = cfg.launch
     level = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING}[launch.verbosity]
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("llmf_hydra").setLevel(level)
+    ours = logging.getLogger("llmf_hydra")
+    ours.setLevel(level)
+    ours.propagate = False
+    plain = logging.StreamHandler(sys.stdout)
+    plain.setFormatter(logging.Formatter("%(message)s"))
+    ours.addHandler(plain)
     libraries = {"DEBUG": "info", "INFO": "error", "WARN": "error"}[launch.verbosity]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", libraries)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # Transformers and Datasets look at it too

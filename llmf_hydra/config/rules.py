@@ -123,3 +123,20 @@ def a_stream_has_no_epochs(cfg: Config) -> Iterator[Problem]:
     if cfg.data.streaming and cfg.training.max_steps < 1:
         yield Problem("data.streaming", True, f"has no known end, and training.max_steps={cfg.training.max_steps}",
                       "set training.max_steps")
+
+
+@rule("model.compute_dtype", "method.name")
+def trained_weights_need_range(cfg: Config) -> Iterator[Problem]:
+    """Weights that are trained overflow in float16: it is for the frozen base under LoRA only."""
+    if cfg.model.compute_dtype == "float16" and cfg.method.name != "lora":
+        yield Problem("model.compute_dtype", "float16", f"overflows in trained weights (method={cfg.method.name})",
+                      "choose bfloat16 or float32")
+
+
+@rule("training.lr_scheduler_type", "training.learning_rate")
+def polynomial_has_room_to_fall(cfg: Config) -> Iterator[Problem]:
+    """The polynomial schedule ends at 1e-7 and must begin above it."""
+    training = cfg.training
+    if training.lr_scheduler_type == "polynomial" and training.learning_rate <= 1e-7:
+        yield Problem("training.learning_rate", training.learning_rate, "is not above 1e-7, where polynomial ends",
+                      "raise it, or choose another training.lr_scheduler_type")

@@ -8,6 +8,11 @@ EVALUATES = {"training.eval_strategy": ("steps", "epoch")}
 LANGUAGE = {"stage.name": ("pt", "sft")}
 
 
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
+WARMS_UP = {"training.lr_scheduler_type": tuple(name for name in SCHEDULES if name != "constant")}
+READ_WHOLE = {"data.streaming": (False,)}
+
+
 @dataclass
 class Training:
     learning_rate: float = param(5e-5, "Peak learning rate.", gt=0)
@@ -20,10 +25,10 @@ class Training:
     lr_scheduler_type: str = param(
         "linear",
         "Course of the learning rate after the warm-up.",
-        choices=("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
+        choices=SCHEDULES,
     )
-    warmup_ratio: float = param(0.0, "Share of the steps over which the learning rate rises.", ge=0, lt=1)
-    warmup_steps: int = param(0, "Steps over which it rises; goes before warmup_ratio.", ge=0)
+    warmup_ratio: float = param(0.0, "Share of the steps over which the learning rate rises.", ge=0, lt=1, only=WARMS_UP)
+    warmup_steps: int = param(0, "Steps over which it rises; goes before warmup_ratio.", ge=0, only=WARMS_UP)
     bf16: bool | None = param(
         None, "Mixed precision in bfloat16; null: where the model is float32 and a GPU has it."
     )
@@ -33,7 +38,7 @@ class Training:
     logging_first_step: bool = param(False, "Log the first step too.")
     save_strategy: str = param("steps", "When checkpoints are written.", choices=("no", "steps", "epoch"))
     save_steps: int = param(
-        500, "Steps between two checkpoints.", ge=1, only={"training.save_strategy": ("steps",)}
+        500, "Steps between two checkpoints; the last step is saved too.", ge=1, only={"training.save_strategy": ("steps",)}
     )
     save_total_limit: int | None = param(
         None, "Most checkpoints that are kept.", ge=1, only={"training.save_strategy": ("steps", "epoch")}
@@ -41,16 +46,16 @@ class Training:
     eval_strategy: str = param("no", "When the model is evaluated.", choices=("no", "steps", "epoch"))
     eval_steps: int | None = param(
         None,
-        "Steps between two evaluations; null takes logging_steps.",
+        "Steps between two evaluations, beside the last step; null takes logging_steps.",
         ge=1,
         only={"training.eval_strategy": ("steps",)},
     )
     seed: int = param(42, "Seed of the weights, the dropout and the order of the data.", ge=0)
-    data_seed: int | None = param(None, "Seed of the order of the data; null takes seed.", ge=0)
+    data_seed: int | None = param(None, "Seed of the order of the data; null takes seed.", ge=0, only=READ_WHOLE)
     resume_from_checkpoint: str | None = param(
         None, "Checkpoint folder to go on from; `llmf resume RUN` finds a run's own last one."
     )
-    disable_shuffling: bool = param(False, "Take the rows in the order of the data.")
+    disable_shuffling: bool = param(False, "Take the rows in the order of the data.", only=READ_WHOLE)
     plot_loss: bool = param(False, "Draw the loss and the other metrics as training_loss.png and the like.")
     include_effective_tokens_per_second: bool = param(False, "Log tokens a second without padding.")
     compute_accuracy: bool = param(

@@ -1,5 +1,6 @@
 """`job=train`: one training run, from its config to the saved model."""
 
+import logging
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -17,13 +18,15 @@ from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 
+log = logging.getLogger(__name__)
+
 
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
     stage = import_module(f"llmf_hydra.stages.{cfg.stage.name}")
     inputs = assemble.load_inputs(cfg)
     inputs.rows.write(out)
-    print("\n".join(inputs.lines()), flush=True)
+    log.info("%s", "\n".join(inputs.lines()))
     model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
     if cfg.model.print_param_status:
         print_parameters(model)

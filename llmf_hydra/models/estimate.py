@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -15,7 +14,7 @@ from transformers import (
 from llmf_hydra.config.rlhf import REFERENCE_FREE
 from llmf_hydra.config.schema import Config
 from llmf_hydra.manifest import total_memory
-from llmf_hydra.models.location import locate
+from llmf_hydra.models.load import load_config
 from llmf_hydra.models.precision import Precision
 
 GIB = 2**30
@@ -59,12 +58,14 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
     Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
     widened for gated MLPs, plus the logits of the trained tokens in float32.
     """
-    config = AutoConfig.from_pretrained(locate(cfg.model), trust_remote_code=cfg.model.trust_remote_code)
+    config = load_config(cfg.model)
     method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
     config.num_labels = 1  # read by a head of scores alone
     factory = AutoModelForSequenceClassification if cfg.stage.scores else AutoModelForCausalLM
     with torch.device("meta"):
-        bare = factory.from_config(config, dtype=precision.weights)
+        bare = factory.from_config(
+            config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
+        )
         parameters = bare.num_parameters()
         model = method.apply(bare, cfg.method, pure=cfg.training.pure_bf16)
     trained = [weight for weight in model.parameters() if weight.requires_grad]

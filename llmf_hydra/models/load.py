@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,6 +29,11 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_config(model: Model) -> PretrainedConfig:
+    """The model's config, without its weights. Raises Refused."""
+    return _from_hub(AutoConfig, model)
+
+
 def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
     """The model with its weights in `dtype`; random weights with `train_from_scratch`.
 
@@ -35,7 +41,7 @@ def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedMode
     """
     options = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
     if model.train_from_scratch:
-        config = _from_hub(AutoConfig, model)
+        config = load_config(model)
         loaded = AutoModelForCausalLM.from_config(
             config, trust_remote_code=model.trust_remote_code, **options
         )

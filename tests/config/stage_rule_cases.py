@@ -4,6 +4,8 @@ Changes = dict[str, object]
 
 DPO, KTO, SFT = {"stage.name": "dpo"}, {"stage.name": "kto"}, {"stage.name": "sft"}
 FREEZE = {"method.name": "freeze"}
+PPO = {"stage.name": "ppo"}
+REWARDED = {**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "full"}
 EVALUATED = {
     "training.eval_strategy": "steps",
     "data.val_size": 0.1,
@@ -79,4 +81,16 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
          {**BEST, "data.eval_on_each_dataset": True, "training.metric_for_best_model": "eval_a_loss"},
          {**BEST, **DPO, "training.metric_for_best_model": "rewards/margins"}],
     ),
+    "a_reward_is_named": ([PPO], [{**PPO, "rlhf.reward_model": "a"}]),
+    "a_service_has_a_url": (
+        [{**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "api"},
+         {**PPO, "rlhf.reward_model": "http://localhost:1", "rlhf.reward_model_type": "full"}],
+        [{**PPO, "rlhf.reward_model": "https://a", "rlhf.reward_model_type": "api"},
+         {**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "full"}],
+    ),
+    "the_reward_has_four_or_eight_bits": (
+        [{**REWARDED, "rlhf.reward_model_quantization_bit": 6}],
+        [{**REWARDED, "rlhf.reward_model_quantization_bit": 4}],
+    ),
+    "prompts_are_at_hand": ([{**REWARDED, "data.streaming": True}], [REWARDED, {**SFT, "data.streaming": True, "training.max_steps": 5}]),
 }  # fmt: skip

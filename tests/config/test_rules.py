@@ -42,6 +42,14 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"method.lora_target": "q_proj, v_proj"}, {"method.additional_target": "embed_tokens"}],
     ),
     "own_files_are_written": ([{"tracking.files": False}], [{"tracking.mlflow": True}]),
+    "trained_weights_need_range": (
+        [{"model.compute_dtype": "float16", "method.name": "full"}],
+        [{"model.compute_dtype": "float16"}, {"model.compute_dtype": "bfloat16", "method.name": "full"}],
+    ),
+    "polynomial_has_room_to_fall": (
+        [{"training.lr_scheduler_type": "polynomial", "training.learning_rate": 1e-7}],
+        [{"training.lr_scheduler_type": "polynomial"}, {"training.learning_rate": 1e-7}],
+    ),
     "a_stream_has_no_epochs": (
         [{"data.streaming": True}],
         [{"data.streaming": True, "training.max_steps": 10}],

@@ -19,7 +19,6 @@ from llmf_hydra.models.tiny import ready
 FULL = {"method.name": "full"}
 SINGLE, HALF = torch.float32, torch.bfloat16
 HUB = "org/tiny"
-ESTIMATE = pytest.mark.xfail(strict=True, reason="the estimate loads a model's config without these settings")
 OWN_CODE = """
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -141,12 +140,25 @@ def test_a_hub_model_comes_from_its_cache_in_its_revision(hub: Path, rows: Path)
             load_model(config(rows, {**named, **wrong}).model, SINGLE)
 
 
-@ESTIMATE
 @parameter("model.cache_dir", "model.model_revision")
 def test_the_check_before_the_weights_looks_into_the_same_cache(hub: Path, rows: Path) -> None:
     named = {"model.model_name_or_path": HUB, "model.cache_dir": str(hub)}
     cfg = config(rows, {**named, "model.model_revision": "flat"})
     assert assemble.load_inputs(cfg).estimate.parameters == load_model(cfg.model, SINGLE).num_parameters()
+
+
+@parameter("model.split_special_tokens")
+@pytest.mark.parametrize(("split", "ends"), [(False, 3), (True, 2)])
+def test_a_special_token_in_the_text_may_be_plain_text(
+    split: bool, ends: int, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMF_CACHE", str(cache))
+    row = {"instruction": "Say it.", "output": "It ends with <|im_end|> here."}
+    (tmp_path / "one.jsonl").write_text(json.dumps(row))
+    inputs = assemble.load_inputs(config(tmp_path / "one.jsonl", {"model.split_special_tokens": split}))
+    tokens = inputs.rows.train[0]["input_ids"]
+    assert tokens.count(inputs.tokenizer.convert_tokens_to_ids("<|im_end|>")) == ends
+    assert row["output"] in inputs.tokenizer.decode(tokens)
 
 
 @pytest.fixture
@@ -171,7 +183,6 @@ def test_code_of_a_model_is_run_on_request_alone(own: Path, rows: Path) -> None:
     assert type(loaded).__name__ == "Own" and not loaded.get_input_embeddings().weight.any()
 
 
-@ESTIMATE
 @parameter("model.trust_remote_code")
 def test_a_model_with_its_own_code_is_trained(own: Path, train: Train) -> None:
     named = {"model.model_name_or_path": str(own)}

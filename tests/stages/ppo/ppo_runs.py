@@ -1,6 +1,7 @@
 """What the tests of PPO share: a reward service, reward models of the tiny policy, small rollouts."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from llmf_hydra.models import tiny
 from llmf_hydra.stages.ppo_parts.buffer import Rollouts
 
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 PAD = 2  # the tiny model's padding token, which also ends its answers
 SHORT = ["training.max_steps=4", "training.logging_steps=1", "training.eval_strategy=no", "data.val_size=0",
          "training.save_strategy=no", "data.max_samples=16", "generation.max_new_tokens=4",

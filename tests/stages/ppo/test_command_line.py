@@ -1,0 +1,157 @@
+"""PPO from the real command line: it earns what a service pays, it takes what `stage=rm` saves, it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from ppo_runs import SHORT, Cli, log_of, save_full, served, share_of_vowels
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from llmf_hydra.models import tiny
+from llmf_hydra.models.value_head import FILE
+from llmf_hydra.stages.ppo_parts.needs import same_model
+
+MOST = 20.0  # what the service pays for an answer of nothing but vowels
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMF_CACHE", str(cache))
+
+
+def peaked(folder: Path) -> None:
+    """A tiny model that has preferences, as a trained one has: LoRA cannot move a uniform one with small outputs."""
+    config = AutoModelForCausalLM.from_pretrained(tiny.ready()).config
+    config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    torch.nn.init.normal_(model.lm_head.weight, std=0.3)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny.ready()).save_pretrained(folder)
+
+
+def test_it_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
+    """The reward is the share of vowels: at least half of what is to be gained, with a KL near its target."""
+    peaked(tmp_path / "start")
+    with served(lambda body: share_of_vowels(body, MOST)) as service:
+        done = cli("stage=ppo", "model=path", "model.model_name_or_path=./start", "model.compute_dtype=float32",
+                   "model.disable_gradient_checkpointing=true", "rlhf.reward_model_type=api",
+                   f"rlhf.reward_model={service.url}", "rlhf.ppo_target=12", "generation.max_new_tokens=4",
+                   "training.per_device_train_batch_size=64", "training.learning_rate=0.004",
+                   "training.lr_scheduler_type=constant", "training.warmup_ratio=0", "training.max_steps=88",
+                   "training.logging_steps=8", "training.eval_strategy=no", "data.val_size=0",
+                   "training.save_strategy=no", "training.plot_loss=false", "hydra.run.dir=run",
+                   env={"OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    buffers = [line for line in log_of(tmp_path / "run") if "objective/scores" in line]
+    paid = [sum(c in "aeiou" for s in r["samples"] for c in s["response"])
+            / sum(len(s["response"]) for s in r["samples"]) for r in service.requests]  # fmt: skip
+    first, last = buffers[0]["objective/scores"], buffers[-1]["objective/scores"]
+    assert last - first >= 0.5 * (MOST - first)
+    assert paid[-1] - paid[0] >= 0.4 * (1 - paid[0])  # as the service saw it
+    assert 6 < buffers[-1]["objective/kl"] < 24
+    assert len(service.requests) == 22  # one a rollout batch
+    assert buffers[-1]["objective/entropy"] < buffers[0]["objective/entropy"]
+    assert "objective/rlhf_reward" in done.stdout
+    assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 44
+
+
+def test_a_reward_adapter_of_stage_rm_feeds_it(cli: Cli, tmp_path: Path) -> None:
+    """Trained, saved, taken up on the shared base; the policy is saved as plain PEFT loads it; it resumes."""
+    rm = cli("stage=rm", "model=tiny", "training.max_steps=2", "training.eval_strategy=no", "data.val_size=0",
+             "training.save_strategy=no", "hydra.run.dir=rm", "data.max_samples=16")  # fmt: skip
+    assert rm.returncode == 0, rm.stderr
+    words = ["stage=ppo", "model=tiny", *SHORT, "rlhf.reward_model=rm/final", "training.save_strategy=steps",
+             "training.save_steps=2"]  # fmt: skip
+    done = cli(*words, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    final = tmp_path / "run" / "final"
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", FILE} <= {f.name for f in final.iterdir()}
+    assert not (final / "reward").exists()
+    from peft import AutoPeftModelForCausalLM
+
+    assert AutoPeftModelForCausalLM.from_pretrained(final).active_adapters == ["default"]
+    other = cli(*words, "hydra.run.dir=again", "training.resume_from_checkpoint=run/checkpoint-2")
+    assert other.returncode == 0, other.stderr
+    whole, rest = (
+        [(line["step"], line["loss"]) for line in log_of(tmp_path / name) if "loss" in line] for name in ("run", "again")
+    )
+    assert rest == whole[2:]
+
+
+def test_a_reward_model_of_its_own_feeds_a_full_run(cli: Cli, tmp_path: Path) -> None:
+    save_full(tmp_path / "reward")
+    done = cli("stage=ppo", "method=full", "model=tiny", *SHORT, "rlhf.reward_model=./reward",
+               "rlhf.reward_model_type=full", "hydra.run.dir=run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "final", output_loading_info=True)
+    assert not saved[1]["missing_keys"] and not saved[1]["unexpected_keys"]
+
+
+def test_a_service_that_is_not_there_ends_the_run_in_words(cli: Cli, tmp_path: Path) -> None:
+    done = cli("stage=ppo", "model=tiny", *SHORT, "rlhf.reward_model_type=api",
+               "rlhf.reward_model=http://127.0.0.1:9/", "hydra.run.dir=run")  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "http://127.0.0.1:9/" in done.stderr and "llmf resume" in done.stderr
+
+
+def written(folder: Path, name: str, content: dict) -> Path:
+    folder.mkdir()
+    (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_wrong_uses_are_refused_before_anything_loads(cli: Cli, tmp_path: Path) -> None:
+    adapter = {"base_model_name_or_path": "/models/llama", "task_type": "SEQ_CLS"}
+    written(tmp_path / "other", "adapter_config.json", adapter)
+    written(tmp_path / "policy", "adapter_config.json", {**adapter, "base_model_name_or_path": "builtin:tiny",
+                                                         "task_type": "CAUSAL_LM"})  # fmt: skip
+    written(tmp_path / "model", "config.json", {"architectures": ["LlamaForCausalLM"]})
+    full = "rlhf.reward_model_type=full"
+    for words, told in [
+        ([], ["rlhf.reward_model=null", "needs a reward"]),
+        (["rlhf.reward_model=./none"], ["rlhf.reward_model=./none", "no such folder"]),
+        (["rlhf.reward_model=other"], ["adapter of /models/llama", "builtin:tiny is another model"]),
+        (["rlhf.reward_model=policy"], ["adapter for CAUSAL_LM"]),
+        (["rlhf.reward_model=model"], ["no adapter_config.json", "reward_model_type=full"]),
+        (["rlhf.reward_model=model", full], ["LlamaForCausalLM", "gives no score"]),
+        (["rlhf.reward_model=other", full], ["no config.json", "reward_model_type=lora"]),
+        (["rlhf.reward_model=reward", "rlhf.reward_model_type=api"], ["is no URL", "http://"]),
+        (["rlhf.reward_model=http://x/"], ["contradicts rlhf.reward_model_type=lora", "reward_model_type=api"]),
+        (["rlhf.reward_model=other", full, "rlhf.reward_model_quantization_bit=5"], ["must be 4 or 8"]),
+        (["rlhf.reward_model=other", "rlhf.reward_model_adapters=x"], ["reward_model_adapters=x", "no effect"]),
+    ]:
+        refused = cli("stage=ppo", "model=tiny", *words)
+        assert refused.returncode == 2, (words, refused.stderr)
+        assert all(part in refused.stderr for part in told), (words, refused.stderr)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_package_that_is_missing_is_told_only_where_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmf_hydra.config.schema import Config
+    from llmf_hydra.stages.ppo_parts import needs
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cfg = Config()
+    cfg.stage.name, cfg.rlhf.reward_model_type, cfg.rlhf.reward_model = "ppo", "full", str(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
+    assert list(needs.problems(cfg)) == []
+    cfg.rlhf.reward_model_quantization_bit = 4
+    (problem,) = needs.problems(cfg)
+    assert "bitsandbytes" in str(problem) and "pip install" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("base", "model", "same"),
+    [
+        ("org/name", "org/name", True),
+        ("org/name", "/models/name", True),
+        ("org/name", "org/other", False),
+        ("/home/u/.cache/llmf/models/tiny-v1-96b677078357", "builtin:tiny", True),
+        ("/home/u/.cache/llmf/models/tiny-v1-96b677078357", "builtin:smollm2", False),
+        ("builtin:smollm2", "builtin:tiny", False),
+    ],
+)
+def test_same_model(base: str, model: str, same: bool) -> None:
+    assert same_model(base, model) is same
