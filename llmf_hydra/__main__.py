@@ -12,6 +12,7 @@ COMMANDS = {  # word -> the module whose main(argv) answers it
     "import": "llmf_hydra.config.importer",
     "data": "llmf_hydra.data.commands",
     "runs": "llmf_hydra.runs",
+    "score": "llmf_hydra.jobs.score",
     "resume": "llmf_hydra.resume",
 }
 FALSE = ("0", "false", "no", "off", "n")

@@ -27,7 +27,8 @@ COMMANDS = {
     "llmf runs": "the run folders: status, stage, method, model, objective, duration",
     "llmf resume RUN": "go on from the run's own last checkpoint",
     "llmf import FILE.yaml": "turn a flat LLaMA-Factory YAML into an experiment",
-    "llmf data": "the datasets that can be named",
+    "llmf data": "list, validate, convert datasets",
+    "llmf score": "score a file of answers with a reward model",
 }
 
 WHERE_NEXT = """\

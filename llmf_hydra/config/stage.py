@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from llmf_hydra.config.param import ALL_STAGES, param
 
-
 ROWS = {
     "pt": "text",
     "sft": "dialogue",

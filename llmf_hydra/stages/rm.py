@@ -18,7 +18,6 @@ from llmf_hydra.stages.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inp
 from llmf_hydra.stages.parts import Parts, shared_arguments, shared_callbacks
 from llmf_hydra.stages.watched import KnownRows, Watched
 
-
 ENDS = "ends"  # where a score is read
 
 

@@ -148,6 +148,7 @@ def test_ref_model_and_its_adapters_are_the_reference(
     build: Build, other_model: Path, tmp_path: Path
 ) -> None:
     from peft import LoraConfig, get_peft_model
+
     from llmf_hydra.models import tiny
 
     trainer = build(*DPO, f"rlhf.ref_model={other_model}")
