@@ -1,6 +1,6 @@
 """`make bench`: measure and print JSON, keyed by what was measured; with `--out FILE` it is written there too.
 
-    python -m benchmarks [--quick] [--out FILE]      --quick leaves the embedded model out
+python -m benchmarks [--quick] [--out FILE]      --quick leaves the embedded model out
 """
 
 import argparse

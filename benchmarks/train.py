@@ -14,11 +14,21 @@ COMMON = ["training.eval_strategy=no", "data.val_size=0", "training.save_strateg
 def measure(stage: str, model: str, steps: int) -> dict[str, Any]:
     """Tokens a second without padding, seconds a step (the first left out: it warms up), peak memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [f"stage={stage}", f"model={model}", f"training.max_steps={steps}", "hydra.run.dir=run", *COMMON]
-        subprocess.run([sys.executable, "-m", "llmf_hydra", *words], check=True, capture_output=True, cwd=folder)
+        words = [
+            f"stage={stage}",
+            f"model={model}",
+            f"training.max_steps={steps}",
+            "hydra.run.dir=run",
+            *COMMON,
+        ]
+        subprocess.run(
+            [sys.executable, "-m", "llmf_hydra", *words], check=True, capture_output=True, cwd=folder
+        )
         out = Path(folder) / "run"
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf8").splitlines()]
-        speeds = [line["effective_tokens_per_second"] for line in lines if "effective_tokens_per_second" in line][1:]
+        speeds = [
+            line["effective_tokens_per_second"] for line in lines if "effective_tokens_per_second" in line
+        ][1:]
         times = [line["time"] for line in lines if "loss" in line]
         manifest = json.loads((out / "manifest.json").read_text(encoding="utf8"))
     return {

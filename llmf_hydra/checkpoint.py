@@ -26,5 +26,10 @@ def check_checkpoint(path: str) -> Problem | None:
     if not folder.is_dir():
         return Problem(key, path, "there is no such folder")
     if not (folder / STATE).exists():
-        return Problem(key, path, f"the folder holds no {STATE}", "name a checkpoint-N folder that was written to its end")
+        return Problem(
+            key,
+            path,
+            f"the folder holds no {STATE}",
+            "name a checkpoint-N folder that was written to its end",
+        )
     return None

@@ -22,7 +22,13 @@ class Problem:
         return cls(key, value, f"is not one of {', '.join(choices)}", did_you_mean(str(value), choices))
 
     def __str__(self) -> str:
-        shown = "null" if self.value is None else str(self.value).lower() if isinstance(self.value, bool) else self.value
+        shown = (
+            "null"
+            if self.value is None
+            else str(self.value).lower()
+            if isinstance(self.value, bool)
+            else self.value
+        )
         subject = self.key if self.value is NO_VALUE else f"{self.key}={shown}"
         return f"{subject}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
 
@@ -57,7 +63,9 @@ class RunFailed(LlmfError, RuntimeError):
 
     def __init__(self, code: int):
         self.code = code
-        super().__init__({REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})"))
+        super().__init__(
+            {REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})")
+        )
 
 
 class TrainingFailed(LlmfError, RuntimeError):

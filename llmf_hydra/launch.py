@@ -24,7 +24,6 @@ from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunF
 from llmf_hydra.manifest import first_manifest
 from llmf_hydra.sweeps import grid
 
-
 COMMAND = Path(sys.argv[0]).name  # before Hydra is given a name of ours
 
 
@@ -33,7 +32,9 @@ def main(argv: list[str]) -> int:
     store.register()
     grid.register()
     args = get_args_parser().parse_intermixed_args(argv)
-    overrides_last = [word for word in argv if word not in args.overrides] + args.overrides  # Hydra wants them so
+    overrides_last = [
+        word for word in argv if word not in args.overrides
+    ] + args.overrides  # Hydra wants them so
     folders = store.conf_dirs(args.config_dir)
     try:
         found = overrides.problems(args.overrides, folders)
@@ -55,7 +56,9 @@ def main(argv: list[str]) -> int:
 def _is_one_run(args: Namespace) -> bool:
     """Whether the words alone show that this is one run: no flag, and nothing chosen that could make it a sweep."""
     flags = {name: value for name, value in vars(args).items() if name != "overrides" and value}
-    from_files = paths.user_conf_dir() or any(word.startswith(("experiment=", "hydra.mode=")) for word in args.overrides)
+    from_files = paths.user_conf_dir() or any(
+        word.startswith(("experiment=", "hydra.mode=")) for word in args.overrides
+    )
     return not flags and not from_files
 
 
@@ -128,7 +131,9 @@ def checked(cfg: Config) -> None:
     told = {problem.key for problem in found}  # one cause, one sentence
     found += [problem for problem in requirements.problems(cfg) if problem.key not in told]
     if not cfg.launch.enable_short_console and COMMAND == "llmf":
-        found.append(Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra"))
+        found.append(
+            Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra")
+        )
     if found:
         raise Refused(found)
     if cfg.launch.allow_extra_args:
@@ -142,7 +147,12 @@ def _sweep() -> dict[str, Any] | None:
     if conf.mode != RunMode.MULTIRUN:
         return None
     folder = Path(conf.sweep.dir).absolute()
-    return {"dir": str(folder), "name": folder.name, "trial": conf.job.num, "overrides": list(conf.overrides.task)}
+    return {
+        "dir": str(folder),
+        "name": folder.name,
+        "trial": conf.job.num,
+        "overrides": list(conf.overrides.task),
+    }
 
 
 def _remove_empty(folder: Path) -> None:

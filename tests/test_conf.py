@@ -60,14 +60,27 @@ def test_every_option_composes_to_what_its_file_says(group: str, option: str) ->
         assert value_at(cfg, key) == value, key
 
 
-@pytest.mark.parametrize("stage", [s for s in entries()["stage.name"].param.choices
-                                   if s not in entries()["stage.name"].param.planned_choices])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        s
+        for s in entries()["stage.name"].param.choices
+        if s not in entries()["stage.name"].param.planned_choices
+    ],
+)
 @pytest.mark.parametrize("model", ["smollm2", "tiny"])
 def test_the_shipped_defaults_have_no_problem(stage: str, model: str) -> None:
     needed = {"ppo": ["rlhf.reward_model=./reward"]}.get(stage, [])  # what has no default
     cfg = composed(f"stage={stage}", f"model={model}", *needed)
-    choices = {"stage": stage, "model": model, "data": f"demo_{stage}", "training": stage, "rlhf": stage,
-               "method": "lora", "tracking": ["files"]}
+    choices = {
+        "stage": stage,
+        "model": model,
+        "data": f"demo_{stage}",
+        "training": stage,
+        "rlhf": stage,
+        "method": "lora",
+        "tracking": ["files"],
+    }
     shipped = store.shipped_values(choices) | dict(word.split("=") for word in needed)
     assert check.problems(cfg, shipped) == []
 
@@ -78,7 +91,11 @@ def test_a_file_states_only_what_differs_from_the_schema() -> None:
         for key, value in store.flat_values(CONF / group / f"{option}.yaml", group).items():
             if not entries()[key].is_choice and value == entries()[key].param.default and option != group:
                 repeated.append(f"{group}/{option}.yaml: {key}")
-    names = {"rlhf/sigmoid.yaml: rlhf.pref_loss", "rlhf/dpo.yaml: rlhf.pref_loss", "tracking/files.yaml: tracking.files"}
+    names = {
+        "rlhf/sigmoid.yaml: rlhf.pref_loss",
+        "rlhf/dpo.yaml: rlhf.pref_loss",
+        "tracking/files.yaml: tracking.files",
+    }
     assert set(repeated) <= names  # these are named after the value
 
 

@@ -17,8 +17,21 @@ FLOORS = {
     "process": 5, "launch": 5, "resume": 5, "worker": 5, "__main__": 5, "": 0,
 }  # fmt: skip
 ROOMS = ("data", "models", "methods", "optimizers", "tracking")  # of floor 2: they meet as arguments above it
-NO_TORCH = ("errors", "paths", "optional", "interrupt", "runs", "config", "manifest", "requirements", "process",
-            "launch", "resume", "__main__", "sweeps")
+NO_TORCH = (
+    "errors",
+    "paths",
+    "optional",
+    "interrupt",
+    "runs",
+    "config",
+    "manifest",
+    "requirements",
+    "process",
+    "launch",
+    "resume",
+    "__main__",
+    "sweeps",
+)
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "wandb", "mlflow", "accelerate", "matplotlib"}
 
 
@@ -38,7 +51,9 @@ def imports(file: Path) -> Iterator[tuple[str, bool]]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 inside = PACKAGE.joinpath(*f"{node.module}.{alias.name}".split(".")[1:])
-                is_module = node.module.startswith("llmf_hydra") and (inside.is_dir() or inside.with_suffix(".py").exists())
+                is_module = node.module.startswith("llmf_hydra") and (
+                    inside.is_dir() or inside.with_suffix(".py").exists()
+                )
                 yield (f"{node.module}.{alias.name}" if is_module else node.module), node in top
 
 
@@ -104,7 +119,11 @@ def test_the_lower_floors_import_nothing_heavy_at_their_top() -> None:
 
 def test_no_circle_of_imports() -> None:
     graph = {
-        module: {other for name, at_top in imports(file) if at_top and (other := ours(name)) is not None and other != module}
+        module: {
+            other
+            for name, at_top in imports(file)
+            if at_top and (other := ours(name)) is not None and other != module
+        }
         for module, file in modules()
     }
     done: set[str] = set()

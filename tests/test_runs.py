@@ -41,7 +41,9 @@ def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
     assert runs.status(mine) == "running"
     assert runs.status({**mine, "pid_started": "1"}) == "killed"  # the pid was given to another process
     assert runs.status({**mine, "pid": 2**22 + 1}) == "killed"
-    assert runs.status({**mine, "host": "elsewhere", "pid_started": "1"}) == "running"  # can't be known from here
+    assert (
+        runs.status({**mine, "host": "elsewhere", "pid_started": "1"}) == "running"
+    )  # can't be known from here
     assert runs.status({**mine, "status": "done", "pid_started": "1"}) == "done"
 
 

@@ -28,7 +28,9 @@ ANSWERS = [  # words, exit code, seconds allowed
 ]
 
 
-@pytest.mark.parametrize(("words", "code", "allowed"), ANSWERS, ids=[" ".join(words) for words, _, _ in ANSWERS])
+@pytest.mark.parametrize(
+    ("words", "code", "allowed"), ANSWERS, ids=[" ".join(words) for words, _, _ in ANSWERS]
+)
 def test_an_answer_comes_quickly_and_without_torch(
     words: list[str], code: int, allowed: float, environment: dict[str, str], tmp_path: Path
 ) -> None:

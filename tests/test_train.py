@@ -9,8 +9,14 @@ import pytest
 from conftest import Cli
 from safetensors.torch import load_file
 
-SHORT = ["model=tiny", "training.max_steps=6", "training.logging_steps=2", "training.eval_steps=3",
-         "training.save_steps=3", "training.learning_rate=0.01"]  # fmt: skip
+SHORT = [
+    "model=tiny",
+    "training.max_steps=6",
+    "training.logging_steps=2",
+    "training.eval_steps=3",
+    "training.save_steps=3",
+    "training.learning_rate=0.01",
+]
 
 
 def only_run(folder: Path, stage: str) -> Path:
@@ -20,7 +26,9 @@ def only_run(folder: Path, stage: str) -> Path:
 
 def log_of(out: Path) -> list[dict[str, float]]:
     lines = (out / "log.jsonl").read_text(encoding="utf8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in ("time", "train_runtime")} for line in lines]
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in ("time", "train_runtime")} for line in lines
+    ]
 
 
 def losses(out: Path) -> list[float]:
@@ -33,14 +41,24 @@ def test_a_run_learns_and_leaves_everything_behind(stage: str, cli: Cli, tmp_pat
     assert done.returncode == 0, done.stderr
     out = only_run(tmp_path, stage)
     names = {file.name for file in out.iterdir()}
-    assert {"config.yaml", "manifest.json", "metrics.json", "log.jsonl", "data.json", "training_loss.png",
-            "checkpoint-12", "final"} <= names  # fmt: skip
+    assert {
+        "config.yaml",
+        "manifest.json",
+        "metrics.json",
+        "log.jsonl",
+        "data.json",
+        "training_loss.png",
+        "checkpoint-12",
+        "final",
+    } <= names
     assert losses(out)[-1] < losses(out)[0] - 0.02
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf8"))
     assert manifest["status"] == "done" and manifest["exit_code"] == 0
     assert manifest["objective"]["name"] == "eval_loss"
     assert manifest["objective"]["value"] == json.loads((out / "metrics.json").read_text())["eval_loss"]
-    assert set(manifest["digests"]) == {"data", "tokenizer", "template", "model"} and all(manifest["digests"].values())
+    assert set(manifest["digests"]) == {"data", "tokenizer", "template", "model"} and all(
+        manifest["digests"].values()
+    )
     assert manifest["machine"]["packages"]["torch"] and manifest["seeds"]["seed"] == 42
     assert "step 12/12" in done.stdout and "Traceback" not in done.stderr + done.stdout
 
@@ -65,7 +83,9 @@ def test_the_same_run_twice_is_the_same_to_the_bit(cli: Cli, tmp_path: Path) -> 
     words = ["stage=dpo", *SHORT, "method.lora_dropout=0.1"]
     assert cli(*words).returncode == 0
     first = only_run(tmp_path, "dpo")
-    before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in first.rglob("*") if file.is_file()}
+    before = {
+        file: (file.stat().st_mtime_ns, file.read_bytes()) for file in first.rglob("*") if file.is_file()
+    }
     assert cli(*words).returncode == 0
     second = next(out for out in (tmp_path / "outputs" / "dpo").iterdir() if out != first)
     assert losses(first) == losses(second)
@@ -96,7 +116,9 @@ def test_a_refused_config_leaves_no_folder(cli: Cli, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_run_trains_every_weight_and_saves_a_plain_model(cli: Cli, tmp_path: Path, cache: Path) -> None:
+def test_a_full_run_trains_every_weight_and_saves_a_plain_model(
+    cli: Cli, tmp_path: Path, cache: Path
+) -> None:
     assert cli("stage=dpo", "method=full", *SHORT).returncode == 0
     saved = load_file(only_run(tmp_path, "dpo") / "final" / "model.safetensors")
     (start,) = (cache / "models").glob("tiny-*")
@@ -105,7 +127,9 @@ def test_a_full_run_trains_every_weight_and_saves_a_plain_model(cli: Cli, tmp_pa
     assert all((saved[name] != before[name]).any() for name in saved)
 
 
-def test_the_worker_reads_the_run_folder_and_nothing_else(cli: Cli, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_the_worker_reads_the_run_folder_and_nothing_else(
+    cli: Cli, tmp_path: Path, environment: dict[str, str]
+) -> None:
     """The config.yaml of a run, moved elsewhere, gives the same losses: it is the only truth."""
     assert cli("stage=sft", *SHORT).returncode == 0
     first = only_run(tmp_path, "sft")
@@ -114,7 +138,12 @@ def test_the_worker_reads_the_run_folder_and_nothing_else(cli: Cli, tmp_path: Pa
     (moved / "config.yaml").write_bytes((first / "config.yaml").read_bytes())
     manifest = json.loads((first / "manifest.json").read_text()) | {"status": "created"}
     (moved / "manifest.json").write_text(json.dumps(manifest))
-    done = subprocess.run([sys.executable, "-m", "llmf_hydra.worker", str(moved)], cwd=tmp_path, check=False,
-                          env={**environment, "PYTHONHASHSEED": "0", "TRAINING_SEED": "1"}, capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "llmf_hydra.worker", str(moved)],
+        cwd=tmp_path,
+        check=False,
+        env={**environment, "PYTHONHASHSEED": "0", "TRAINING_SEED": "1"},
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr
     assert losses(moved) == losses(first)

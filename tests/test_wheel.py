@@ -14,15 +14,35 @@ from conftest import ROOT
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel installed in it, apart from the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist"), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder / "dist"),
+        str(ROOT),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (folder / "dist").glob("*.whl")
-    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(folder / "site"), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--target",
+        str(folder / "site"),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
     return folder / "site"
 
 
-def test_the_wheel_trains_with_a_choice_of_the_user(site: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_wheel_trains_with_a_choice_of_the_user(
+    site: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "lora.yaml").write_text("name: lora\nlora_rank: 3\n")
     (tmp_path / "elsewhere").mkdir()
@@ -32,7 +52,9 @@ def test_the_wheel_trains_with_a_choice_of_the_user(site: Path, environment: dic
     done = subprocess.run([str(site / "bin" / "llmf-hydra"), *words], cwd=tmp_path / "elsewhere", env=env, check=False,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    adapter = json.loads((tmp_path / "elsewhere" / "run" / "final" / "adapter_config.json").read_text(encoding="utf8"))
+    adapter = json.loads(
+        (tmp_path / "elsewhere" / "run" / "final" / "adapter_config.json").read_text(encoding="utf8")
+    )
     assert adapter["r"] == 3 and adapter["lora_alpha"] == 6
 
     where = subprocess.run([sys.executable, "-c", "import llmf_hydra.paths as p; print(p.conf_dir(), p.data_dir())"],

@@ -74,14 +74,19 @@ def _not_built(cfg: Config) -> Iterator[Problem]:
 def _idle(cfg: Config, shipped: Mapping[str, Any]) -> Iterator[Problem]:
     for key, entry in entries().items():
         value = value_at(cfg, key)
-        if value in (entry.param.default, shipped.get(key, entry.param.default)) or set_in_environment(entry.param):
+        if value in (entry.param.default, shipped.get(key, entry.param.default)) or set_in_environment(
+            entry.param
+        ):
             continue
         for other, allowed in entry.param.only.items():
             actual = value_at(cfg, other)
             if actual not in allowed:
                 where = " or ".join(_shown(other, choice) for choice in allowed)
                 yield Problem(
-                    key, value, f"has no effect with {_shown(other, actual)}: it acts only with {where}", "leave it out"
+                    key,
+                    value,
+                    f"has no effect with {_shown(other, actual)}: it acts only with {where}",
+                    "leave it out",
                 )
                 break
 

@@ -42,8 +42,12 @@ def _unresolved(composed: DictConfig) -> Iterator[Problem]:
             raw = OmegaConf.to_container(composed[entry.group], resolve=False)[entry.name]  # type: ignore[index]
             if set_in_environment(entry.param):
                 value = os.environ[str(entry.param.env)]
-                yield Problem(f"{key} (from {entry.param.env})", value, f"is not of type {entry.type_name}",
-                              f"change or unset {entry.param.env}")
+                yield Problem(
+                    f"{key} (from {entry.param.env})",
+                    value,
+                    f"is not of type {entry.type_name}",
+                    f"change or unset {entry.param.env}",
+                )
             else:
                 yield Problem(key, raw, f"cannot be resolved: {_first_line(error)}")
 
@@ -71,13 +75,25 @@ def _of_defaults(error: Exception, folders: list[Path]) -> Iterator[Problem]:
     missing = re.search(r"Could not find '([^']+)/([^'/]+)'", str(error))
     if missing:
         group, name = missing.groups()
-        yield Problem(f"{group}={name}", NO_VALUE, f"is not one of {', '.join(options(group, folders))}",
-                      did_you_mean(name, options(group, folders)))
+        yield Problem(
+            f"{group}={name}",
+            NO_VALUE,
+            f"is not one of {', '.join(options(group, folders))}",
+            did_you_mean(name, options(group, folders)),
+        )
     elif missing := re.search(r"Cannot find primary config '([^']+)'", str(error)):
         known = sorted(file.stem for file in sweeps_dir().glob("*.yaml"))
-        yield Problem("--config-name", missing.group(1), f"is not one of {', '.join(known)}",
-                      did_you_mean(missing.group(1), known))
+        yield Problem(
+            "--config-name",
+            missing.group(1),
+            f"is not one of {', '.join(known)}",
+            did_you_mean(missing.group(1), known),
+        )
 
 
 def _first_line(error: BaseException) -> str:
-    return HYDRA_ADVICE.sub("", str(error)).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        HYDRA_ADVICE.sub("", str(error)).strip().splitlines()[0]
+        if str(error).strip()
+        else type(error).__name__
+    )

@@ -28,9 +28,7 @@ class Data:
     train_on_prompt: bool = param(False, "Train on the prompt too.", only={"stage.name": ("sft",)})
     mask_history: bool = param(False, "Train on the last turn only.", only={"stage.name": ("sft",)})
     streaming: bool = param(False, "Read the data while training instead of before.")
-    buffer_size: int = param(
-        16384, "Rows held for shuffling when streaming.", ge=1, only=STREAMING
-    )
+    buffer_size: int = param(16384, "Rows held for shuffling when streaming.", ge=1, only=STREAMING)
     mix_strategy: str = param(
         "concat",
         "How several datasets are mixed; under stops with the shortest, over with the longest.",
@@ -43,20 +41,20 @@ class Data:
     )
     overwrite_cache: bool = param(False, "Tokenize again even where the result is kept.")
     preprocessing_batch_size: int = param(1000, "Rows tokenized at a time.", ge=1)
-    preprocessing_num_workers: int | None = param(
-        None, "Processes that tokenize; null takes one.", ge=1
-    )
+    preprocessing_num_workers: int | None = param(None, "Processes that tokenize; null takes one.", ge=1)
     max_samples: int | None = param(None, "Most rows of each dataset.", ge=1)
     ignore_pad_token_for_loss: bool = param(True, "Leave padding out of the loss.")
     val_size: float = param(
-        0.0, "Rows held out for evaluation: a share below 1, or a count; a count when streaming.", ge=0, only=EVALUATES
+        0.0,
+        "Rows held out for evaluation: a share below 1, or a count; a count when streaming.",
+        ge=0,
+        only=EVALUATES,
     )
-    packing: bool | None = param(
-        None, "Fill each sequence with several rows; null: only in stage=pt."
-    )
+    packing: bool | None = param(None, "Fill each sequence with several rows; null: only in stage=pt.")
     neat_packing: bool = param(False, "Pack, and let no row see another.")
     tool_format: str | None = param(None, "How calls of tools are written.")
     tokenized_path: str | None = param(None, "Folder the tokenized data is kept in or taken from.")
     skip_bad_rows: bool = param(
-        False, "Leave rows out that cannot be read, and list them in rejected.jsonl, instead of stopping.",
+        False,
+        "Leave rows out that cannot be read, and list them in rejected.jsonl, instead of stopping.",
     )

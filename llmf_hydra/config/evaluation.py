@@ -19,7 +19,9 @@ class Evaluation:
     seed: int = param(42, "Seed of the data loader.", jobs=("evaluate",), planned=True)
     lang: str = param("en", "Language of the prompt.", choices=("en", "zh"), jobs=("evaluate",), planned=True)
     n_shot: int = param(5, "Examples before the question.", ge=0, jobs=("evaluate",), planned=True)
-    save_dir: str | None = param(None, "Folder of the results; must not exist yet.", jobs=("evaluate",), planned=True)
+    save_dir: str | None = param(
+        None, "Folder of the results; must not exist yet.", jobs=("evaluate",), planned=True
+    )
     download_mode: str = param(
         "reuse_dataset_if_exists",
         "Whether data that is there already is downloaded again.",

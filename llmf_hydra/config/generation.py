@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from llmf_hydra.config.param import param
 
-
 ROLLOUTS = {"stage.name": ("ppo", "sft")}  # in sft with training.predict_with_generate, which a rule sees to
 ANSWERS = {"training.predict_with_generate": (True,)}
 SAMPLING = {**ROLLOUTS, "generation.do_sample": (True,)}

@@ -8,10 +8,14 @@ from llmf_hydra.config.param import param
 @dataclass
 class Launch:
     allow_extra_args: bool = param(
-        False, "Only warn of values that have no effect in this run, instead of refusing them.", env="ALLOW_EXTRA_ARGS"
+        False,
+        "Only warn of values that have no effect in this run, instead of refusing them.",
+        env="ALLOW_EXTRA_ARGS",
     )
     verbosity: str = param(
-        "INFO", "Least level of the log: DEBUG, INFO or WARN.", env="LLAMAFACTORY_VERBOSITY",
+        "INFO",
+        "Least level of the log: DEBUG, INFO or WARN.",
+        env="LLAMAFACTORY_VERBOSITY",
         choices=("DEBUG", "INFO", "WARN"),
     )
     enable_short_console: bool = param(
@@ -21,7 +25,10 @@ class Launch:
         False, "Skip the check of the libraries' versions.", env="DISABLE_VERSION_CHECK"
     )
     force_check_imports: bool = param(
-        False, "Check the optional packages of every choice, used or not.", env="FORCE_CHECK_IMPORTS", planned=True
+        False,
+        "Check the optional packages of every choice, used or not.",
+        env="FORCE_CHECK_IMPORTS",
+        planned=True,
     )
     cuda_visible_devices: str | None = param(
         None, "GPUs the worker sees, separated by commas.", env="CUDA_VISIBLE_DEVICES"
@@ -29,7 +36,9 @@ class Launch:
     ascend_rt_visible_devices: str | None = param(
         None, "NPUs the worker sees, separated by commas.", env="ASCEND_RT_VISIBLE_DEVICES", planned=True
     )
-    npu_jit_compile: bool = param(False, "Let an NPU compile just in time.", env="NPU_JIT_COMPILE", planned=True)
+    npu_jit_compile: bool = param(
+        False, "Let an NPU compile just in time.", env="NPU_JIT_COMPILE", planned=True
+    )
     optim_torch: bool = param(
         False, "Memory settings of torch that suit large models on CUDA.", env="OPTIM_TORCH", planned=True
     )
@@ -48,7 +57,12 @@ class Launch:
     )
     master_addr: str = param("127.0.0.1", "Address of the first node.", env="MASTER_ADDR", planned=True)
     master_port: int | None = param(
-        None, "Port of the first node; null takes a free one.", env="MASTER_PORT", ge=1, le=65535, planned=True
+        None,
+        "Port of the first node; null takes a free one.",
+        env="MASTER_PORT",
+        ge=1,
+        le=65535,
+        planned=True,
     )
     nnodes: int = param(1, "Number of nodes.", env="NNODES", ge=1, planned=True)
     node_rank: int = param(0, "Number of this node, from 0.", env="NODE_RANK", ge=0, planned=True)

@@ -19,11 +19,15 @@ class Method:
     lora_rank: int = param(8, "Rank of the LoRA update; more rank, more trainable weights.", ge=1, only=LORA)
     lora_alpha: int | None = param(None, "LoRA scaling factor; null means 2 x lora_rank.", ge=0, only=LORA)
     lora_dropout: float = param(0.0, "Dropout on the input of the LoRA update.", ge=0, lt=1, only=LORA)
-    lora_target: str = param("all", "Modules that get LoRA, separated by commas; all = every linear layer.", only=LORA)
+    lora_target: str = param(
+        "all", "Modules that get LoRA, separated by commas; all = every linear layer.", only=LORA
+    )
     additional_target: str | None = param(
         None, "Modules beside LoRA that are trained and saved whole, separated by commas.", only=LORA
     )
-    use_rslora: bool = param(False, "Rank-stabilised LoRA: scale by alpha / sqrt(rank) (arXiv:2312.03732).", only=LORA)
+    use_rslora: bool = param(
+        False, "Rank-stabilised LoRA: scale by alpha / sqrt(rank) (arXiv:2312.03732).", only=LORA
+    )
     use_dora: bool = param(False, "Weight-decomposed LoRA (arXiv:2402.09353).", only=LORA)
     loraplus_lr_ratio: float | None = param(
         None, "LoRA+: learning rate of B over that of A (arXiv:2402.12354).", gt=0, only=LORA, planned=True
@@ -57,7 +61,9 @@ class Method:
         False, "Train only the blocks added by LLaMA Pro's expansion (arXiv:2401.02415).", planned=True
     )
     # Models that see
-    freeze_vision_tower: bool = param(True, "Keep the vision tower of a multimodal model frozen.", planned=True)
+    freeze_vision_tower: bool = param(
+        True, "Keep the vision tower of a multimodal model frozen.", planned=True
+    )
     freeze_multi_modal_projector: bool = param(True, "Keep the multimodal projector frozen.", planned=True)
     train_mm_proj_only: bool = param(False, "Train the multimodal projector and nothing else.", planned=True)
 

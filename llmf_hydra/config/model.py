@@ -26,7 +26,10 @@ class Model:
     new_special_tokens: str | None = param(None, "Special tokens to add, separated by commas.", planned=True)
     low_cpu_mem_usage: bool = param(True, "Load the weights without a second copy in memory.", planned=True)
     rope_scaling: str | None = param(
-        None, "Scaling of the rotary embedding.", choices=("linear", "dynamic", "yarn", "llama3"), planned=True
+        None,
+        "Scaling of the rotary embedding.",
+        choices=("linear", "dynamic", "yarn", "llama3"),
+        planned=True,
     )
     flash_attn: str = param(
         "auto",
@@ -36,12 +39,19 @@ class Model:
     )
     shift_attn: bool = param(False, "Shifted sparse attention of LongLoRA (arXiv:2309.12307).", planned=True)
     mixture_of_depths: str | None = param(
-        None, "Mixture of depths: convert a model, or load a converted one.", choices=("convert", "load"), planned=True
+        None,
+        "Mixture of depths: convert a model, or load a converted one.",
+        choices=("convert", "load"),
+        planned=True,
     )
     use_unsloth: bool = param(False, "Train LoRA with unsloth's kernels (needs CUDA).", planned=True)
-    use_unsloth_gc: bool = param(False, "Gradient checkpoints kept in main memory, as unsloth does.", planned=True)
+    use_unsloth_gc: bool = param(
+        False, "Gradient checkpoints kept in main memory, as unsloth does.", planned=True
+    )
     enable_liger_kernel: bool = param(False, "Liger kernels (need CUDA).", planned=True)
-    moe_aux_loss_coef: float | None = param(None, "Weight of the load-balancing loss of experts.", ge=0, planned=True)
+    moe_aux_loss_coef: float | None = param(
+        None, "Weight of the load-balancing loss of experts.", ge=0, planned=True
+    )
     disable_gradient_checkpointing: bool = param(
         False, "Keep all activations: faster, and takes more memory."
     )
@@ -70,15 +80,21 @@ class Model:
     use_modelscope_hub: bool = param(
         False, "Take models and data from ModelScope.", env="USE_MODELSCOPE_HUB", planned=True
     )
-    use_openmind_hub: bool = param(False, "Take models and data from Modelers.", env="USE_OPENMIND_HUB", planned=True)
-    print_param_status: bool = param(False, "Print each weight's name, shape, type and whether it is trained.")
+    use_openmind_hub: bool = param(
+        False, "Take models and data from Modelers.", env="USE_OPENMIND_HUB", planned=True
+    )
+    print_param_status: bool = param(
+        False, "Print each weight's name, shape, type and whether it is trained."
+    )
     trust_remote_code: bool = param(False, "Run code that comes with the model.")
     compute_dtype: str | None = param(
         None,
         "Type the model computes in; null: bfloat16 where the hardware has it, else float32.",
         choices=("float32", "bfloat16", "float16"),
     )
-    device_map: Any = param(None, "Device of each module; null lets the launcher place the model.", planned=True)
+    device_map: Any = param(
+        None, "Device of each module; null lets the launcher place the model.", planned=True
+    )
     model_max_length: int | None = param(
         None, "Longest input of the model in tokens; null takes data.cutoff_len.", ge=1, planned=True
     )

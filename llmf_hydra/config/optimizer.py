@@ -24,7 +24,10 @@ class Optimizer:
     adam_epsilon: float = param(1e-8, "Adam's epsilon.", gt=0, only=ADAMW)
     # APOLLO: Zhu et al. 2024, arXiv:2412.05270
     apollo_target: str = param(
-        "all", "Modules APOLLO works on, separated by commas; all = every linear layer.", only=APOLLO, planned=True
+        "all",
+        "Modules APOLLO works on, separated by commas; all = every linear layer.",
+        only=APOLLO,
+        planned=True,
     )
     apollo_rank: int = param(16, "Rank of APOLLO's gradients.", ge=1, only=APOLLO, planned=True)
     apollo_update_interval: int = param(
@@ -38,7 +41,11 @@ class Optimizer:
         "std", "Side of APOLLO's projection.", choices=("std", "right", "left"), only=APOLLO, planned=True
     )
     apollo_scale_type: str = param(
-        "channel", "APOLLO's scaling: channel or tensor.", choices=("channel", "tensor"), only=APOLLO, planned=True
+        "channel",
+        "APOLLO's scaling: channel or tensor.",
+        choices=("channel", "tensor"),
+        only=APOLLO,
+        planned=True,
     )
     apollo_layerwise: bool = param(False, "Update layer by layer to save memory.", only=APOLLO, planned=True)
     apollo_scale_front: bool = param(
@@ -66,11 +73,19 @@ class Optimizer:
         "adjacent", "How BAdam's mask lies.", choices=("adjacent", "scatter"), only=BADAM, planned=True
     )
     badam_verbose: int = param(
-        0, "What BAdam prints: 0 nothing, 1 the block, 2 the trainable weights.", ge=0, le=2, only=BADAM, planned=True
+        0,
+        "What BAdam prints: 0 nothing, 1 the block, 2 the trainable weights.",
+        ge=0,
+        le=2,
+        only=BADAM,
+        planned=True,
     )
     # GaLore: Zhao et al. 2024, arXiv:2403.03507
     galore_target: str = param(
-        "all", "Modules GaLore works on, separated by commas; all = every linear layer.", only=GALORE, planned=True
+        "all",
+        "Modules GaLore works on, separated by commas; all = every linear layer.",
+        only=GALORE,
+        planned=True,
     )
     galore_rank: int = param(16, "Rank of GaLore's gradients.", ge=1, only=GALORE, planned=True)
     galore_update_interval: int = param(

@@ -29,8 +29,14 @@ def problems(words: list[str], folders: list[Path]) -> list[Problem]:
         try:
             override = parser.parse_override(word)
         except HydraException:  # OverrideParseException, or its parent for words with an open bracket
-            found.append(Problem(word, NO_VALUE, "cannot be read", "write key=value; quote text with , = or spaces: "
-                                 "\"key='a, b'\""))
+            found.append(
+                Problem(
+                    word,
+                    NO_VALUE,
+                    "cannot be read",
+                    "write key=value; quote text with , = or spaces: \"key='a, b'\"",
+                )
+            )
             continue
         found += _of_override(override, word, folders)
     return found
@@ -41,14 +47,20 @@ def _of_override(override: Override, word: str, folders: list[Path]) -> Iterator
     if key.split(".")[0].split("/")[0] == "hydra":
         return
     if override.is_delete():
-        yield Problem(word, NO_VALUE, "every parameter is part of the schema and cannot be taken out",
-                      f"write {key}=null where null is allowed")
+        yield Problem(
+            word,
+            NO_VALUE,
+            "every parameter is part of the schema and cannot be taken out",
+            f"write {key}=null where null is allowed",
+        )
     elif key in GROUPS or key == EXPERIMENT:
         yield from _of_choice(override, key, folders)
     elif override.is_add() and not override.is_force_add():
-        yield from unknown(key) if key not in entries() else [
-            Problem(word, NO_VALUE, "the parameter is there already", f"write {word.lstrip('+')}")
-        ]
+        yield from (
+            unknown(key)
+            if key not in entries()
+            else [Problem(word, NO_VALUE, "the parameter is there already", f"write {word.lstrip('+')}")]
+        )
     else:
         yield from _of_value(override, key)
 
@@ -98,7 +110,9 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
 def _range_of(entry: Entry) -> str:
     if entry.param.choices:
         return f"allowed: {', '.join(entry.param.choices)}"
-    return f"allowed: {entry.param.bounds}" if entry.param.bounds else f"default: {entry.param.default}".lower()
+    return (
+        f"allowed: {entry.param.bounds}" if entry.param.bounds else f"default: {entry.param.default}".lower()
+    )
 
 
 def _values(override: Override) -> list[Any]:
@@ -129,16 +143,33 @@ def unknown(key: str) -> Iterator[Problem]:
     group, _, rest = key.partition(".")
     if not rest:
         homes = [entry.key for entry in entries().values() if entry.name == key]
-        remedy = f"write {' or '.join(homes)}" if homes else did_you_mean(key, [*GROUPS, *entries(), *_bare_names()])
-        yield Problem(key, NO_VALUE, "no such parameter or group", remedy or "`llmf-hydra --help` lists the groups")
+        remedy = (
+            f"write {' or '.join(homes)}"
+            if homes
+            else did_you_mean(key, [*GROUPS, *entries(), *_bare_names()])
+        )
+        yield Problem(
+            key, NO_VALUE, "no such parameter or group", remedy or "`llmf-hydra --help` lists the groups"
+        )
     elif group not in GROUPS:
-        yield Problem(key, NO_VALUE, f"no such group '{group}'", did_you_mean(key, entries()) or did_you_mean(group, GROUPS))
+        yield Problem(
+            key,
+            NO_VALUE,
+            f"no such group '{group}'",
+            did_you_mean(key, entries()) or did_you_mean(group, GROUPS),
+        )
     else:
         own = [entry.name for entry in entries().values() if entry.group == group]
         elsewhere = [entry.key for entry in entries().values() if entry.name == rest]
-        remedy = f"did you mean '{elsewhere[0]}'?" if elsewhere else _with_group(group, did_you_mean(rest, own))
-        yield Problem(key, NO_VALUE, f"no such parameter in group '{group}'",
-                      remedy or f"`llmf-hydra --help {group}` lists them")
+        remedy = (
+            f"did you mean '{elsewhere[0]}'?" if elsewhere else _with_group(group, did_you_mean(rest, own))
+        )
+        yield Problem(
+            key,
+            NO_VALUE,
+            f"no such parameter in group '{group}'",
+            remedy or f"`llmf-hydra --help {group}` lists them",
+        )
 
 
 def _with_group(group: str, hint: str) -> str:

@@ -18,9 +18,7 @@ class Rlhf:
     pref_beta: float = param(
         0.1, "Strength of the pull to the reference model in the preference loss.", gt=0, only=PREFERENCE
     )
-    pref_ftx: float = param(
-        0.0, "Weight of the supervised loss on the chosen answer.", ge=0, only=PREFERENCE
-    )
+    pref_ftx: float = param(0.0, "Weight of the supervised loss on the chosen answer.", ge=0, only=PREFERENCE)
     pref_loss: str = param(
         "sigmoid",
         "Preference loss: sigmoid (DPO), hinge (SLiC), ipo, kto_pair, orpo, simpo.",
@@ -42,12 +40,19 @@ class Rlhf:
     )
     kto_chosen_weight: float = param(1.0, "Weight of KTO's loss on good answers.", ge=0, only=KTO)
     kto_rejected_weight: float = param(1.0, "Weight of KTO's loss on bad answers.", ge=0, only=KTO)
-    ppo_buffer_size: int = param(1, "Rollout batches that PPO collects before an update, each of the rows of an optimizer step.", ge=1, only=PPO)
+    ppo_buffer_size: int = param(
+        1,
+        "Rollout batches that PPO collects before an update, each of the rows of an optimizer step.",
+        ge=1,
+        only=PPO,
+    )
     ppo_epochs: int = param(4, "Passes of PPO over each buffer.", ge=1, only=PPO)
     ppo_score_norm: bool = param(
         False, "Normalise the scores of the reward model by running moments.", only=PPO
     )
-    ppo_target: float = param(6.0, "KL of an answer, in nats, that PPO's adaptive controller aims at.", gt=0, only=PPO)
+    ppo_target: float = param(
+        6.0, "KL of an answer, in nats, that PPO's adaptive controller aims at.", gt=0, only=PPO
+    )
     ppo_whiten_rewards: bool = param(
         False, "Whiten the rewards before the advantages are computed.", only=PPO
     )

@@ -10,7 +10,9 @@ API, WEB = ("api",), ("webui",)
 @dataclass
 class Serve:
     host: str = param("0.0.0.0", "Address the API listens on.", env="API_HOST", jobs=API, planned=True)
-    port: int = param(8000, "Port the API listens on.", env="API_PORT", ge=0, le=65535, jobs=API, planned=True)
+    port: int = param(
+        8000, "Port the API listens on.", env="API_PORT", ge=0, le=65535, jobs=API, planned=True
+    )
     api_key: str | None = param(
         None, "Key a client must show.", env="API_KEY", secret=True, jobs=API, planned=True
     )
@@ -18,7 +20,9 @@ class Serve:
         None, "Name under which the API offers the model.", env="API_MODEL_NAME", jobs=API, planned=True
     )
     verbose: bool = param(True, "Log requests and answers.", env="API_VERBOSE", jobs=API, planned=True)
-    root_path: str = param("", "Path under which a proxy offers the API.", env="FASTAPI_ROOT_PATH", jobs=API, planned=True)
+    root_path: str = param(
+        "", "Path under which a proxy offers the API.", env="FASTAPI_ROOT_PATH", jobs=API, planned=True
+    )
     max_concurrent: int = param(
         1, "Requests that generate at the same time.", env="MAX_CONCURRENT", ge=1, jobs=API, planned=True
     )
@@ -34,4 +38,6 @@ class Serve:
     gradio_root_path: str = param(
         "", "Path under which a proxy offers the web page.", env="GRADIO_ROOT_PATH", jobs=WEB, planned=True
     )
-    gradio_ipv6: bool = param(False, "Let the web page listen on IPv6.", env="GRADIO_IPV6", jobs=WEB, planned=True)
+    gradio_ipv6: bool = param(
+        False, "Let the web page listen on IPv6.", env="GRADIO_IPV6", jobs=WEB, planned=True
+    )

@@ -27,7 +27,9 @@ class Training:
         "Course of the learning rate after the warm-up.",
         choices=SCHEDULES,
     )
-    warmup_ratio: float = param(0.0, "Share of the steps over which the learning rate rises.", ge=0, lt=1, only=WARMS_UP)
+    warmup_ratio: float = param(
+        0.0, "Share of the steps over which the learning rate rises.", ge=0, lt=1, only=WARMS_UP
+    )
     warmup_steps: int = param(0, "Steps over which it rises; goes before warmup_ratio.", ge=0, only=WARMS_UP)
     bf16: bool | None = param(
         None, "Mixed precision in bfloat16; null: where the model is float32 and a GPU has it."
@@ -38,7 +40,10 @@ class Training:
     logging_first_step: bool = param(False, "Log the first step too.")
     save_strategy: str = param("steps", "When checkpoints are written.", choices=("no", "steps", "epoch"))
     save_steps: int = param(
-        500, "Steps between two checkpoints; the last step is saved too.", ge=1, only={"training.save_strategy": ("steps",)}
+        500,
+        "Steps between two checkpoints; the last step is saved too.",
+        ge=1,
+        only={"training.save_strategy": ("steps",)},
     )
     save_total_limit: int | None = param(
         None, "Most checkpoints that are kept.", ge=1, only={"training.save_strategy": ("steps", "epoch")}
@@ -51,7 +56,9 @@ class Training:
         only={"training.eval_strategy": ("steps",)},
     )
     seed: int = param(42, "Seed of the weights, the dropout and the order of the data.", ge=0)
-    data_seed: int | None = param(None, "Seed of the order of the data; null takes seed.", ge=0, only=READ_WHOLE)
+    data_seed: int | None = param(
+        None, "Seed of the order of the data; null takes seed.", ge=0, only=READ_WHOLE
+    )
     resume_from_checkpoint: str | None = param(
         None, "Checkpoint folder to go on from; `llmf resume RUN` finds a run's own last one."
     )

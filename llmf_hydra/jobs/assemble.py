@@ -80,6 +80,8 @@ def _tokens_at_once(cfg: Config, rows: Prepared) -> int:
     """Tokens of the largest batch a forward pass can hold; preference stages pass two answers a row."""
     answers = 2 if cfg.stage.rows == "preference" else 1
     data = cfg.data
-    full = data.streaming or wants_packing(data, cfg.stage.rows)  # a stream isn't known before, a pack is filled
+    full = data.streaming or wants_packing(
+        data, cfg.stage.rows
+    )  # a stream isn't known before, a pack is filled
     longest = data.cutoff_len if full else max(source.longest for source in rows.report.sources)
     return cfg.training.per_device_train_batch_size * longest * answers

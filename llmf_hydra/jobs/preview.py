@@ -16,9 +16,13 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     job = cfg.job
     tokenizer = load_tokenizer(cfg.model)
     rows = preview(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, job.preview_rows)
-    (out / "preview.txt").write_text("\n\n".join("\n".join(row.lines()) for row in rows) + "\n", encoding="utf8")
+    (out / "preview.txt").write_text(
+        "\n\n".join("\n".join(row.lines()) for row in rows) + "\n", encoding="utf8"
+    )
     colour = sys.stdout.isatty()
-    print(f"{TRAINED}trained{PLAIN} {MASKED}masked{PLAIN}" if colour else "trained text stands between » and «")
+    print(
+        f"{TRAINED}trained{PLAIN} {MASKED}masked{PLAIN}" if colour else "trained text stands between » and «"
+    )
     for row in rows:
         print("\n".join(_lines(row) if colour else row.lines()), end="\n\n")
 

@@ -74,7 +74,9 @@ def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstSte
     objective = {"name": name, "value": summary[name]} if name in summary else None
     if objective is None:
         print(f"warning: tracking.objective={name} was never logged; logged are {', '.join(sorted(summary))}")
-    first_step = datetime.fromtimestamp(first.at, UTC).isoformat(timespec="milliseconds") if first.at else None
+    first_step = (
+        datetime.fromtimestamp(first.at, UTC).isoformat(timespec="milliseconds") if first.at else None
+    )
     runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
 
 

@@ -1,6 +1,5 @@
 """Folders that are built once and then shared by all runs, also when several build at the same moment."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,7 +21,7 @@ def built_once(name: str, build: Callable[[Path], None]) -> Path:
     try:
         build(draft)
         draft.chmod(0o755)
-        os.rename(draft, folder)
+        draft.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise

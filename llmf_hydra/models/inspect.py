@@ -7,4 +7,6 @@ def print_parameters(model: nn.Module) -> None:
     """A line for each weight: name, type, shape, device, and whether it is trained."""
     for name, weight in model.named_parameters():
         trained = "trained" if weight.requires_grad else "frozen"
-        print(f"{name}  {str(weight.dtype).removeprefix('torch.')}  {tuple(weight.shape)}  {weight.device}  {trained}")
+        print(
+            f"{name}  {str(weight.dtype).removeprefix('torch.')}  {tuple(weight.shape)}  {weight.device}  {trained}"
+        )

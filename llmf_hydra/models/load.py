@@ -65,7 +65,7 @@ def load_scorer(
     return loaded
 
 
-def _from_hub(factory, model: Model, **options):  # noqa: ANN001, ANN202, ANN003  # Transformers' auto classes
+def _from_hub(factory, model: Model, **options):  # Transformers' auto classes
     try:
         return factory.from_pretrained(
             locate(model),

@@ -54,7 +54,7 @@ def _build(draft: Path) -> None:
         LlamaForCausalLM(config).save_pretrained(draft)
 
 
-def _train_tokenizer():  # noqa: ANN202  # a PreTrainedTokenizerFast, whose module is imported here only
+def _train_tokenizer():  # a PreTrainedTokenizerFast, whose module is imported here only
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -33,7 +33,9 @@ class Trial:
 def write_report(folder: Path, trials: list[Trial]) -> str:
     """Write `sweep.json` and return the table, best objective first."""
     ranked = sorted(trials, key=_rank(trials))
-    rows: list[dict[str, Any]] = [asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked]
+    rows: list[dict[str, Any]] = [
+        asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked
+    ]
     runs.write_json(folder / "sweep.json", {"trials": rows})
     head = ["trial", "status", "objective", "duration", "overrides", "folder"]
     grid = [trial.overrides for trial in trials]

@@ -16,35 +16,62 @@ BEST = {**EVALUATED, "training.load_best_model_at_end": True}
 
 STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     "no_reference_where_none_is_used": (
-        [{**DPO, "rlhf.pref_loss": "orpo", "rlhf.ref_model": "a"},
-         {**DPO, "rlhf.pref_loss": "simpo", "rlhf.ref_model_adapters": "a"},
-         {**DPO, "rlhf.pref_loss": "simpo", "rlhf.ref_model_quantization_bit": 8}],
-        [{**DPO, "rlhf.ref_model": "a"}, {**DPO, "rlhf.pref_loss": "orpo"}, {**KTO, "training.per_device_train_batch_size": 2, "rlhf.ref_model": "a"}],
+        [
+            {**DPO, "rlhf.pref_loss": "orpo", "rlhf.ref_model": "a"},
+            {**DPO, "rlhf.pref_loss": "simpo", "rlhf.ref_model_adapters": "a"},
+            {**DPO, "rlhf.pref_loss": "simpo", "rlhf.ref_model_quantization_bit": 8},
+        ],
+        [
+            {**DPO, "rlhf.ref_model": "a"},
+            {**DPO, "rlhf.pref_loss": "orpo"},
+            {**KTO, "training.per_device_train_batch_size": 2, "rlhf.ref_model": "a"},
+        ],
     ),
     "reference_can_be_quantized": (
-        [{**DPO, "rlhf.ref_model_quantization_bit": 5},
-         {**DPO, "rlhf.ref_model_quantization_bit": 4, "rlhf.ref_model_adapters": "a,b"}],
-        [{**DPO, "rlhf.ref_model_quantization_bit": 4, "rlhf.ref_model_adapters": "a"},
-         {**DPO, "rlhf.ref_model_quantization_bit": 8}, {**DPO, "rlhf.ref_model_adapters": "a,b"}],
+        [
+            {**DPO, "rlhf.ref_model_quantization_bit": 5},
+            {**DPO, "rlhf.ref_model_quantization_bit": 4, "rlhf.ref_model_adapters": "a,b"},
+        ],
+        [
+            {**DPO, "rlhf.ref_model_quantization_bit": 4, "rlhf.ref_model_adapters": "a"},
+            {**DPO, "rlhf.ref_model_quantization_bit": 8},
+            {**DPO, "rlhf.ref_model_adapters": "a,b"},
+        ],
     ),
     "kto_needs_two_rows": (
         [{**KTO, "training.per_device_train_batch_size": 1}],
-        [{**KTO, "training.per_device_train_batch_size": 2},
-         {**KTO, "training.per_device_train_batch_size": 1, "training.gradient_accumulation_steps": 2},
-         {**DPO, "training.per_device_train_batch_size": 1}],
+        [
+            {**KTO, "training.per_device_train_batch_size": 2},
+            {**KTO, "training.per_device_train_batch_size": 1, "training.gradient_accumulation_steps": 2},
+            {**DPO, "training.per_device_train_batch_size": 1},
+        ],
     ),
     "kto_learns_from_something": (
-        [{**KTO, "training.per_device_train_batch_size": 2, "rlhf.kto_chosen_weight": 0.0, "rlhf.kto_rejected_weight": 0.0}],
-        [{**KTO, "training.per_device_train_batch_size": 2, "rlhf.kto_chosen_weight": 0.0},
-         {**KTO, "training.per_device_train_batch_size": 2, "rlhf.kto_rejected_weight": 0.0}],
+        [
+            {
+                **KTO,
+                "training.per_device_train_batch_size": 2,
+                "rlhf.kto_chosen_weight": 0.0,
+                "rlhf.kto_rejected_weight": 0.0,
+            }
+        ],
+        [
+            {**KTO, "training.per_device_train_batch_size": 2, "rlhf.kto_chosen_weight": 0.0},
+            {**KTO, "training.per_device_train_batch_size": 2, "rlhf.kto_rejected_weight": 0.0},
+        ],
     ),
     "freeze_trains_something": (
         [{**FREEZE, "method.freeze_trainable_layers": 0}],
-        [{**FREEZE, "method.freeze_trainable_layers": 0, "method.freeze_extra_modules": "norm"},
-         {**FREEZE, "method.freeze_trainable_layers": -1}],
+        [
+            {**FREEZE, "method.freeze_trainable_layers": 0, "method.freeze_extra_modules": "norm"},
+            {**FREEZE, "method.freeze_trainable_layers": -1},
+        ],
     ),
     "frozen_modules_are_named": (
-        [{**FREEZE, "method.freeze_trainable_modules": "mlp,,norm"}, {**FREEZE, "method.freeze_extra_modules": ""}],
+        [
+            {**FREEZE, "method.freeze_trainable_modules": "mlp,,norm"},
+            {**FREEZE, "method.freeze_extra_modules": ""},
+        ],
         [{**FREEZE, "method.freeze_trainable_modules": "mlp, self_attn"}],
     ),
     "head_takes_no_adapter": (
@@ -52,16 +79,33 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**SFT, "method.lora_target": "q_proj"}, {**SFT, "method.additional_target": "lm_head"}],
     ),
     "best_model_is_saved": (
-        [{**BEST, "training.save_strategy": "no"}, {**BEST, "training.save_strategy": "epoch"},
-         {**BEST, "training.save_steps": 15}, {**BEST, "training.eval_steps": None, "training.logging_steps": 3}],
-        [BEST, {**EVALUATED, "training.save_steps": 15},
-         {**BEST, "training.eval_steps": None, "training.eval_strategy": "epoch", "training.save_strategy": "epoch",
-          "training.save_steps": 500}],
+        [
+            {**BEST, "training.save_strategy": "no"},
+            {**BEST, "training.save_strategy": "epoch"},
+            {**BEST, "training.save_steps": 15},
+            {**BEST, "training.eval_steps": None, "training.logging_steps": 3},
+        ],
+        [
+            BEST,
+            {**EVALUATED, "training.save_steps": 15},
+            {
+                **BEST,
+                "training.eval_steps": None,
+                "training.eval_strategy": "epoch",
+                "training.save_strategy": "epoch",
+                "training.save_steps": 500,
+            },
+        ],
     ),
     "best_model_is_asked_for": (
-        [{**EVALUATED, "training.metric_for_best_model": "eval_loss"}, {**EVALUATED, "training.greater_is_better": True}],
-        [{**BEST, "training.metric_for_best_model": "eval_loss"},
-         {**EVALUATED, "training.early_stopping_patience": 2, "training.greater_is_better": True}],
+        [
+            {**EVALUATED, "training.metric_for_best_model": "eval_loss"},
+            {**EVALUATED, "training.greater_is_better": True},
+        ],
+        [
+            {**BEST, "training.metric_for_best_model": "eval_loss"},
+            {**EVALUATED, "training.early_stopping_patience": 2, "training.greater_is_better": True},
+        ],
     ),
     "generation_is_used": (
         [{**SFT, "generation.top_k": 3}, {**SFT, **EVALUATED, "generation.max_new_tokens": 5}],
@@ -75,22 +119,41 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**SFT, **EVALUATED, "training.predict_with_generate": True}, {**SFT, "data.train_on_prompt": True}],
     ),
     "best_metric_is_logged": (
-        [{**BEST, "training.metric_for_best_model": "eval_accuracy"}, {**BEST, "tracking.objective": "eval_los"},
-         {**BEST, "data.eval_on_each_dataset": True}, {**BEST, **DPO, "training.metric_for_best_model": "eval_margin"}],
-        [BEST, {**BEST, **SFT, "training.metric_for_best_model": "eval_accuracy", "training.compute_accuracy": True},
-         {**BEST, "data.eval_on_each_dataset": True, "training.metric_for_best_model": "eval_a_loss"},
-         {**BEST, **DPO, "training.metric_for_best_model": "rewards/margins"}],
+        [
+            {**BEST, "training.metric_for_best_model": "eval_accuracy"},
+            {**BEST, "tracking.objective": "eval_los"},
+            {**BEST, "data.eval_on_each_dataset": True},
+            {**BEST, **DPO, "training.metric_for_best_model": "eval_margin"},
+        ],
+        [
+            BEST,
+            {
+                **BEST,
+                **SFT,
+                "training.metric_for_best_model": "eval_accuracy",
+                "training.compute_accuracy": True,
+            },
+            {**BEST, "data.eval_on_each_dataset": True, "training.metric_for_best_model": "eval_a_loss"},
+            {**BEST, **DPO, "training.metric_for_best_model": "rewards/margins"},
+        ],
     ),
     "a_reward_is_named": ([PPO], [{**PPO, "rlhf.reward_model": "a"}]),
     "a_service_has_a_url": (
-        [{**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "api"},
-         {**PPO, "rlhf.reward_model": "http://localhost:1", "rlhf.reward_model_type": "full"}],
-        [{**PPO, "rlhf.reward_model": "https://a", "rlhf.reward_model_type": "api"},
-         {**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "full"}],
+        [
+            {**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "api"},
+            {**PPO, "rlhf.reward_model": "http://localhost:1", "rlhf.reward_model_type": "full"},
+        ],
+        [
+            {**PPO, "rlhf.reward_model": "https://a", "rlhf.reward_model_type": "api"},
+            {**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "full"},
+        ],
     ),
     "the_reward_has_four_or_eight_bits": (
         [{**REWARDED, "rlhf.reward_model_quantization_bit": 6}],
         [{**REWARDED, "rlhf.reward_model_quantization_bit": 4}],
     ),
-    "prompts_are_at_hand": ([{**REWARDED, "data.streaming": True}], [REWARDED, {**SFT, "data.streaming": True, "training.max_steps": 5}]),
-}  # fmt: skip
+    "prompts_are_at_hand": (
+        [{**REWARDED, "data.streaming": True}],
+        [REWARDED, {**SFT, "data.streaming": True, "training.max_steps": 5}],
+    ),
+}

@@ -214,7 +214,9 @@ def test_training_and_predicting_are_two_runs(tmp_path: Path):
 
 def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
     planned = next(
-        e for e in entries().values() if e.param.planned and e.type_name == "bool" and not e.param.jobs and not e.param.only
+        e
+        for e in entries().values()
+        if e.param.planned and e.type_name == "bool" and not e.param.jobs and not e.param.only
     )
     opposite = not planned.param.default
     result = imported(tmp_path, f"dataset: a\n{planned.name}: {str(opposite).lower()}")

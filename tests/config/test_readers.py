@@ -9,7 +9,7 @@ BUILT = [entry for entry in entries().values() if not entry.param.planned]
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.key)
-def test_a_built_parameter_is_read_somewhere(entry) -> None:  # noqa: ANN001
+def test_a_built_parameter_is_read_somewhere(entry) -> None:
     assert readers(entry), f"{entry.key} is accepted and nothing reads it"
 
 

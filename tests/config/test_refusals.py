@@ -43,7 +43,9 @@ NAMED = {name: named for name, (_, named) in WRONG.items()} | {
 
 
 @pytest.fixture(scope="module")
-def answers(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+def answers(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, str]]:
     folder = tmp_path_factory.mktemp("refusals")
     done = subprocess.run([sys.executable, "-c", FORK_SERVER], input=json.dumps(CASES), cwd=folder, env=environment,
                           capture_output=True, text=True, check=True)  # fmt: skip
@@ -73,7 +75,9 @@ def test_all_problems_come_in_one_answer(tmp_path: Path, environment: dict[str, 
     assert "(4 problems)" in done.stderr and all(word.split("=")[0] in done.stderr for word in words[1:])
 
 
-def test_problems_across_parameters_come_in_one_answer_too(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_problems_across_parameters_come_in_one_answer_too(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     words = ["stage=sft", "rlhf.pref_beta=0.2", "training.warmup_steps=5", "data.dataset=demo_instrct"]
     done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, env=environment, check=False,
                           capture_output=True, text=True)  # fmt: skip

@@ -65,7 +65,12 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
 def config(changes: Changes) -> Config:
     cfg = Config()
     cfg.model.model_name_or_path, cfg.data.dataset = "builtin:tiny", "a"
-    for group in ("launch", "serve", "tracking", "model"):  # values that the environment gives, at their defaults
+    for group in (
+        "launch",
+        "serve",
+        "tracking",
+        "model",
+    ):  # values that the environment gives, at their defaults
         owner = getattr(cfg, group)
         for name, of in type(owner).__dataclass_fields__.items():
             if of.metadata["param"].env is not None:

@@ -16,18 +16,29 @@ def scores(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
     """Scores of (chosen, rejected), one sequence at a time, shape (rows, 2)."""
     model.eval()
     with torch.no_grad():
-        return torch.tensor([
-            [model(torch.tensor([row["prompt_ids"] + row[side]])).logits.item() for side in ("chosen_ids", "rejected_ids")]
-            for row in rows
-        ])  # fmt: skip
+        return torch.tensor(
+            [
+                [
+                    model(torch.tensor([row["prompt_ids"] + row[side]])).logits.item()
+                    for side in ("chosen_ids", "rejected_ids")
+                ]
+                for row in rows
+            ]
+        )
 
 
 def test_a_step_does_not_depend_on_how_it_is_cut_into_batches(build: Build) -> None:
     done = [
-        steps(build(*RM, "training.learning_rate=0.1", f"training.per_device_train_batch_size={size}",
-                    f"training.gradient_accumulation_steps={times}"))
+        steps(
+            build(
+                *RM,
+                "training.learning_rate=0.1",
+                f"training.per_device_train_batch_size={size}",
+                f"training.gradient_accumulation_steps={times}",
+            )
+        )
         for size, times in ((4, 1), (2, 2), (1, 4))
-    ]  # fmt: skip
+    ]
     for losses, weights in done[1:]:
         assert losses == pytest.approx(done[0][0], rel=1e-5)
         for name, weight in weights.items():
@@ -36,8 +47,15 @@ def test_a_step_does_not_depend_on_how_it_is_cut_into_batches(build: Build) -> N
 
 @pytest.mark.parametrize("method", ["lora", "full", "freeze"])
 def test_plain_libraries_load_the_model_with_its_head(method: str, build: Build, tmp_path: Path) -> None:
-    trainer = build("stage=rm", f"method={method}", "data.max_samples=24", "data.val_size=8", "training.max_steps=4",
-                    "training.eval_steps=4", "training.learning_rate=0.02")  # fmt: skip
+    trainer = build(
+        "stage=rm",
+        f"method={method}",
+        "data.max_samples=24",
+        "data.val_size=8",
+        "training.max_steps=4",
+        "training.eval_steps=4",
+        "training.learning_rate=0.02",
+    )
     trainer.train()
     trainer.save_model(str(tmp_path / "final"))
     held_out = list(trainer.eval_dataset)
@@ -86,8 +104,14 @@ def test_a_file_of_answers_is_scored_as_in_training(
     from llmf_hydra import paths
     from llmf_hydra.jobs import score
 
-    trainer = build("stage=rm", "data.max_samples=6", "data.val_size=0", "training.eval_strategy=no",
-                    "training.max_steps=2", "training.learning_rate=0.02")  # fmt: skip
+    trainer = build(
+        "stage=rm",
+        "data.max_samples=6",
+        "data.val_size=0",
+        "training.eval_strategy=no",
+        "training.max_steps=2",
+        "training.learning_rate=0.02",
+    )
     trainer.train()
     trainer.save_model(str(tmp_path / "final"))
     asked = [

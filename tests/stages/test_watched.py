@@ -42,10 +42,20 @@ def test_packs_name_all_their_rows(build: Build) -> None:
     assert batch["tokens"] == len(pack["input_ids"])
 
 
-WORSE = ["stage=sft", "data.max_samples=40", "data.val_size=8", "training.per_device_train_batch_size=4",
-         "training.max_steps=12", "training.eval_steps=2", "training.save_steps=2", "training.logging_steps=2",
-         "training.lr_scheduler_type=constant", "training.warmup_ratio=0", "training.learning_rate=0.1",
-    "method=full"]  # fmt: skip
+WORSE = [
+    "stage=sft",
+    "data.max_samples=40",
+    "data.val_size=8",
+    "training.per_device_train_batch_size=4",
+    "training.max_steps=12",
+    "training.eval_steps=2",
+    "training.save_steps=2",
+    "training.logging_steps=2",
+    "training.lr_scheduler_type=constant",
+    "training.warmup_ratio=0",
+    "training.learning_rate=0.1",
+    "method=full",
+]
 
 
 def test_early_stopping_counts_evaluations_that_are_no_better(build: Build) -> None:
@@ -75,8 +85,16 @@ def test_the_best_model_is_kept_on_request(build: Build) -> None:
 
 
 def test_metric_and_direction_decide_which_is_best(build: Build) -> None:
-    words = ["stage=dpo", "data.max_samples=40", "data.val_size=8", "training.max_steps=8", "training.eval_steps=2",
-             "training.save_steps=2", "training.learning_rate=0.05", "training.load_best_model_at_end=true"]  # fmt: skip
+    words = [
+        "stage=dpo",
+        "data.max_samples=40",
+        "data.val_size=8",
+        "training.max_steps=8",
+        "training.eval_steps=2",
+        "training.save_steps=2",
+        "training.learning_rate=0.05",
+        "training.load_best_model_at_end=true",
+    ]
     metric = "eval_rewards/margins"
     for greater, choose in ((None, max), (False, min)):
         more = [] if greater is None else [f"training.greater_is_better={greater}"]
@@ -87,8 +105,12 @@ def test_metric_and_direction_decide_which_is_best(build: Build) -> None:
 
 
 def test_the_objective_of_a_sweep_decides_where_no_metric_is_named(build: Build) -> None:
-    trainer = build("stage=rm", "training.early_stopping_patience=3", "tracking.objective=eval_margin",
-                    "tracking.direction=maximize")  # fmt: skip
+    trainer = build(
+        "stage=rm",
+        "training.early_stopping_patience=3",
+        "tracking.objective=eval_margin",
+        "tracking.direction=maximize",
+    )
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("eval_margin", True)
 
 
@@ -120,9 +142,17 @@ def test_each_dataset_is_evaluated_on_its_own(stage: str, build: Build) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_resumed_run_goes_on_to_the_same_result(stage: str, build: Build) -> None:
-    words = [f"stage={stage}", *SGD, "training.disable_shuffling=false", "training.max_steps=4",
-             "training.per_device_train_batch_size=2", "training.learning_rate=0.1", "method.lora_dropout=0.1",
-             "training.save_strategy=steps", "training.save_steps=2"]  # fmt: skip
+    words = [
+        f"stage={stage}",
+        *SGD,
+        "training.disable_shuffling=false",
+        "training.max_steps=4",
+        "training.per_device_train_batch_size=2",
+        "training.learning_rate=0.1",
+        "method.lora_dropout=0.1",
+        "training.save_strategy=steps",
+        "training.save_steps=2",
+    ]
     whole, again = build(*words), build(*words)
     losses, weights = steps(whole)
     again.train(resume_from_checkpoint=f"{whole.args.output_dir}/checkpoint-2")

@@ -9,8 +9,16 @@ from pathlib import Path
 
 from conftest import Cli
 
-SHORT = ["stage=dpo", "model=tiny", "training.max_steps=3", "training.learning_rate=0.05", "training.eval_strategy=no", "data.val_size=0",
-         "training.save_strategy=no", "data.max_samples=16"]  # fmt: skip
+SHORT = [
+    "stage=dpo",
+    "model=tiny",
+    "training.max_steps=3",
+    "training.learning_rate=0.05",
+    "training.eval_strategy=no",
+    "data.val_size=0",
+    "training.save_strategy=no",
+    "data.max_samples=16",
+]
 GRID = ["method.lora_rank=4,8", "rlhf.pref_beta=0.05,0.1"]
 
 
@@ -28,8 +36,14 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     assert trials[3]["number"] == 2 and trials[3]["objective"] is None
     rows = done.stdout.split("trial  status")[1].splitlines()[1:]
     assert [row.split()[1] for row in rows] == ["done", "done", "done", "failed"]
-    combinations = {tuple(word for word in trial["overrides"] if word.split("=")[0] in ("method.lora_rank", "rlhf.pref_beta"))
-                    for trial in trials}  # fmt: skip
+    combinations = {
+        tuple(
+            word
+            for word in trial["overrides"]
+            if word.split("=")[0] in ("method.lora_rank", "rlhf.pref_beta")
+        )
+        for trial in trials
+    }
     assert len(combinations) == 4
 
     pids = {json.loads((tmp_path / "study" / str(n) / "manifest.json").read_text())["pid"] for n in range(4)}
@@ -52,12 +66,18 @@ def mlflow_has_one_parent_and_its_children(folder: Path, failed: int) -> None:
 
 
 def test_a_refused_combination_is_counted_and_the_others_run(cli: Cli, tmp_path: Path) -> None:
-    done = cli("-m", *SHORT, "training.warmup_steps=0,1", "training.warmup_ratio=0,0.5", "hydra.sweep.dir=study")
+    done = cli(
+        "-m", *SHORT, "training.warmup_steps=0,1", "training.warmup_ratio=0,0.5", "hydra.sweep.dir=study"
+    )
     assert done.returncode == 1
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
     assert [trial["status"] for trial in trials] == ["done", "done", "done", "refused"]
     assert "training.warmup_steps=1: contradicts training.warmup_ratio=0.5" in done.stderr
-    assert sorted(folder.name for folder in (tmp_path / "study").iterdir() if folder.is_dir()) == ["0", "1", "2"]
+    assert sorted(folder.name for folder in (tmp_path / "study").iterdir() if folder.is_dir()) == [
+        "0",
+        "1",
+        "2",
+    ]
 
 
 def test_a_study_is_a_file_of_its_own(cli: Cli, tmp_path: Path) -> None:
@@ -70,8 +90,14 @@ def test_a_study_is_a_file_of_its_own(cli: Cli, tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], tmp_path: Path) -> None:
     words = [*SHORT, "training.max_steps=100000", "training.seed=1,2", "hydra.sweep.dir=study"]
-    sweep = subprocess.Popen([sys.executable, "-m", "llmf_hydra", "-m", *words], cwd=tmp_path, env=environment, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    sweep = subprocess.Popen(
+        [sys.executable, "-m", "llmf_hydra", "-m", *words],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     log = tmp_path / "study" / "0" / "log.jsonl"
     for _ in range(1200):
         if log.exists() and log.stat().st_size:

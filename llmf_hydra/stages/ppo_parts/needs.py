@@ -59,8 +59,12 @@ def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:
         )
     if known.get("task_type") != "SEQ_CLS":
         task = known.get("task_type")
-        yield Problem(KEY, cfg.rlhf.reward_model, f"is an adapter for {task}, not for scores (SEQ_CLS)",
-                      "name a folder that stage=rm method=lora has written")  # fmt: skip
+        yield Problem(
+            KEY,
+            cfg.rlhf.reward_model,
+            f"is an adapter for {task}, not for scores (SEQ_CLS)",
+            "name a folder that stage=rm method=lora has written",
+        )
 
 
 def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
@@ -71,7 +75,12 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
         yield Problem(KEY, cfg.rlhf.reward_model, "the folder holds no config.json", remedy)
     elif not cfg.rlhf.reward_model_adapters and not _scores(known):
         kind = ", ".join(known.get("architectures") or ["model"])
-        yield Problem(KEY, cfg.rlhf.reward_model, f"is a {kind}, which gives no score", "name a model that stage=rm has written")  # fmt: skip
+        yield Problem(
+            KEY,
+            cfg.rlhf.reward_model,
+            f"is a {kind}, which gives no score",
+            "name a model that stage=rm has written",
+        )
     for name in (cfg.rlhf.reward_model_adapters or "").split(","):
         if (
             name.strip().startswith((".", "/", "~"))

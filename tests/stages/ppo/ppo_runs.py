@@ -61,10 +61,14 @@ def served(answer: Callable[[dict[str, Any]], tuple[int, Any]]) -> Iterator[Serv
         thread.join()
 
 
-def share_of_vowels(body: dict[str, Any], scale: float = 1.0) -> tuple[int, Any]:
-    """The share of an answer's characters that are vowels, times `scale`."""
+def share_of(letters: str, body: dict[str, Any], scale: float = 1.0) -> tuple[int, Any]:
+    """The share of an answer's characters that are among `letters`, times `scale`."""
     said = [sample["response"] for sample in body["samples"]]
-    return 200, {"scores": [scale * sum(c in "aeiou" for c in text) / max(1, len(text)) for text in said]}
+    return 200, {"scores": [scale * sum(c in letters for c in text) / max(1, len(text)) for text in said]}
+
+
+def share_of_vowels(body: dict[str, Any]) -> tuple[int, Any]:
+    return share_of("aeiou", body)
 
 
 def classifier() -> PreTrainedModel:
@@ -99,10 +103,21 @@ def save_adapter(folder: Path) -> PeftModel:
 def rollouts(prompts: list[list[int]], answers: list[list[int]]) -> Rollouts:
     """Rollouts of given tokens, padded as the policy's are."""
     left, right = max(map(len, prompts)), max(map(len, answers))
-    ids = [[PAD] * (left - len(p)) + p + a + [PAD] * (right - len(a)) for p, a in zip(prompts, answers, strict=True)]
-    seen = [[0] * (left - len(p)) + [1] * len(p + a) + [0] * (right - len(a)) for p, a in zip(prompts, answers, strict=True)]
+    ids = [
+        [PAD] * (left - len(p)) + p + a + [PAD] * (right - len(a))
+        for p, a in zip(prompts, answers, strict=True)
+    ]
+    seen = [
+        [0] * (left - len(p)) + [1] * len(p + a) + [0] * (right - len(a))
+        for p, a in zip(prompts, answers, strict=True)
+    ]
     mask = [[True] * len(a) + [False] * (right - len(a)) for a in answers]
-    return Rollouts(torch.tensor(ids), torch.tensor(seen), torch.tensor(mask), torch.tensor([a[-1] == PAD for a in answers]))
+    return Rollouts(
+        torch.tensor(ids),
+        torch.tensor(seen),
+        torch.tensor(mask),
+        torch.tensor([a[-1] == PAD for a in answers]),
+    )
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:

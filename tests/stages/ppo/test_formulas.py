@@ -35,13 +35,22 @@ numbers = st.floats(-5, 5, width=32)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=9), st.integers(0, 3), st.floats(0, 1), st.floats(0, 1))
-def test_gae_is_its_definition(tokens: list[tuple[float, float]], padding: int, gamma: float, lam: float) -> None:
+@given(
+    st.lists(st.tuples(numbers, numbers), min_size=1, max_size=9),
+    st.integers(0, 3),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_gae_is_its_definition(
+    tokens: list[tuple[float, float]], padding: int, gamma: float, lam: float
+) -> None:
     """A_t = sum over k of (gamma lambda)^k delta_{t+k}, written as two loops, on an answer with padding behind."""
     rewards, values = ([token[at] for token in tokens] for at in (0, 1))
     n = len(tokens)
     delta = [rewards[t] + gamma * (values[t + 1] if t + 1 < n else 0.0) - values[t] for t in range(n)]
-    expected = [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, n)) for t in range(n)] + [0.0] * padding
+    expected = [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, n)) for t in range(n)] + [
+        0.0
+    ] * padding
     rows = (torch.tensor([row + [7.0] * padding], dtype=torch.float64) for row in (rewards, values))
     mask = torch.tensor([[True] * n + [False] * padding])
     assert close(gae(*rows, mask, gamma, lam), [expected], 1e-9)
@@ -65,7 +74,9 @@ def test_whitening() -> None:
 
 def test_whitening_over_processes() -> None:
     """Two processes with one value each, 1 and 3: the other's part comes by the sum."""
-    parts = iter([torch.tensor(1.0), torch.tensor(3.0), torch.tensor(1.0)])  # count, sum and square of the other
+    parts = iter(
+        [torch.tensor(1.0), torch.tensor(3.0), torch.tensor(1.0)]
+    )  # count, sum and square of the other
     found = whiten(torch.tensor([[1.0]]), torch.tensor([[True]]), total=lambda tensor: tensor + next(parts))
     assert close(found, [[-1.0]])
 
@@ -115,7 +126,9 @@ def test_moments_in_batches_are_those_of_all(batches: list[list[float]]) -> None
     scores = torch.tensor([score for batch in batches for score in batch], dtype=torch.float64)
     deviation = float(scores.std()) if len(scores) > 1 else 0.0
     assert moments.mean == pytest.approx(float(scores.mean()), abs=1e-9)
-    assert moments.deviation == pytest.approx(deviation, abs=1e-6) or (deviation < 1e-6 and moments.deviation == 1)
+    assert moments.deviation == pytest.approx(deviation, abs=1e-6) or (
+        deviation < 1e-6 and moments.deviation == 1
+    )
 
 
 def test_normalised_scores() -> None:

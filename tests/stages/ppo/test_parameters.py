@@ -26,7 +26,12 @@ def lines(build: Build, *words: str, resume: str | None = None) -> tuple[Any, li
     """Train; the trainer and its log, without what the clock says."""
     trainer = build("stage=ppo", *SHORT, *words)
     trainer.train(resume_from_checkpoint=resume)
-    clock = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "rollout/tokens_per_second")
+    clock = (
+        "train_runtime",
+        "train_samples_per_second",
+        "train_steps_per_second",
+        "rollout/tokens_per_second",
+    )
     return trainer, [
         {k: v for k, v in line.items() if k not in clock and not k.startswith("eval_runtime")}
         for line in trainer.state.log_history
@@ -96,7 +101,9 @@ def test_policy_reference_reward_and_value_share_one_base(build: Build, reward: 
     policy, collector = trainer.model.policy, trainer.collector
     assert isinstance(policy, PeftModel)
     assert collector.reference is None and collector.reward.host is policy
-    before = {n: w.detach().clone() for n, w in policy.named_parameters() if not n.endswith(".default.weight")}
+    before = {
+        n: w.detach().clone() for n, w in policy.named_parameters() if not n.endswith(".default.weight")
+    }
     trainer.train()
     assert all(torch.equal(before[n], w) for n, w in policy.named_parameters() if n in before)
     assert sum("reward" in name for name in before) > 0
@@ -161,9 +168,17 @@ def test_what_is_no_reward_is_refused(build: Build, tmp_path: Path, cache: Path,
 
 
 def test_samples_and_evaluation(build: Build, reward: str) -> None:
-    words = ["training.eval_strategy=steps", "training.eval_steps=2", "data.val_size=6", "data.max_samples=20"]
+    words = [
+        "training.eval_strategy=steps",
+        "training.eval_steps=2",
+        "data.val_size=6",
+        "data.max_samples=20",
+    ]
     trainer, log = lines(build, f"rlhf.reward_model={reward}", *words)
-    shown = [json.loads(line) for line in (Path(trainer.args.output_dir) / "samples.jsonl").read_text().splitlines()]
+    shown = [
+        json.loads(line)
+        for line in (Path(trainer.args.output_dir) / "samples.jsonl").read_text().splitlines()
+    ]
     assert [line["step"] for line in shown] == [0, 0, 2, 2]  # two a buffer of two steps
     assert all(line["prompt"].endswith("<|im_start|>assistant\n") and line["tokens"] <= 4 for line in shown)
     evaluations = [line for line in log if "eval_loss" in line]
