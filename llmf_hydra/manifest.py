@@ -81,7 +81,8 @@ def digest_of_folder(folder: Path, pattern: str) -> str:
 def _packages() -> dict[str, str]:
     """Installed packages and their versions, from the names of their metadata folders: reading each takes long."""
     folders = [info for path in sys.path if Path(path).is_dir() for info in Path(path).glob("*.dist-info")]
-    return dict(sorted(info.name.removesuffix(".dist-info").rpartition("-")[::2] for info in folders))
+    parts = (info.name.removesuffix(".dist-info").rpartition("-") for info in folders)
+    return dict(sorted((name, version) for name, _, version in parts))
 
 
 def _masked(word: str) -> str:

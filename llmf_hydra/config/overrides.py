@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -117,8 +117,8 @@ def _range_of(entry: Entry) -> str:
 
 def _values(override: Override) -> list[Any]:
     """The values an override gives: one, or each of a sweep; of an interval its ends."""
-    if override.is_interval_sweep():
-        interval = override.value()
+    interval = override.value()
+    if isinstance(interval, IntervalSweep):
         return [interval.start, interval.end]
     if override.is_sweep_override():
         return [_plain(value) for value in override.sweep_iterator()]

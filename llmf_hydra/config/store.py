@@ -60,7 +60,7 @@ def shipped_values(choices: Mapping[str, Any]) -> dict[str, Any]:
 def flat_values(file: Path, group: str) -> dict[str, Any]:
     """The values of a config file by full key; `# @package _global_` lifts it out of its group."""
     loaded = OmegaConf.load(file)
-    content = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
+    content: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
     is_global = file.read_text(encoding="utf8").startswith("# @package _global_")
     tree = content if is_global else {group: content}
     return {

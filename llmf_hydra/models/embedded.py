@@ -43,7 +43,9 @@ def _convert(draft: Path) -> None:
     tokenizer.add_special_tokens(SPECIAL_TOKENS)
     loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     config = loaded.config
-    del config.quantization_config  # the weights are plain now, and a model marked as quantized isn't saved
+    delattr(
+        config, "quantization_config"
+    )  # the weights are plain now, and a model marked as quantized isn't saved
     model = AutoModelForCausalLM.from_config(config)
     model.load_state_dict(loaded.state_dict())
     for config in (model.config, model.generation_config):

@@ -13,7 +13,7 @@ from llmf_hydra.paths import data_dir
 
 VERSION = 1  # of this file's recipe
 VOCABULARY = 1024
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+UNKNOWN, BOS, EOS = SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHATML = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n"
@@ -45,9 +45,9 @@ def _build(draft: Path) -> None:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=SPECIAL.index(BOS),
+        eos_token_id=SPECIAL.index(EOS),
+        pad_token_id=SPECIAL.index(EOS),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -70,10 +70,10 @@ def _train_tokenizer():  # a PreTrainedTokenizerFast, whose module is imported h
     bpe.train_from_iterator(_texts(), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        pad_token=SPECIAL[2],
-        unk_token=SPECIAL[0],
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        unk_token=UNKNOWN,
         model_max_length=2048,
     )
     tokenizer.chat_template = CHATML
