@@ -3,13 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+from command_line import Cli
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command_line import Cli
 from test_train import log_of, losses, only_run
 
 WORDS = ["stage=sft", "model=tiny", "training.max_steps=40", "training.logging_steps=1", "training.eval_strategy=no",

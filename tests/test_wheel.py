@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from command_line import ROOT
 
 
 @pytest.fixture(scope="module")

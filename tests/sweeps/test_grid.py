@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import Cli
+from command_line import Cli
 
 SHORT = [
     "stage=dpo",
