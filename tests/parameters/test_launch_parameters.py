@@ -52,7 +52,7 @@ def seen(out: Path, rows: Path, changes: Changes) -> dict[str, Any]:
     env = {**process.environment(cfg), "OMP_DISPLAY_ENV": "TRUE", "HF_HOME": str(out)}
     command = [sys.executable, "-c", WORKER, str(out)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    return {**json.loads((out / "seen.json").read_text()), "said": done.stderr}
+    return {**json.loads((out / "seen.json").read_text()), "said": done.stdout + done.stderr}
 
 
 @parameter(*CHOSEN)

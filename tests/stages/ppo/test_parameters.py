@@ -198,3 +198,23 @@ def test_the_value_head_learns_what_answers_are_worth(build: Build) -> None:
                        "training.learning_rate=0.03", "data.max_samples=64")  # fmt: skip
     losses = [line["loss/value_avg"] for line in log if "loss/value_avg" in line]
     assert losses[0] > 3 and losses[-1] < 0.3
+
+
+def test_checkpointed_activations_train_the_same(build: Build, reward: str) -> None:
+    plain, _ = lines(build, f"rlhf.reward_model={reward}", "training.neftune_noise_alpha=1")
+    saving, _ = lines(
+        build,
+        f"rlhf.reward_model={reward}",
+        "training.neftune_noise_alpha=1",
+        "model.disable_gradient_checkpointing=false",
+    )
+    assert apart(plain, saving) < 1e-6
+
+
+def test_freeze_trains_the_last_layer_and_the_value_head(build: Build, reward: str) -> None:
+    trainer, _ = lines(
+        build, "method=freeze", "method.freeze_trainable_layers=1", f"rlhf.reward_model={reward}"
+    )
+    trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    assert {name.split(".")[0] for name in trained} == {"policy", "value_head"}
+    assert all("layers.1." in name for name in trained if name.startswith("policy"))
