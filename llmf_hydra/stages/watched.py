@@ -126,12 +126,12 @@ class Watched(Trainer):
 
     def _means(self, prefix: str) -> dict[str, float]:
         """The means of what was noted; at evaluation under the prefix of the dataset (`eval_NAME_`)."""
-        if not self._sums:
+        # An evaluation may come between two lines of training, whose sums then wait for their own line.
+        names = sorted(name for name in self._sums if name.startswith("eval_") == bool(prefix))
+        if not names:
             return {}
-        names = sorted(self._sums)
-        sums = torch.stack([self._sums[name] for name in names]).to(self.args.device, torch.float32)
+        sums = torch.stack([self._sums.pop(name) for name in names]).to(self.args.device, torch.float32)
         sums: Any = self.accelerator.reduce(sums)
-        self._sums.clear()
         shown = [prefix + name.removeprefix("eval_") if prefix else name for name in names]
         return {
             name: float(total / count) for name, (total, count) in zip(shown, sums, strict=True) if count > 0

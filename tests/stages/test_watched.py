@@ -178,3 +178,15 @@ def test_checkpointed_activations_change_nothing(stage: str, build: Build) -> No
     assert done[0][0] == pytest.approx(done[1][0], rel=1e-6)
     for name, weight in done[0][1].items():
         torch.testing.assert_close(weight, done[1][1][name])
+
+
+def test_an_evaluation_between_two_lines_takes_nothing_from_the_next_line(build: Build) -> None:
+    words = ["stage=dpo", *SGD, "training.logging_steps=4", "training.max_steps=4", "data.val_size=8"]
+    lines = []
+    for between in (2, 4):
+        trainer = build(*words, "training.eval_strategy=steps", f"training.eval_steps={between}")
+        trainer.train()
+        lines.append(next(line for line in trainer.state.log_history if "loss" in line))
+    shown = ("loss", "rewards/margins", "rewards/accuracies")
+    assert [lines[0][name] for name in shown] == [lines[1][name] for name in shown]
+    assert lines[0]["rewards/margins"] != 0
