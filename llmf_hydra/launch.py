@@ -17,7 +17,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from llmf_hydra import paths, process, requirements, runs
+from llmf_hydra import paths, process, runs
 from llmf_hydra.config import check, composition, overrides, record, store
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
@@ -126,6 +126,8 @@ def _run(composed: DictConfig) -> float | None:
 
 def checked(cfg: Config) -> None:
     """Raise Refused with every problem that can be seen without torch."""
+    from llmf_hydra import requirements  # here, since `--cfg job` and a typo have no need of it
+
     shipped = store.shipped_values(HydraConfig.get().runtime.choices)
     found = check.problems(cfg, shipped)
     told = {problem.key for problem in found}  # one cause, one sentence
