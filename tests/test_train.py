@@ -147,3 +147,23 @@ def test_the_worker_reads_the_run_folder_and_nothing_else(
     )
     assert done.returncode == 0, done.stderr
     assert losses(moved) == losses(first)
+
+
+def test_what_does_not_touch_the_rows_tokenizes_once(
+    cli: Cli, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The cache of tokenized rows is found by a run with another beta, and not by one with another cutoff."""
+    own = {"LLMF_CACHE": str(tmp_path_factory.mktemp("own_cache"))}
+    found = {}
+    for name, words in {
+        "first": ["rlhf.pref_beta=0.1"],
+        "beta": ["rlhf.pref_beta=0.2"],
+        "cutoff": ["data.cutoff_len=64"],
+    }.items():
+        done = cli("job=check", "stage=dpo", "model=tiny", f"hydra.run.dir={name}", *words, env=own)
+        assert done.returncode == 0, done.stderr
+        (source,) = json.loads((tmp_path / name / "data.json").read_text(encoding="utf8"))["sources"]
+        found[name] = (source["found"], source["digest"])
+    assert found["first"][0] is False and found["cutoff"][0] is False
+    assert found["beta"] == (True, found["first"][1])
+    assert found["cutoff"][1] != found["first"][1]
