@@ -133,7 +133,7 @@ def test_each_dataset_is_evaluated_on_its_own(stage: str, build: Build) -> None:
     trainer.train()
     apart = {k: v for line in trainer.state.log_history for k, v in line.items() if k.startswith("eval_")}
     assert {"eval_first_loss", "eval_second_loss"} <= apart.keys() and "eval_loss" not in apart
-    shared = {"dpo": "rewards/margins", "kto": "logps/chosen", "rm": "margin"}.get(stage)
+    shared = {"dpo": "rewards/margins", "kto": "logps/rejected", "rm": "margin"}.get(stage)
     if shared:
         assert apart[f"eval_first_{shared}"] != apart[f"eval_second_{shared}"]
     first = trainer.evaluate(halves["first"])
