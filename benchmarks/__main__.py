@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import start, train
+from benchmarks import data, start, train
 from llmf_hydra.manifest import machine
 
 
@@ -24,6 +24,7 @@ def main() -> None:
         "tiny": {stage: train.measure(stage, "tiny", steps=20) for stage in ("sft", "dpo")},
     }
     if not args.quick:
+        result["data"] = data.measure()
         result["smollm2"] = {stage: train.measure(stage, "smollm2", steps=5) for stage in ("sft", "dpo")}
     text = json.dumps(result, indent=2)
     print(text)

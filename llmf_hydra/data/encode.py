@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tokenizers import Encoding, Tokenizer, processors
 
+from llmf_hydra.data.borders import Border, by_offsets, by_width, byte_widths
 from llmf_hydra.data.render import Span
 
 PLAIN = "\ufdd3"  # stands inside a special token that is plain text; never seen by the tokenizer
@@ -56,9 +57,8 @@ class FastEncoder:
 
     def batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodings of many texts; releases the interpreter and uses the tokenizer's own threads."""
-        return self.backend.encode_batch(
-            [text.replace(PLAIN, "") for text in texts], add_special_tokens=False
-        )
+        encode = self.backend.encode_batch if self.widths is None else self.backend.encode_batch_fast
+        return encode([text.replace(PLAIN, "") for text in texts], add_special_tokens=False)
 
     def spans(self, encoding: Encoding, text: str, spans: Sequence[Span]) -> Encoded:
         """Ids of the text and the tokens of each span.
@@ -67,13 +67,21 @@ class FastEncoder:
         """
         if PLAIN in text:
             return joined([self._with_plain(piece) for piece in pieces(text, spans)])
+        ids = encoding.ids
+        border = self._border(encoding, ids, text)
         found: list[Span] = []
         for start, end in spans:
-            first, last = _border(encoding, text, start), _border(encoding, text, end)
+            first, last = border(start), border(end)
             if first is None or last is None:
                 return self._in_pieces(encoding, text, spans)
             found.append((first, last))
-        return Encoded(encoding.ids, found)
+        return Encoded(ids, found)
+
+    def _border(self, encoding: Encoding, ids: list[int], text: str) -> Border:
+        if self.widths is None:
+            return by_offsets(encoding, text)
+        found = by_width(self.widths, ids, text)
+        return found or by_offsets(self.backend.encode(text, add_special_tokens=False), text)
 
     def state(self) -> str:
         """The Rust tokenizer as JSON; how batches are cut and padded is left out."""
@@ -98,6 +106,11 @@ class FastEncoder:
         return ids
 
     @functools.cached_property
+    def widths(self) -> list[int] | None:
+        """Bytes of each id, where ids alone tell the borders; made when the first text is tokenized."""
+        return byte_widths(self.backend)
+
+    @functools.cached_property
     def _special(self) -> dict[str, int]:
         added = self.backend.get_added_tokens_decoder()
         return {token.content: number for number, token in added.items() if token.special}
@@ -114,17 +127,6 @@ class FastEncoder:
 
     def _tokens(self, text: str) -> str:
         return "".join(self.backend.encode(text, add_special_tokens=False).tokens)
-
-
-def _border(encoding: Encoding, text: str, at: int) -> int | None:
-    """The first token at a character; None if a token lies across."""
-    if at >= len(text):
-        return len(encoding.ids)
-    token = encoding.char_to_token(at)
-    if token is None:
-        return None
-    chars = encoding.token_to_chars(token)
-    return token if chars is not None and chars[0] == at else None
 
 
 def _inner(encoding: Encoding, span: Span) -> Span:

@@ -8,7 +8,7 @@ from llmf_hydra.data import cutoff
 from llmf_hydra.data.chat import Chat
 from llmf_hydra.data.encode import Encoded, Encoder, as_plain
 from llmf_hydra.data.render import Rendered, render_completion, render_dialogue, render_prompt
-from llmf_hydra.data.rows import Message, Row, check_reserved
+from llmf_hydra.data.rows import Message, Row
 from llmf_hydra.data.tools import for_template
 
 COLUMNS = {
@@ -50,7 +50,6 @@ class Setup:
 
     def texts(self, row: Row) -> list[Rendered]:
         """The texts to be tokenized for a row: two for a ranked one, else one. Raises BadRow."""
-        check_reserved(row)
         if self.kind == "text":
             return [Rendered(as_plain(row.text or "", self.special), [], [])]
         assert self.chat is not None

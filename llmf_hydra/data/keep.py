@@ -45,7 +45,8 @@ def _make(data: Data, setup: Setup, source: Source, name: str, folder: Path) -> 
     counts = SourceReport(source.name, digest=name)
     bad: list[Problem] = []
     with (
-        (folder / REJECTED).open("w", encoding="utf-8") as rejected,
+        # Half a surrogate pair is written as JSON escapes it.
+        (folder / REJECTED).open("w", encoding="utf-8", errors="backslashreplace") as rejected,
         pa.OSFile(str(folder / ROWS), "wb") as sink,
         pa.ipc.new_stream(sink, schema(setup.kind, setup.media)) as arrow,
     ):

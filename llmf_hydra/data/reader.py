@@ -12,7 +12,7 @@ from typing import Any
 from llmf_hydra.data import files
 from llmf_hydra.data.formats import converter, guess
 from llmf_hydra.data.kinds import MEANING, REMEDY
-from llmf_hydra.data.rows import BadRow, Row
+from llmf_hydra.data.rows import BadRow, Row, check_characters
 from llmf_hydra.data.table import Source, columns_of, tags_of
 from llmf_hydra.errors import NO_VALUE, Problem
 
@@ -85,6 +85,7 @@ def read_one(source: Source, kind: str | None, number: int, path: Path, line: in
     try:
         source = settled(source, raw)
         row = converter(format_for(source, kind))(raw, source)
+        check_characters(row)
         if kind is not None and kind not in row.kinds():
             raise misfit(kind, row)
     except BadRow as bad:

@@ -10,7 +10,7 @@ Message = dict[str, Any]
 `reasoning_content` and `weight` (0: not trained), a tool `name` and `tool_call_id`. The shape that chat
 templates read."""
 
-_RESERVED = re.compile("[\ufdd0-\ufdd5]")
+_NO_CHARACTER = re.compile("[\ufdd0-\ufdd5\ud800-\udfff]")  # and half a surrogate pair, which JSON can write
 MEDIA = ("images", "videos", "audios")
 PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 
@@ -74,11 +74,11 @@ def _order_remedy(role: str) -> str:
     return "let user and assistant take turns: join neighbours of one role, or remove one"
 
 
-def check_reserved(row: Row) -> None:
-    """Noncharacters mark places in a text while it is written; none may come from the row. Raises BadRow."""
+def check_characters(row: Row) -> None:
+    """No text may hold what is no character: noncharacters mark places while it is written. Raises BadRow."""
     messages = [*row.prompt, *(message for answer in row.answers for message in answer)]
     for text in (row.text or "", *(message["content"] for message in messages)):
-        if found := _RESERVED.search(text):
+        if found := _NO_CHARACTER.search(text):
             what = f"holds the character U+{ord(found[0]):04X}, which is no character of any text"
             raise BadRow("", what, "remove it")
 

@@ -82,7 +82,7 @@ def _raw_rows(data: Data, source: Source, index: int) -> Iterator[dict[str, Any]
             if isinstance(raw, BadRow):
                 yield {**place, "raw": None, "bad": json.dumps([raw.field, raw.what, raw.remedy])}
             else:
-                yield {**place, "raw": json.dumps(raw, ensure_ascii=False, default=str), "bad": None}
+                yield {**place, "raw": json.dumps(raw, default=str), "bad": None}
     except files.Unreadable as error:
         raise Refused([Problem("data.dataset", source.name, str(error))]) from None
 

@@ -31,7 +31,7 @@ def write(tmp_path: Path) -> Callable[..., str]:
 
     def written(rows: Iterable[Any], name: str = "rows.jsonl") -> str:
         path = tmp_path / name
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return str(path)
 
     return written

@@ -73,7 +73,7 @@ def run(
 def described(folder: Path, rows: list[Any], info: dict[str, Any], name: str = "rows") -> dict[str, Any]:
     """A table for `data.dataset_dir` with one dataset, whose rows are written to the folder."""
     path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return {name: {"file_name": str(path), **info}}
 
 

@@ -114,6 +114,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], Any, Any, str, str]] = {
         "dialogue", {"columns": {"prompt": "instruction", "response": "output", "images": "images"}},
         {**GOOD, "images": []}, {**GOOD, "images": ["none.png"]}, "none.png, which does not exist", "data.media_dir",
     ),
+    "half a surrogate pair": ("dialogue", {}, GOOD, {"instruction": "a\ud83d", "output": "b"}, "holds the character U+D83D", "remove it"),
     "a noncharacter": ("dialogue", {}, GOOD, {"instruction": "a", "output": "b\ufdd0"}, "holds the character U+FDD0", "remove it"),
 }  # fmt: skip
 
@@ -247,3 +248,16 @@ def test_data_of_another_kind_is_one_problem(write: Any) -> None:
     problems = check_sources(Data(dataset=write(alpaca(50))), "preference")
     assert len(problems) == 1
     assert "where pairs of a chosen and a rejected answer are needed; set ranking: true" in str(problems[0])
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_half_a_surrogate_pair_is_written_down_as_it_was_read(
+    tokenizer: Any, tmp_path: Path, streaming: bool
+) -> None:
+    bad = {"instruction": "a\ud83d", "output": "b"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(bad)}\n{json.dumps(GOOD)}\n")
+    prepared = run(tokenizer, str(path), skip_bad_rows=True, streaming=streaming)
+    assert [row["row"] for row in prepared.train] == [2]
+    if not streaming:
+        assert json.loads(prepared.rejected[0].read_text())["content"] == bad

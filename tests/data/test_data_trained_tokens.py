@@ -172,9 +172,3 @@ def test_an_answer_that_cannot_be_found_is_refused() -> None:
         setup.texts(dialogue(["hello", "good", "how", "bad"]))
     assert refused.value.what == "has an answer (turn 2) that cannot be found in the chat template's text"
     assert "data.template" in refused.value.remedy
-
-
-def test_a_noncharacter_in_a_text_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(BadRow) as refused:
-        setup_for(tokenizer).texts(dialogue(["hello", "go\ufdd0od"]))
-    assert "U+FDD0" in refused.value.what
