@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import data, start, train
+from benchmarks import beside_trl, data, start, train
 from llmf_hydra.manifest import machine
 
 
@@ -25,6 +25,7 @@ def main() -> None:
     }
     if not args.quick:
         result["data"] = data.measure()
+        result["beside_trl"] = beside_trl.measure("smollm2")
         result["smollm2"] = {stage: train.measure(stage, "smollm2", steps=5) for stage in ("sft", "dpo")}
     text = json.dumps(result, indent=2)
     print(text)

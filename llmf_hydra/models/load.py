@@ -29,9 +29,9 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(model: Model) -> PretrainedConfig:
-    """The model's config, without its weights. Raises Refused."""
-    return _from_hub(AutoConfig, model)
+def load_config(model: Model, **fields: Any) -> PretrainedConfig:
+    """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
+    return _from_hub(AutoConfig, model, **fields)
 
 
 def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
@@ -39,14 +39,7 @@ def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedMode
 
     `extra` goes to `from_pretrained`: a quantization, for one.
     """
-    options = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
-    if model.train_from_scratch:
-        config = load_config(model)
-        loaded = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=model.trust_remote_code, **options
-        )
-    else:
-        loaded = _from_hub(AutoModelForCausalLM, model, **options, **extra)
+    loaded = _loaded(AutoModelForCausalLM, model, dtype, **extra)
     loaded.config.use_cache = False  # of no use in training, and it breaks packing and checkpointing
     return loaded
 
@@ -58,11 +51,19 @@ def load_scorer(
 
     The number is read at the last token that isn't padding, so the config must know the padding token.
     """
-    options = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
-    loaded = _from_hub(AutoModelForSequenceClassification, model, **options, **extra, num_labels=1)
+    loaded = _loaded(AutoModelForSequenceClassification, model, dtype, num_labels=1, **extra)
     config = loaded.config.get_text_config()
     config.use_cache, config.pad_token_id = False, tokenizer.pad_token_id
     return loaded
+
+
+def _loaded(factory, model: Model, dtype: torch.dtype, num_labels: int | None = None, **extra: Any):
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
+    fields = {} if num_labels is None else {"num_labels": num_labels}
+    if not model.train_from_scratch:
+        return _from_hub(factory, model, **options, **extra, **fields)
+    config = load_config(model, **fields)
+    return factory.from_config(config, trust_remote_code=model.trust_remote_code, **options)
 
 
 def _from_hub(factory, model: Model, **options):  # Transformers' auto classes

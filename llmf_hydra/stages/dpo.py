@@ -26,12 +26,6 @@ DIVERGENCES = "divergences"  # kto_pair's two estimates, over the whole optimize
 class PreferenceTrainer(Referenced, DPOTrainer):
     """TRL's trainer on pairs that are tokens already, with our batches and losses."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
-
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        return torch.tensor(len(batch["rows"]))
-
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
@@ -40,13 +34,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
             self._estimate_divergences(batches)
         return batches, whole
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
+    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         referred = self._referred(
             inputs
         )  # first: it may switch adapters, and the policy's graph must not see that
@@ -54,7 +42,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
         h = Ratios(answers.chosen - referred[:, 0], answers.rejected - referred[:, 1])
         loss = self._losses(answers, h, inputs)
         self._note(answers, h)
-        return self.mean(loss, torch.tensor(len(loss)), num_items_in_batch)
+        return loss
 
     def _losses(self, answers: Answers, h: Ratios, batch: Mapping[str, Any]) -> torch.Tensor:
         """The loss of each pair, shape (pairs,)."""

@@ -43,12 +43,6 @@ class FeedbackTrainer(Referenced, KTOTrainer):
     """TRL's trainer on answers that are tokens already, with our batches and a KL term that doesn't depend on
     how the optimizer step is cut into batches."""
 
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
-
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        return torch.tensor(len(batch["rows"]))
-
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
@@ -59,13 +53,7 @@ class FeedbackTrainer(Referenced, KTOTrainer):
                 batch[DIVERGENCE] = estimate
         return batches, whole
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
+    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         rlhf, good = self.parts.cfg.rlhf, inputs["good"]
         z = inputs[DIVERGENCE] if DIVERGENCE in inputs else self._divergence([inputs])
 
@@ -80,7 +68,7 @@ class FeedbackTrainer(Referenced, KTOTrainer):
             tokens = (inputs["targets"] >= 0).sum(dim=1)
             loss = loss - rlhf.pref_ftx * torch.where(good, log_probs / tokens, 0.0)
         self._note(h.detach(), log_probs.detach(), good, z)
-        return self.mean(loss, torch.tensor(len(loss)), num_items_in_batch)
+        return loss
 
     def _divergence(self, batches: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """`max(0, mean h)` over the prompts of the batches, each with the answer of the row before it.

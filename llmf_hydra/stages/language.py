@@ -23,13 +23,7 @@ class LanguageTrainer(Watched, SFTTrainer):
     def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
         return (next_tokens(batch["labels"]) != IGNORED).sum()
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
+    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         targets = next_tokens(inputs["labels"])
         scored = score(model, {key: value for key, value in inputs.items() if key != "labels"}, targets)
         trained = targets != IGNORED
@@ -37,7 +31,7 @@ class LanguageTrainer(Watched, SFTTrainer):
             self.note(loss=-scored.log_probs[trained])  # Transformers' own mean weighs tokens by their batch
             if self.parts.cfg.training.compute_accuracy:
                 self.note(accuracy=scored.is_top[trained])
-        return self.mean(-scored.log_probs, trained.sum(), num_items_in_batch)
+        return -scored.log_probs[trained]
 
 
 def build_trainer(parts: Parts, trainer: type[LanguageTrainer] = LanguageTrainer) -> LanguageTrainer:

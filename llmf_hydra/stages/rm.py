@@ -87,16 +87,7 @@ def score_answers(
 class PairwiseTrainer(Watched, RewardTrainer):
     """TRL's trainer on pairs that are tokens already."""
 
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        return torch.tensor(len(batch["rows"]))
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
+    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         dtype = torch.bfloat16 if self.parts.precision.autocast else self.parts.precision.weights
         chosen, rejected = score_answers(model, inputs, dtype)
         losses = -F.logsigmoid(chosen - rejected)
@@ -107,7 +98,7 @@ class PairwiseTrainer(Watched, RewardTrainer):
                 rewards__chosen=chosen,
                 rewards__rejected=rejected,
             )
-        return self.mean(losses, torch.tensor(len(losses)), num_items_in_batch)
+        return losses
 
 
 def build_trainer(parts: Parts) -> PairwiseTrainer:

@@ -2,6 +2,7 @@
 that is no number."""
 
 import time
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,9 +60,31 @@ class Watched(Trainer):
             known = torch.tensor([values.sum(), values.numel()], dtype=torch.float64)
             self._sums[prefix + name.replace("__", "/")] += known
 
+    @abstractmethod
+    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """What the stage's loss is a mean of, shape (n,): a loss for each token, pair or answer that is trained."""
+
     def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """How much of a batch is trained: tokens, pairs or answers, whatever the stage's loss is a mean over."""
-        raise NotImplementedError
+        """How many losses a batch will give, before they are known: here one a row."""
+        return torch.tensor(len(batch[ROWS]))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The batch's part of the mean over the whole step; at evaluation the mean of the batch itself."""
+        losses = self.losses_of(model, inputs)
+        if num_items_in_batch is None:
+            return losses.sum() / max(len(losses), 1)
+        # DDP divides by the processes.
+        return losses.sum() * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        """TRL's trainers would tokenize here: the rows are tokens already."""
+        return dataset
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -75,14 +98,6 @@ class Watched(Trainer):
             return batches, None
         whole = torch.stack([self.weight(batch) for batch in batches]).sum().to(device, torch.float32)
         return batches, self.accelerator.reduce(whole)
-
-    def mean(self, losses: torch.Tensor, weight: torch.Tensor, whole: torch.Tensor | None) -> torch.Tensor:
-        """The batch's part of the mean over the whole step; the mean of the batch itself where that is all."""
-        if whole is None:
-            return losses.sum() / weight.clamp(min=1)
-        return (
-            losses.sum() * self.accelerator.num_processes / whole.clamp(min=1)
-        )  # DDP divides by the processes
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None

@@ -1,5 +1,6 @@
 """`stage=dpo` on the tiny model: the reference, what is kept of it, and what does not change a step."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,31 @@ def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_pa
     fresh = build(*words)
     fresh._load_rng_state(str(checkpoint))
     assert len(fresh.kept) == 8, "two steps of four rows"
+
+
+def asked(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one prompt", "two whole dialogues"])
+def test_rows_of_several_turns(shared: bool, build: Build, tmp_path: Path) -> None:
+    """What stands before the answers is the history; answers of several turns are ranked as a whole."""
+    before = [asked("hello"), said("how can I help"), asked("name a colour")]
+    chosen, rejected = [said("blue")], [said("a very long word"), asked("shorter"), said("red")]
+    row = {"prompt": before, "chosen": chosen, "rejected": rejected}
+    if not shared:
+        row = {"chosen": [*before, *chosen], "rejected": [*before, *rejected]}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(row)}\n" * 8)
+    trainer = build(*DPO, f"data.dataset={path}", "training.max_steps=4", "training.learning_rate=0.1")
+    known, decode = trainer.train_dataset[0], trainer.parts.tokenizer.decode
+    prompt = decode(known["prompt_ids"])
+    assert all(message["content"] in prompt for message in before) and "blue" not in prompt
+    assert decode(known["chosen_ids"]).startswith("blue<|im_end|>")
+    assert all(message["content"] in decode(known["rejected_ids"]) for message in rejected)
+    losses, _ = steps(trainer)
+    assert losses[0] == pytest.approx(0.6931472, abs=1e-6) and losses[-1] < losses[0]

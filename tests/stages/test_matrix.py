@@ -9,8 +9,15 @@ import pytest
 from safetensors.torch import load_file
 
 METHODS = ("lora", "freeze", "full")
-STAGES = ("pt", "sft", "rm", "dpo", "kto")
-COVERING = {("pt", "full"), ("sft", "freeze"), ("rm", "lora"), ("dpo", "lora"), ("kto", "freeze")}
+STAGES = ("pt", "sft", "rm", "dpo", "kto", "ppo")
+COVERING = {
+    ("pt", "full"),
+    ("sft", "freeze"),
+    ("rm", "lora"),
+    ("dpo", "lora"),
+    ("kto", "freeze"),
+    ("ppo", "full"),
+}
 EACH = [
     pytest.param(stage, method, marks=[] if (stage, method) in COVERING else pytest.mark.slow)
     for stage in STAGES
@@ -29,6 +36,9 @@ def losses(out: Path) -> dict[int, dict[str, float]]:
     return {step: values for step, values in found.items() if values}
 
 
+PPO = ["rlhf.reward_model=reward/final", "rlhf.reward_model_type=full", "generation.max_new_tokens=8"]
+
+
 @pytest.mark.parametrize(("stage", "method"), EACH)
 def test_a_run_trains_evaluates_and_resumes(
     stage: str, method: str, tmp_path: Path, environment: dict[str, str]
@@ -39,7 +49,11 @@ def test_a_run_trains_evaluates_and_resumes(
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stdout + done.stderr
 
-    llmf(f"stage={stage}", f"method={method}", *WORDS, "hydra.run.dir=whole")
+    words = WORDS
+    if stage == "ppo":
+        llmf("stage=rm", "method=full", *WORDS, "hydra.run.dir=reward")
+        words = [*WORDS, *PPO]
+    llmf(f"stage={stage}", f"method={method}", *words, "hydra.run.dir=whole")
     whole = tmp_path / "whole"
     seen = losses(whole)
     assert set(seen) == {1, 2, 3, 4} and {step for step in seen if "eval_loss" in seen[step]} == {2, 4}

@@ -147,3 +147,16 @@ def test_a_model_that_gives_text_scores_nothing(build: Build, tmp_path: Path) ->
     (tmp_path / "answers.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     with pytest.raises(Refused, match="gives text and no scores"):
         score.main([str(tmp_path / "answers.jsonl"), "--model", str(tiny.ready())])
+
+
+def test_a_reward_model_from_scratch_has_no_weight_of_the_file(build: Build) -> None:
+    def first_layer(*words: str) -> torch.Tensor:
+        return build(*RM, "method=full", *words).model.model.layers[0].mlp.up_proj.weight
+
+    loaded, scratch, other = (
+        first_layer(),
+        first_layer("model.train_from_scratch=true"),
+        first_layer("model.train_from_scratch=true", "training.seed=43"),
+    )
+    assert not torch.equal(loaded, scratch) and not torch.equal(scratch, other)
+    assert torch.equal(loaded, first_layer("training.seed=43"))

@@ -28,7 +28,12 @@ class ModelReward:
     def load(cls, cfg: Config, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
         """The model that `reward_model` names, quantized or with its adapters merged. Raises Refused."""
         rlhf = cfg.rlhf
-        named = replace(cfg.model, model_name_or_path=rlhf.reward_model, model_revision="main")
+        named = replace(
+            cfg.model,
+            model_name_or_path=rlhf.reward_model,
+            model_revision="main",
+            train_from_scratch=False,
+        )
         bits = rlhf.reward_model_quantization_bit
         options = quantized(bits, dtype, key="rlhf.reward_model_quantization_bit")
         try:

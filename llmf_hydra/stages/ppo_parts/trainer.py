@@ -53,14 +53,8 @@ class PpoTrainer(Watched):
     def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
         return batch["mask"].sum()
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
-        """Clipped policy loss and, weighted, clipped value loss, each a mean over the step's tokens."""
+    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        """Clipped policy loss and, weighted, clipped value loss of each token."""
         mask, temperature = inputs["mask"], self.collector.sampling.temperature
         logits, values = model(inputs["ids"], inputs["attention"], mask.shape[1])
         answers = inputs["ids"][:, -mask.shape[1] :]
@@ -79,7 +73,7 @@ class PpoTrainer(Watched):
                 val__clipfrac_avg=near.float(),
                 val__ratio=torch.exp(new - old),
             )
-        return self.mean(policy + losses.VALUE_WEIGHT * value, mask.sum(), num_items_in_batch)
+        return policy + losses.VALUE_WEIGHT * value
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The prompts of a dataset, or of the one of that name, as far as they are this process's."""

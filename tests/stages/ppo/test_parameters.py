@@ -218,3 +218,13 @@ def test_freeze_trains_the_last_layer_and_the_value_head(build: Build, reward: s
     trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert {name.split(".")[0] for name in trained} == {"policy", "value_head"}
     assert all("layers.1." in name for name in trained if name.startswith("policy"))
+
+
+def test_early_stopping_looks_at_the_prompts_held_out(build: Build, reward: str) -> None:
+    words = ["data.val_size=6", "data.max_samples=20", "training.eval_strategy=steps", "training.eval_steps=1",
+             "training.save_strategy=steps", "training.save_steps=1", "training.max_steps=8",
+             "training.metric_for_best_model=eval_objective/kl", "training.greater_is_better=false",
+             "training.early_stopping_patience=2"]  # fmt: skip
+    trainer, log = lines(build, f"rlhf.reward_model={reward}", *words)
+    seen = [line["eval_objective/kl"] for line in log if "eval_objective/kl" in line]
+    assert len(seen) == seen.index(min(seen)) + 3 == trainer.state.global_step < 8
