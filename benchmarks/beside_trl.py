@@ -111,7 +111,9 @@ def _as_trl_wants(stage: str, rows: Any, size: int) -> Any:
         return rows.add_column("KL_completion_ids", [one for g in groups for one in (g[-1], *g[:-1])])
     if stage == "rm":
         return rows.map(
-            lambda row: {f"{side}_ids": row["prompt_ids"] + row[f"{side}_ids"] for side in ("chosen", "rejected")}
+            lambda row: {
+                f"{side}_ids": row["prompt_ids"] + row[f"{side}_ids"] for side in ("chosen", "rejected")
+            }
         )
     return rows
 

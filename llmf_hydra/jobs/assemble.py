@@ -77,11 +77,14 @@ def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:
 
 
 def _tokens_at_once(cfg: Config, rows: Prepared) -> int:
-    """Tokens of the largest batch a forward pass can hold; preference stages pass two answers a row."""
+    """Tokens of the largest batch that a forward pass can hold: two answers a row of preferences, and with a prompt
+    the answer that it will get."""
+    data, generation = cfg.data, cfg.generation
     answers = 2 if cfg.stage.rows == "preference" else 1
-    data = cfg.data
-    full = data.streaming or wants_packing(
-        data, cfg.stage.rows
-    )  # a stream isn't known before, a pack is filled
+    # A stream isn't known before, a pack is filled.
+    full = data.streaming or wants_packing(data, cfg.stage.rows)
     longest = data.cutoff_len if full else max(source.longest for source in rows.report.sources)
+    if cfg.stage.rows == "prompt":
+        new = generation.max_new_tokens
+        longest = longest + new if new else max(longest + 1, generation.max_length)
     return cfg.training.per_device_train_batch_size * longest * answers

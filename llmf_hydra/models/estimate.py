@@ -1,11 +1,13 @@
 """What a run will take in memory, from a model without weights (on the meta device)."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -13,6 +15,7 @@ from transformers import (
 
 from llmf_hydra.config.rlhf import REFERENCE_FREE
 from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import Refused
 from llmf_hydra.manifest import total_memory
 from llmf_hydra.models.load import load_config
 from llmf_hydra.models.precision import Precision
@@ -74,8 +77,7 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
     return Estimate(
         parameters=parameters,
         trained=count,
-        weights=sum(weight.numel() * weight.element_size() for weight in model.parameters())
-        + _reference(cfg, model),
+        weights=_bytes(model) + _reference(cfg, model, precision) + _reward(cfg, precision),
         gradients=gradients,
         optimizer=OPTIMIZER_STATES[cfg.optimizer.name] * count * 4,
         activations=_activations(config.get_text_config(), tokens, precision, cfg),
@@ -83,11 +85,39 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
     )
 
 
-def _reference(cfg: Config, model: torch.nn.Module) -> int:
-    """Bytes of a reference model of its own: preference stages need one unless adapters can be switched off."""
-    free = cfg.stage.name == "dpo" and cfg.rlhf.pref_loss in REFERENCE_FREE
-    if cfg.stage.name not in ("dpo", "kto", "ppo") or cfg.method.name == "lora" or free:
+def _reference(cfg: Config, policy: nn.Module, precision: Precision) -> int:
+    """Bytes of a reference model of its own; none where the policy without its adapter is the reference."""
+    rlhf = cfg.rlhf
+    free = cfg.stage.name == "dpo" and rlhf.pref_loss in REFERENCE_FREE
+    if cfg.stage.name not in ("dpo", "kto", "ppo") or free:
         return 0
+    bits = rlhf.ref_model_quantization_bit
+    if rlhf.ref_model or rlhf.ref_model_adapters or bits:
+        return _other("rlhf.ref_model", rlhf.ref_model or cfg.model.model_name_or_path, bits, cfg, precision)
+    return 0 if cfg.method.name == "lora" else _bytes(policy)
+
+
+def _reward(cfg: Config, precision: Precision) -> int:
+    """Bytes of PPO's reward model; an adapter on the policy's base takes next to nothing."""
+    rlhf = cfg.rlhf
+    if cfg.stage.name != "ppo" or rlhf.reward_model_type != "full":
+        return 0
+    return _other("rlhf.reward_model", rlhf.reward_model, rlhf.reward_model_quantization_bit, cfg, precision)
+
+
+def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision: Precision) -> int:
+    """Bytes of a model beside the policy. Raises Refused, under the key that names it."""
+    try:
+        config = load_config(replace(cfg.model, model_name_or_path=name, model_revision="main"))
+    except Refused as refused:
+        known = [str(problem).replace("model.model_name_or_path", key) for problem in refused.problems]
+        raise Refused(known) from None
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, trust_remote_code=cfg.model.trust_remote_code)
+    return model.num_parameters() * (bits or precision.weights.itemsize * 8) // 8
+
+
+def _bytes(model: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 

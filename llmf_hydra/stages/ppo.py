@@ -15,10 +15,10 @@ from llmf_hydra.stages.ppo_parts.collect import Collector
 from llmf_hydra.stages.ppo_parts.controller import AdaptiveKl
 from llmf_hydra.stages.ppo_parts.plan import Plan
 from llmf_hydra.stages.ppo_parts.rewards import build_reward
-from llmf_hydra.stages.ppo_parts.rollout import sampling
 from llmf_hydra.stages.ppo_parts.samples import Samples
 from llmf_hydra.stages.ppo_parts.trainer import PpoTrainer
 from llmf_hydra.stages.reference import START, goes_on, reference_model
+from llmf_hydra.stages.rollout import sampling
 
 
 def build_trainer(parts: Parts) -> PpoTrainer:

@@ -11,7 +11,7 @@ from llmf_hydra.stages.head import IGNORED
 from llmf_hydra.stages.language import LanguageTrainer
 from llmf_hydra.stages.language import build_trainer as build_language_trainer
 from llmf_hydra.stages.parts import Parts
-from llmf_hydra.stages.ppo_parts.rollout import Sampling, roll_out, sampling, seeded
+from llmf_hydra.stages.rollout import Sampling, roll_out, sampling, seeded
 from llmf_hydra.stages.text_metrics import scores
 
 FOLDER = "generated"  # in the run's folder: a file an evaluation

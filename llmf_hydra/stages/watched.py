@@ -73,7 +73,7 @@ class Watched(Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
+        num_items_in_batch: Any = None,
     ) -> torch.Tensor:
         """The batch's part of the mean over the whole step; at evaluation the mean of the batch itself."""
         losses = self.losses_of(model, inputs)

@@ -80,14 +80,14 @@ def test_there_is_a_file_for_each_line_of_the_index() -> None:
     assert len(template_names()) == 28
 
 
-DIALOGUES = {
-    "1 turn": (TURNS[:2], None),
-    "2 turns": (TURNS[:4], None),
-    "3 turns": (TURNS, None),
-    "1 turn, system": ([SYSTEM, *TURNS[:2]], None),
-    "3 turns, system": ([SYSTEM, *TURNS], None),
-    "tools": (CALLS, TOOLS),
-    "tools, system": ([SYSTEM, *CALLS], TOOLS),
+DIALOGUES = {  # the first turn may call a tool, and then has its result and a second answer
+    f"{turns} turns{', system' * system}{', tools' * tools}": (
+        [SYSTEM] * system + (CALLS if tools else TURNS[:2]) + TURNS[2 : 2 * turns],
+        TOOLS if tools else None,
+    )
+    for turns in (1, 2, 3)
+    for system in (False, True)
+    for tools in (False, True)
 }
 
 

@@ -1,4 +1,4 @@
-"""What a policy answered: `Rollouts` as they were sampled, and the `Buffer` that PPO trains on."""
+"""What PPO trains on: rollouts with their log-probabilities, values, advantages and returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,30 +8,6 @@ import torch
 from torch.nn import functional as F
 
 Key = tuple[int, int]  # source and row of a prompt
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """Prompts, padded on the left, and answers, on the right: every answer begins in the same column."""
-
-    ids: torch.Tensor  # (rows, prompt + answer)
-    attention: torch.Tensor  # (rows, prompt + answer): 0 on padding
-    mask: torch.Tensor  # (rows, answer): True on the tokens of the answer, its end included
-    ended: torch.Tensor  # (rows,): whether the answer ended before its limit
-
-    @property
-    def width(self) -> int:
-        """Columns of the answers."""
-        return self.mask.shape[1]
-
-    @property
-    def answers(self) -> torch.Tensor:
-        """The tokens of the answers, (rows, answer)."""
-        return self.ids[:, self.ids.shape[1] - self.width :]
-
-    def rows(self, start: int, stop: int) -> "Rollouts":
-        """Some of the rows."""
-        return Rollouts(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
 
 
 @dataclass(frozen=True)

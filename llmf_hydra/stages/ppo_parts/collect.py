@@ -10,13 +10,13 @@ from torch import nn
 
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.stages.ppo_parts.advantages import Sum, alone, gae, token_rewards, whiten
-from llmf_hydra.stages.ppo_parts.buffer import Buffer, Key, Rollouts, joined
+from llmf_hydra.stages.ppo_parts.buffer import Buffer, Key, joined
 from llmf_hydra.stages.ppo_parts.controller import AdaptiveKl, RunningMoments
 from llmf_hydra.stages.ppo_parts.losses import entropies, log_probs
 from llmf_hydra.stages.ppo_parts.reward_adapter import NAME
 from llmf_hydra.stages.ppo_parts.rewards import Reward
-from llmf_hydra.stages.ppo_parts.rollout import Sampling, roll_out, seeded
 from llmf_hydra.stages.reference import as_reference, frozen
+from llmf_hydra.stages.rollout import Rollouts, Sampling, roll_out, seeded
 
 Prompt = tuple[Key, Sequence[int]]
 Tensors = dict[str, torch.Tensor]

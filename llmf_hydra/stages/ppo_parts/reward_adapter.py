@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.value_head import positions
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
 from llmf_hydra.stages.reference import frozen
+from llmf_hydra.stages.rollout import Rollouts
 
 NAME = "reward"
 HEADS = ("score", "classifier")  # what sequence classifiers call their head

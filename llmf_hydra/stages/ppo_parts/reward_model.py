@@ -12,8 +12,8 @@ from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_scorer
 from llmf_hydra.models.reference import names, quantized
 from llmf_hydra.models.value_head import positions
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
 from llmf_hydra.stages.reference import frozen
+from llmf_hydra.stages.rollout import Rollouts
 
 KEY = "rlhf.reward_model"
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llmf_hydra.errors import TrainingFailed
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
+from llmf_hydra.stages.rollout import Rollouts
 
 TIMEOUT = 60.0  # seconds for one answer
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt

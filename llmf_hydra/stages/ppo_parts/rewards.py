@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 from llmf_hydra.models.load import load_model
 from llmf_hydra.stages.parts import Parts
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
 from llmf_hydra.stages.ppo_parts.reward_adapter import AdapterReward
 from llmf_hydra.stages.ppo_parts.reward_model import ModelReward
 from llmf_hydra.stages.ppo_parts.reward_service import ServiceReward
+from llmf_hydra.stages.rollout import Rollouts
 
 
 class Reward(Protocol):

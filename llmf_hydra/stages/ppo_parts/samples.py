@@ -5,9 +5,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
 from llmf_hydra.stages.ppo_parts.collect import Scored
 from llmf_hydra.stages.ppo_parts.reward_service import texts
+from llmf_hydra.stages.rollout import Rollouts
 
 FILE = "samples.jsonl"
 SHOWN = 2  # dialogues of each buffer

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from llmf_hydra.models import tiny
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
+from llmf_hydra.stages.rollout import Rollouts
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 PAD = 2  # the tiny model's padding token, which also ends its answers

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmf_hydra.stages.ppo_parts.advantages import gae, token_rewards, whiten
 from llmf_hydra.stages.ppo_parts.controller import AdaptiveKl, RunningMoments
 from llmf_hydra.stages.ppo_parts.losses import entropies, log_probs, policy_losses, value_losses
-from llmf_hydra.stages.ppo_parts.rollout import answer_mask
+from llmf_hydra.stages.rollout import answer_mask
 
 
 def close(found: torch.Tensor, expected: list, tolerance: float = 1e-6) -> bool:

@@ -16,7 +16,7 @@ from llmf_hydra.stages.ppo_parts.losses import log_probs
 from llmf_hydra.stages.ppo_parts.plan import Plan
 from llmf_hydra.stages.ppo_parts.reward_adapter import AdapterReward
 from llmf_hydra.stages.ppo_parts.reward_model import ModelReward
-from llmf_hydra.stages.ppo_parts.rollout import roll_out, sampling, seeded
+from llmf_hydra.stages.rollout import roll_out, sampling, seeded
 
 CPU = torch.device("cpu")
 

@@ -1,9 +1,9 @@
-"""Rollouts: the policy answers prompts, in batches, with its keys and values cached."""
+"""Rollouts: a model answers prompts, in batches, with its keys and values cached."""
 
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -11,7 +11,30 @@ from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from llmf_hydra.config.generation import Generation
-from llmf_hydra.stages.ppo_parts.buffer import Rollouts
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Prompts, padded on the left, and answers, on the right: every answer begins in the same column."""
+
+    ids: torch.Tensor  # (rows, prompt + answer)
+    attention: torch.Tensor  # (rows, prompt + answer): 0 on padding
+    mask: torch.Tensor  # (rows, answer): True on the tokens of the answer, its end included
+    ended: torch.Tensor  # (rows,): whether the answer ended before its limit
+
+    @property
+    def width(self) -> int:
+        """Columns of the answers."""
+        return self.mask.shape[1]
+
+    @property
+    def answers(self) -> torch.Tensor:
+        """The tokens of the answers, (rows, answer)."""
+        return self.ids[:, self.ids.shape[1] - self.width :]
+
+    def rows(self, start: int, stop: int) -> "Rollouts":
+        """Some of the rows."""
+        return Rollouts(**{f.name: getattr(self, f.name)[start:stop] for f in fields(self)})
 
 
 @dataclass(frozen=True)
