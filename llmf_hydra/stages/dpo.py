@@ -14,7 +14,7 @@ from llmf_hydra.config.rlhf import REFERENCE_FREE
 from llmf_hydra.stages import preference_losses as losses
 from llmf_hydra.stages.head import install_head
 from llmf_hydra.stages.pairs import PairCollator, score_pairs, shares_prompt
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_callbacks
+from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
 from llmf_hydra.stages.preference_losses import Answers, Ratios, divergence
 from llmf_hydra.stages.reference import NoReference, drop_copied_adapter, frozen, reference_model
 from llmf_hydra.stages.referenced import Referenced
@@ -121,15 +121,10 @@ def build_trainer(parts: Parts) -> PreferenceTrainer:
     collate = PairCollator(parts.pad_id, shares_prompt(parts.model))
     reference: Any = NoReference(parts.model.config) if free else reference_model(parts)
     trainer = PreferenceTrainer(
-        parts=parts,
-        model=parts.model,
+        **shared_pieces(parts),
         ref_model=reference,
         args=arguments,
         data_collator=KnownRows(collate, ("prompt_ids", "chosen_ids", "prompt_ids", "rejected_ids")),
-        train_dataset=parts.train,
-        eval_dataset=parts.eval,
-        processing_class=parts.tokenizer,
-        callbacks=shared_callbacks(parts),
     )
     drop_copied_adapter(parts)
     for model in filter(None, [parts.model, trainer.ref_model]):

@@ -14,7 +14,7 @@ from trl import KTOConfig, KTOTrainer
 
 from llmf_hydra.stages.head import install_head
 from llmf_hydra.stages.pairs import lines, score_lines
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_callbacks
+from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
 from llmf_hydra.stages.preference_losses import divergence, kto
 from llmf_hydra.stages.reference import drop_copied_adapter, frozen, reference_model
 from llmf_hydra.stages.referenced import Referenced
@@ -128,15 +128,10 @@ def build_trainer(parts: Parts) -> FeedbackTrainer:
         loss_type="apo_zero_unpaired",  # TRL then leaves out its own KL term, which wants rows in order
     )
     trainer = FeedbackTrainer(
-        parts=parts,
-        model=parts.model,
+        **shared_pieces(parts),
         ref_model=reference_model(parts),
         args=arguments,
         data_collator=KnownRows(AnswerCollator(parts.pad_id), ("prompt_ids", "completion_ids")),
-        train_dataset=parts.train,
-        eval_dataset=parts.eval,
-        processing_class=parts.tokenizer,
-        callbacks=shared_callbacks(parts),
     )
     drop_copied_adapter(parts)
     for model in filter(None, [parts.model, trainer.ref_model]):

@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from llmf_hydra.data.collate import make_collator
 from llmf_hydra.stages.head import IGNORED, install_head, next_tokens, score
-from llmf_hydra.stages.parts import Parts, attention_of, shared_arguments, shared_callbacks
+from llmf_hydra.stages.parts import Parts, attention_of, shared_arguments, shared_pieces
 from llmf_hydra.stages.watched import KnownRows, Watched
 
 
@@ -44,14 +44,9 @@ def build_trainer(parts: Parts, trainer: type[LanguageTrainer] = LanguageTrainer
     form = "flat" if attention_of(parts.model.config).startswith("flash") else "positions"
     collate = make_collator(parts.cfg.data, parts.tokenizer, form, parts.model.dtype)
     built = trainer(
-        parts=parts,
-        model=parts.model,
+        **shared_pieces(parts),
         args=arguments,
         data_collator=KnownRows(collate, ("input_ids",)),
-        train_dataset=parts.train,
-        eval_dataset=parts.eval,
-        processing_class=parts.tokenizer,
-        callbacks=shared_callbacks(parts),
     )
     install_head(parts.model)
     return built

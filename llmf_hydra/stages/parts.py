@@ -63,11 +63,18 @@ def best_model(cfg: Config) -> dict[str, Any]:
     }
 
 
-def shared_callbacks(parts: Parts) -> list[TrainerCallback]:
-    """The callbacks that were given, and early stopping where it is asked for."""
+def shared_pieces(parts: Parts) -> dict[str, Any]:
+    """Keyword arguments of every trainer; early stopping is added to the callbacks where it is asked for."""
     patience = parts.cfg.training.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
-    return [*parts.callbacks, *stopping]
+    return {
+        "parts": parts,
+        "model": parts.model,
+        "train_dataset": parts.train,
+        "eval_dataset": parts.eval,
+        "processing_class": parts.tokenizer,
+        "callbacks": [*parts.callbacks, *stopping],
+    }
 
 
 def shared_arguments(parts: Parts) -> dict[str, Any]:

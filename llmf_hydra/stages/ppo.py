@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, TrainingArguments
 
 from llmf_hydra.models.value_head import PolicyWithValue
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_callbacks
+from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
 from llmf_hydra.stages.ppo_parts.collect import Collector
 from llmf_hydra.stages.ppo_parts.controller import AdaptiveKl
 from llmf_hydra.stages.ppo_parts.plan import Plan
@@ -43,16 +43,11 @@ def build_trainer(parts: Parts) -> PpoTrainer:
         whiten_rewards=cfg.rlhf.ppo_whiten_rewards,
     )
     return PpoTrainer(
-        parts=parts,
+        **shared_pieces(parts) | {"model": model},
         collector=collector,
         plan=_plan(parts, arguments),
         samples=Samples(parts.out, parts.tokenizer, cfg.generation.skip_special_tokens),
-        model=model,
         args=arguments,
-        train_dataset=parts.train,
-        eval_dataset=parts.eval,
-        processing_class=parts.tokenizer,
-        callbacks=shared_callbacks(parts),
     )
 
 

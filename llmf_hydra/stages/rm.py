@@ -15,7 +15,7 @@ from trl import RewardConfig, RewardTrainer
 
 from llmf_hydra.methods.modules import SCORE, scores
 from llmf_hydra.stages.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_callbacks
+from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
 from llmf_hydra.stages.watched import KnownRows, Watched
 
 ENDS = "ends"  # where a score is read
@@ -110,12 +110,7 @@ def build_trainer(parts: Parts) -> PairwiseTrainer:
     )
     collate = ScoredCollator(parts.pad_id, scores(parts.model) and shares_prompt(parts.model))
     return PairwiseTrainer(
-        parts=parts,
-        model=parts.model,
+        **shared_pieces(parts),
         args=arguments,
         data_collator=KnownRows(collate, ("prompt_ids", "chosen_ids", "prompt_ids", "rejected_ids")),
-        train_dataset=parts.train,
-        eval_dataset=parts.eval,
-        processing_class=parts.tokenizer,
-        callbacks=shared_callbacks(parts),
     )

@@ -1,10 +1,11 @@
 """Each format, from its row to literal token ids and labels."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from data_samples import described, run, texts
+from data_samples import described, run
 
 N = -100
 HELLO = [1, 310, 201, 295, 2, 201, 1, 67, 307, 335, 201]  # user: hello, and the header of the answer
@@ -156,23 +157,61 @@ def test_plain_text_ends_with_the_end_of_text(info: dict[str, Any], tokenizer: A
     assert made["input_ids"] == made["labels"] == [295, 297, 2]
 
 
-def test_calls_of_tools_are_trained_and_their_results_are_not(tokenizer: Any, tmp_path: Path) -> None:
-    talk = [
-        {"from": "human", "value": "hello"},
-        {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
-        {"from": "observation", "value": "one"},
-        {"from": "gpt", "value": "good"},
-    ]
-    row = {"conversations": talk, "tools": '[{"name": "f", "description": "adds"}]'}
-    table = described(tmp_path, [row], {"formatting": "sharegpt"})
-    made = run(tokenizer, "rows", dataset_dir=table, tool_format="qwen").train
-    assert texts(tokenizer, made, "labels") == [
-        '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call><|im_end|>good<|im_end|>'
-    ]
-    assert "<tool_response>\none\n</tool_response>" in texts(tokenizer, made)[0]
-    assert (
-        '{"type": "function", "function": {"name": "f", "description": "adds"}}' in texts(tokenizer, made)[0]
-    )
+CALL = [
+    30, 86, 266, 78, 65, 69, 67, 277, 32, 201, 93, 4, 80, 67, 79, 71, 4, 28, 223, 4, 72, 4, 14, 223, 4,
+    67, 84, 73, 87, 79, 71, 80, 86, 85, 4, 28, 223, 93, 4, 90, 4, 28, 223, 19, 95, 95, 201, 30, 17, 86,
+    266, 78, 65, 69, 67, 277, 32, 2,
+]  # fmt: skip
+RESULT = [
+    201, 1, 310, 201, 30, 86, 266, 78, 65, 282, 85, 82, 265, 85, 71, 32, 201, 265, 71, 201, 30, 17, 86,
+    266, 78, 65, 282, 85, 82, 265, 85, 71, 32, 2, 201, 1, 67, 307, 335, 201,
+]  # fmt: skip
+TOOL = {"name": "f", "description": "adds"}
+WITH_TOOLS = {
+    "sharegpt": (
+        {
+            "conversations": [
+                {"from": "human", "value": "hello"},
+                {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                {"from": "observation", "value": "one"},
+                {"from": "gpt", "value": "good"},
+            ],
+            "tools": json.dumps([TOOL]),
+        },
+        {"formatting": "sharegpt"},
+    ),
+    "openai": (
+        {
+            "messages": [
+                USER,
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+                },
+                {"role": "tool", "tool_call_id": "a", "content": "one"},
+                ANSWER,
+            ],
+            "tools": [{"type": "function", "function": TOOL}],
+        },
+        {"formatting": "openai"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_TOOLS)
+def test_calls_of_tools_are_trained_and_their_results_are_not(
+    name: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    row, info = WITH_TOOLS[name]
+    made = run(tokenizer, "rows", dataset_dir=described(tmp_path, [row], info), tool_format="qwen").train[0]
+    dialogue = [*HELLO, *CALL, *RESULT, *GOOD, *END]
+    system = len(made["input_ids"]) - len(dialogue)
+    assert made["input_ids"][system:] == dialogue
+    assert made["labels"] == [*[N] * (system + 11), *CALL, *[N] * 40, *GOOD, N]
+    told = tokenizer.decode(made["input_ids"][:system])
+    assert told.startswith("<|im_start|>system\n# Tools\n\n") and told.endswith("</tool_call><|im_end|>\n")
+    assert '<tools>\n{"type": "function", "function": {"name": "f", "description": "adds"}}\n</tools>' in told
 
 
 def test_images_go_along_as_paths(tokenizer: Any, tmp_path: Path) -> None:

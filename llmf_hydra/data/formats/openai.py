@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmf_hydra.data.formats.shared import calls_of, dialogue
+from llmf_hydra.data.formats.turns import ROLES, read_turns
 from llmf_hydra.data.rows import BadRow, Message, Row, need_answer, need_text
 from llmf_hydra.data.table import Source
-from llmf_hydra.errors import did_you_mean
 
-_ALSO = {"developer": "system", "function": "tool"}  # older and newer names of the roles
+_ALSO = {"developer": "system_tag", "function": "observation_tag"}  # older and newer names of the roles
 _KEPT = ("name", "tool_call_id", "reasoning_content", "weight")
 
 
@@ -19,43 +19,19 @@ def convert(raw: Mapping[str, Any], source: Source) -> Row:
 
 def read_messages(value: Any, source: Source, column: str) -> list[Message]:
     """The list of messages of a column, with roles and keys by the source's tags."""
-    if value is None:
-        raise BadRow(column, "is missing", "name the column of the dialogue: columns {messages: ...}")
-    if not isinstance(value, list) or not value:
-        raise BadRow(
-            column, "is not a list of messages" if value else "is empty", "write [{role, content}, ...]"
-        )
-    tags = source.tags
-    roles = {
-        tags["user_tag"]: "user",
-        tags["assistant_tag"]: "assistant",
-        tags["function_tag"]: "assistant",
-        tags["observation_tag"]: "tool",
-        tags["system_tag"]: "system",
-        **_ALSO,
-    }
-    return [_message(message, tags, roles, f"{column}[{i}]") for i, message in enumerate(value)]
+    return read_turns(value, source, column, _message, _ALSO)
 
 
-def _message(message: Any, tags: Mapping[str, str], roles: Mapping[str, str], field: str) -> Message:
-    if not isinstance(message, Mapping):
-        raise BadRow(field, "is not a mapping", f"write {{{tags['role_tag']}, {tags['content_tag']}}}")
-    name = message.get(tags["role_tag"])
-    if name is None:
-        raise BadRow(
-            f"{field}.{tags['role_tag']}", "is missing", "name the key of the role: tags {role_tag: ...}"
-        )
-    if name not in roles:
-        remedy = did_you_mean(str(name), roles) or f"known are {', '.join(roles)}"
-        raise BadRow(f"{field}.{tags['role_tag']}", f"is the unknown role {name!r}", remedy)
+def _message(message: Mapping[str, Any], tag: str, field: str, tags: Mapping[str, str]) -> Message:
+    role = ROLES[tag]
     where = f"{field}.{tags['content_tag']}"
     content = _text(message.get(tags["content_tag"]), where)
-    made: Message = {"role": roles[name], "content": content}
+    made: Message = {"role": role, "content": content}
     made |= {key: message[key] for key in _KEPT if message.get(key) is not None}
     if message.get("tool_calls"):
         made["content"] = content or ""
         made["tool_calls"] = calls_of(message["tool_calls"], f"{field}.tool_calls")
-    elif name == tags["function_tag"]:
+    elif tag == "function_tag":
         made |= {"content": "", "tool_calls": calls_of(content, where)}
     elif made["role"] == "assistant":
         need_answer(content, where)

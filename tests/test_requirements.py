@@ -1,4 +1,4 @@
-"""What a reference model needs is looked up before torch is imported."""
+"""What a run needs beside a sound config is looked up before torch is imported."""
 
 import importlib.util
 from pathlib import Path
@@ -36,3 +36,20 @@ def test_folders_of_the_reference_are_looked_into(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").touch()
     cfg.rlhf.ref_model_adapters = str(tmp_path)
     assert said(cfg) == []
+
+
+def test_images_are_refused_before_a_model_that_cannot_see_them_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"instruction": "<image>hello", "output": "good", "images": ["a.png"]}\n')
+    columns = {"prompt": "instruction", "response": "output", "images": "images"}
+    cfg = Config()
+    cfg.data.dataset, cfg.data.media_dir = "seen", str(tmp_path)
+    cfg.data.dataset_dir = {"seen": {"file_name": str(rows), "columns": columns}}
+    (problem,) = map(str, requirements._media(cfg))
+    assert problem.startswith("data.dataset=seen: has images, and only text is trained on")
+    del columns["images"]
+    assert list(requirements._media(cfg)) == []
+    columns["images"] = "images"
+    cfg.job.name = "preview"
+    assert list(requirements._media(cfg)) == []
