@@ -52,6 +52,7 @@ OWN_BAD_SHARE = {"format": 0.7, "politeness": 0.45}
 FULL_SHARE = 0.8  # of the good answers, those that get their second sentence
 INSTRUCT_SINGLES = 440
 INSTRUCT_MANNERS = 192
+INSTRUCT_PARAGRAPHS = 64  # few: what they say can't be learned from the others, and they are long
 PARAGRAPH_ASKS = (
     "Write a short paragraph about {}.",
     "Tell me something about {}.",
@@ -121,10 +122,10 @@ def instruct_rows(items: Sequence[Item]) -> list[dict]:
     singles = by_hand + rng.sample(rest, INSTRUCT_SINGLES - len(by_hand))
     chats += [chat([item.prompt, answer], system) for item, system, answer in manners]
     chats += [chat([item.prompt, item.full]) for item in singles]
+    passages = [passage for titled in load_bank("passages").values() for passage in titled]
     chats += [
         chat([rng.choice(PARAGRAPH_ASKS).format(title), text])
-        for titled in load_bank("passages").values()
-        for title, text in titled
+        for title, text in rng.sample(passages, INSTRUCT_PARAGRAPHS)
     ]
     rng.shuffle(chats)
     return [{"messages": messages} for messages in chats]

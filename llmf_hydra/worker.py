@@ -82,6 +82,10 @@ def _set_up_logging(cfg: Config) -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
+        # TRL imports it wherever it is installed; that this is a CPU is said by the run's own lines.
+        logging.getLogger("DeepSpeed").addFilter(
+            lambda record: "accelerator to CPU" not in record.getMessage()
+        )
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Transformers and TRL import wandb wherever it is installed, for most of a second. Our tracker has its own process.
     sys.modules["wandb"] = None  # type: ignore[assignment]

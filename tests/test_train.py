@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Cli
+from command_line import ROOT, Cli
 from safetensors.torch import load_file
 
 SHORT = [
@@ -61,6 +61,22 @@ def test_a_run_learns_and_leaves_everything_behind(stage: str, cli: Cli, tmp_pat
     )
     assert manifest["machine"]["packages"]["torch"] and manifest["seeds"]["seed"] == 42
     assert "step 12/12" in done.stdout and "Traceback" not in done.stderr + done.stdout
+
+
+def test_runs_are_compared_by_the_mean_loss_of_datasets_that_are_evaluated_apart(
+    cli: Cli, tmp_path: Path
+) -> None:
+    rows = (ROOT / "data" / "demo_instruct.jsonl").read_text(encoding="utf8").splitlines(keepends=True)
+    for name, some in (("a", rows[:8]), ("b", rows[8:24])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(some), encoding="utf8")
+    done = cli("stage=sft", *SHORT, "training.max_steps=3", "data.val_size=0", "data.eval_on_each_dataset=true",
+               "data.eval_dataset='a.jsonl,b.jsonl'")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out = only_run(tmp_path, "sft")
+    found = json.loads((out / "metrics.json").read_text(encoding="utf8"))
+    apart = [value for key, value in found.items() if key.startswith("eval_") and key.endswith("_loss")]
+    objective = json.loads((out / "manifest.json").read_text(encoding="utf8"))["objective"]
+    assert len(apart) == 2 and objective == {"name": "eval_loss", "value": pytest.approx(sum(apart) / 2)}
 
 
 def test_plain_peft_loads_the_adapter(cli: Cli, tmp_path: Path, cache: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from llmf_hydra import interrupt, manifest, runs
@@ -70,14 +71,27 @@ def _summary(trainer: Any, trained: dict[str, float]) -> dict[str, float]:
 
 def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstStep) -> None:
     tracking = cfg.tracking
-    name = tracking.objective or ("eval_loss" if "eval_loss" in summary else "train_loss")
-    objective = {"name": name, "value": summary[name]} if name in summary else None
+    objective = _objective(tracking.objective, summary)
     if objective is None:
-        print(f"warning: tracking.objective={name} was never logged; logged are {', '.join(sorted(summary))}")
+        logged = ", ".join(sorted(summary))
+        print(f"warning: tracking.objective={tracking.objective} was never logged; logged are {logged}")
     first_step = (
         datetime.fromtimestamp(first.at, UTC).isoformat(timespec="milliseconds") if first.at else None
     )
     runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
+
+
+def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | None:
+    """What runs are compared by: the metric that is named, else the loss on held-out rows, else that of training.
+
+    Of datasets that are evaluated apart it is the mean of their losses.
+    """
+    if name is not None:
+        return {"name": name, "value": summary[name]} if name in summary else None
+    losses = [value for key, value in summary.items() if key.startswith("eval_") and key.endswith("_loss")]
+    if losses:
+        return {"name": "eval_loss", "value": mean(losses)}
+    return {"name": "train_loss", "value": summary["train_loss"]} if "train_loss" in summary else None
 
 
 def _run_info(cfg: Config, out: Path) -> RunInfo:
