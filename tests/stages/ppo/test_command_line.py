@@ -17,6 +17,8 @@ from llmf_hydra.models.value_head import FILE
 from llmf_hydra.stages.ppo_parts.needs import same_model
 
 LETTERS = "aeiourst"
+THINGS = ("tea rain bread stone river music chess snow salt honey wolf lemon paper glass iron gold sand milk rice corn "
+          "wind fire ice moon sun star tree leaf root seed rose lily oak pine fox bear deer owl crow swan").split()  # fmt: skip
 MOST = 25.0  # what the service pays for an answer of nothing but those
 
 
@@ -58,6 +60,27 @@ def test_it_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
     assert buffers[-1]["objective/entropy"] < buffers[0]["objective/entropy"]
     assert "objective/rlhf_reward" in done.stdout
     assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
+    """The same on a model that knows English. Short prompts without a template keep it to a few minutes."""
+    rows = [{"instruction": f"I like {thing}", "output": "-"} for thing in THINGS]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served(lambda body: share_of(LETTERS, body, 15.0)) as service:
+        done = cli("stage=ppo", "data.dataset=./rows.jsonl", "data.template=empty", "data.val_size=0",
+                   "rlhf.reward_model_type=api", f"rlhf.reward_model={service.url}", "rlhf.ppo_target=10",
+                   "generation.max_new_tokens=3", "training.per_device_train_batch_size=32",
+                   "training.learning_rate=0.002", "training.warmup_ratio=0", "training.max_steps=64",
+                   "training.logging_steps=4", "training.eval_strategy=no", "training.save_strategy=no",
+                   "training.plot_loss=false", "hydra.run.dir=run", timeout=3000)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    paid = [mean(share_of(LETTERS, request)[1]["scores"]) for request in service.requests]
+    assert len(paid) == 16
+    assert mean(paid[-3:]) - paid[0] >= 0.5 * (1 - paid[0])
+    buffers = [line for line in log_of(tmp_path / "run") if "objective/kl" in line]
+    assert 5 < buffers[-1]["objective/kl"] < 20
 
 
 def test_a_reward_adapter_of_stage_rm_feeds_it(cli: Cli, tmp_path: Path) -> None:
