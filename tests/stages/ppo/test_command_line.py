@@ -17,8 +17,8 @@ from llmf_hydra.models.value_head import FILE
 from llmf_hydra.stages.ppo_parts.needs import same_model
 
 LETTERS = "aeiourst"
-THINGS = ("tea rain bread stone river music chess snow salt honey wolf lemon paper glass iron gold sand milk rice corn "
-          "wind fire ice moon sun star tree leaf root seed rose lily oak pine fox bear deer owl crow swan").split()  # fmt: skip
+THINGS = """tea rain bread stone river music chess snow salt honey wolf lemon paper glass iron gold sand milk rice corn
+wind fire ice moon sun star tree leaf root seed rose lily oak pine fox bear deer owl crow swan"""
 MOST = 25.0  # what the service pays for an answer of nothing but those
 
 
@@ -66,7 +66,7 @@ def test_it_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
     """The same on a model that knows English. Short prompts without a template keep it to a few minutes."""
-    rows = [{"instruction": f"I like {thing}", "output": "-"} for thing in THINGS]
+    rows = [{"instruction": f"I like {thing}", "output": "-"} for thing in THINGS.split()]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with served(lambda body: share_of(LETTERS, body, 15.0)) as service:
         done = cli("stage=ppo", "data.dataset=./rows.jsonl", "data.template=empty", "data.val_size=0",
