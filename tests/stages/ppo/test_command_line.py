@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from llmf_hydra import requirements
 from llmf_hydra.config import check, store
 from llmf_hydra.models import tiny
+from llmf_hydra.models.scorer import load_saved_scorer
 from llmf_hydra.models.value_head import FILE
 from llmf_hydra.stages.ppo_parts.needs import same_model
 
@@ -68,17 +70,18 @@ def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> Non
     """The same on a model that knows English. Short prompts without a template keep it to a few minutes."""
     rows = [{"instruction": f"I like {thing}", "output": "-"} for thing in THINGS.split()]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with served(lambda body: share_of(LETTERS, body, 15.0)) as service:
+    with served(lambda body: share_of(LETTERS, body, MOST)) as service:
         done = cli("stage=ppo", "data.dataset=./rows.jsonl", "data.template=empty", "data.val_size=0",
                    "rlhf.reward_model_type=api", f"rlhf.reward_model={service.url}", "rlhf.ppo_target=10",
                    "generation.max_new_tokens=3", "training.per_device_train_batch_size=32",
-                   "training.learning_rate=0.002", "training.warmup_ratio=0", "training.max_steps=64",
+                   "training.learning_rate=0.002", "training.lr_scheduler_type=constant",
+                   "training.warmup_ratio=0", "training.max_steps=52",
                    "training.logging_steps=4", "training.eval_strategy=no", "training.save_strategy=no",
                    "training.plot_loss=false", "hydra.run.dir=run", timeout=3000)  # fmt: skip
     assert done.returncode == 0, done.stderr
     paid = [mean(share_of(LETTERS, request)[1]["scores"]) for request in service.requests]
-    assert len(paid) == 16
-    assert mean(paid[-3:]) - paid[0] >= 0.5 * (1 - paid[0])
+    assert len(paid) == 13
+    assert paid[-1] - paid[0] >= 0.5 * (1 - paid[0])
     buffers = [line for line in log_of(tmp_path / "run") if "objective/kl" in line]
     assert 5 < buffers[-1]["objective/kl"] < 20
 
@@ -107,6 +110,33 @@ def test_a_reward_model_of_its_own_feeds_a_full_run(cli: Cli, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "final", output_loading_info=True)
     assert not saved[1]["missing_keys"] and not saved[1]["unexpected_keys"]
+
+
+@pytest.mark.parametrize("kind", ["full", "api"])
+def test_what_stage_rm_trains_feeds_the_other_types_too(kind: str, cli: Cli, tmp_path: Path) -> None:
+    method = "full" if kind == "full" else "lora"
+    rm = cli("stage=rm", f"method={method}", "model=tiny", "training.max_steps=2", "training.eval_strategy=no",
+             "data.val_size=0", "training.save_strategy=no", "hydra.run.dir=rm", "data.max_samples=16")  # fmt: skip
+    assert rm.returncode == 0, rm.stderr
+    model, tokenizer = load_saved_scorer(tmp_path / "rm" / "final")
+    given: list[float] = []
+
+    def score(body: dict[str, Any]) -> tuple[int, Any]:
+        texts = tokenizer(body["messages"], padding=True, padding_side="right", return_tensors="pt")
+        with torch.no_grad():
+            scores = model(**texts, use_cache=False).logits.squeeze(-1).tolist()
+        given.extend(scores)
+        return 200, {"scores": scores}
+
+    with served(score) as service:
+        reward = "rm/final" if kind == "full" else service.url
+        done = cli("stage=ppo", "model=tiny", *SHORT, f"rlhf.reward_model={reward}",
+                   f"rlhf.reward_model_type={kind}", "hydra.run.dir=run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    logged = [line["objective/scores"] for line in log_of(tmp_path / "run") if "objective/scores" in line]
+    assert len(set(logged)) > 1
+    if kind == "api":
+        assert mean(given) == pytest.approx(mean(logged), abs=1e-4)
 
 
 def test_a_service_that_is_not_there_ends_the_run_in_words(cli: Cli, tmp_path: Path) -> None:
