@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ code = main(sys.argv[1:])
 print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
 sys.exit(code)
 """
+BARE = "import hydra.main, hydra._internal.hydra, omegaconf"
+BARE_SECONDS = 0.25  # what that takes on a machine where the limits below hold
 ANSWERS = [  # words, exit code, seconds allowed
     (["--help"], 0, 0.3),
     (["--help", "rlhf"], 0, 0.3),
@@ -28,22 +31,39 @@ ANSWERS = [  # words, exit code, seconds allowed
 ]
 
 
+@pytest.fixture(scope="module")
+def slowness() -> float:
+    """How many times slower this machine is at this minute; neighbours take a third of it and more."""
+    bare = [taken_by([sys.executable, "-c", BARE])[0] for _ in range(5)]
+    return max(1.0, min(bare) / BARE_SECONDS)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "allowed"), ANSWERS, ids=[" ".join(words) for words, _, _ in ANSWERS]
 )
 def test_an_answer_comes_quickly_and_without_torch(
-    words: list[str], code: int, allowed: float, environment: dict[str, str], tmp_path: Path
+    words: list[str],
+    code: int,
+    allowed: float,
+    slowness: float,
+    environment: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     spent = []
     for _ in range(5):
-        before = processor_seconds()
-        done = subprocess.run([sys.executable, "-c", PROBE, *words], cwd=tmp_path, env=environment, capture_output=True,
-                              text=True, check=False)  # fmt: skip
-        spent.append(processor_seconds() - before)
+        seconds, done = taken_by([sys.executable, "-c", PROBE, *words], cwd=tmp_path, env=environment)
+        spent.append(seconds)
         assert done.returncode == code, done.stderr
         assert "heavy: []" in done.stdout
     # The clock of a shared machine tells of its neighbours; the processor's time, at its best, of the code.
-    assert min(spent) <= allowed, f"median {statistics.median(spent):.2f} s"
+    assert min(spent) <= allowed * slowness, f"median {statistics.median(spent):.2f} s"
+
+
+def taken_by(words: list[str], **options: Any) -> "tuple[float, subprocess.CompletedProcess[str]]":
+    """Processor seconds of a command, and what it gave."""
+    before = processor_seconds()
+    done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
+    return processor_seconds() - before, done
 
 
 def processor_seconds() -> float:

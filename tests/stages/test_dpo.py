@@ -174,7 +174,8 @@ def test_losses_without_reference_load_none(loss: str, build: Build, monkeypatch
 
 
 def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_path: Path) -> None:
-    words = [*DPO, "training.max_steps=4", "training.save_strategy=steps", "training.save_steps=2"]
+    words = [*DPO, "training.max_steps=4", "training.save_strategy=steps", "training.save_steps=2",
+             "training.per_device_train_batch_size=4"]  # fmt: skip
     whole = build(*words)
     expected = steps(whole)
     checkpoint = Path(whole.args.output_dir) / "checkpoint-2"

@@ -100,7 +100,7 @@ def test_each_parameter_of_generation_changes_the_answers(
 
 
 def test_what_is_generated_does_not_change_the_training(build: Build) -> None:
-    words = [*WORDS, "training.max_steps=4", "method.lora_dropout=0.2"]
+    words = [*WORDS, "training.max_steps=4", "training.logging_steps=2", "method.lora_dropout=0.2"]
     off = ["training.predict_with_generate=false", "generation.max_new_tokens=1024"]
     losses = []
     for more in ([], off):
