@@ -23,6 +23,13 @@ SHORT = ["training.max_steps=4", "training.logging_steps=1", "training.eval_stra
          "training.learning_rate=0.01", "training.warmup_ratio=0", "rlhf.ppo_epochs=2"]  # fmt: skip
 
 
+class Quiet(ThreadingHTTPServer):
+    """Says nothing of a client that didn't wait for its answer."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: the client tells."""
+
+
 class Service:
     """A reward service in this process. `answer` makes the status and the body of the reply to a request."""
 
@@ -44,7 +51,7 @@ class Service:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/score"
 
 
