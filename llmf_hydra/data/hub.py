@@ -1,6 +1,6 @@
-"""Datasets that are not on this disk: fetched once, as a file among the cache."""
+"""Datasets that are not on this disk: fetched once, as a file among the cache, or streamed from the hub."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,19 @@ from llmf_hydra.data.table import ENDINGS, Source
 from llmf_hydra.errors import Problem, Refused
 
 
-def fetched(source: Source, key: str) -> Source:
-    """The source with its files; one that has them already is given back. Raises Refused."""
+def fetched(source: Source, key: str, streaming: bool = False) -> Source:
+    """The source with its files; one that has them already is given back. Raises Refused.
+
+    When streaming, a dataset of the Hugging Face hub stays there, and its rows come as they are read.
+    """
     if source.files:
         return source
+    if streaming and "://" not in source.hub and not source.modelscope:
+        try:
+            next(streamed(source), None)
+        except Exception as error:
+            raise _refused(source, key, error) from error
+        return replace(source, streamed=True)
     name = digest.of([source.hub, source.subset, source.split, source.folder, source.modelscope])
     fetch = _fetch_cloud if "://" in source.hub else _fetch_modelscope if source.modelscope else _fetch_hub
     folder, _ = store.kept(paths.cache_dir() / "hub", name, lambda made: _fetched(fetch, source, made, key))
@@ -25,10 +34,22 @@ def _fetched(fetch: Callable[[Source, Path], None], source: Source, folder: Path
     try:
         fetch(source, folder)
     except Exception as error:  # the hubs' own libraries raise anything from KeyError to their own classes
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = "is the network there, and the name right? or name a file instead"
-        what = f"could not be loaded from {_where(source)}: {reason}"
-        raise Refused([Problem(key, source.name, what, remedy)]) from error
+        raise _refused(source, key, error) from error
+
+
+def _refused(source: Source, key: str, error: Exception) -> Refused:
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    remedy = "is the network there, and the name right? or name a file instead"
+    what = f"could not be loaded from {_where(source)}: {reason}"
+    return Refused([Problem(key, source.name, what, remedy)])
+
+
+def streamed(source: Source) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset of the Hugging Face hub, as they come."""
+    from datasets import load_dataset
+
+    where: Any = {"split": source.split, "data_dir": source.folder}
+    yield from load_dataset(source.hub, source.subset, streaming=True, **where)
 
 
 def _where(source: Source) -> str:

@@ -75,7 +75,10 @@ def _named(data: Data) -> list[Named]:
         ("eval", "eval_dataset", data.eval_dataset),
     ):
         if names:
-            found += [(use, hub.fetched(s, f"data.{field}")) for s in sources.resolve(data, names, field)]
+            found += [
+                (use, hub.fetched(source, f"data.{field}", data.streaming))
+                for source in sources.resolve(data, names, field)
+            ]
     return found
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.data import files
+from llmf_hydra.data import files, hub
 from llmf_hydra.data.formats import converter, guess
 from llmf_hydra.data.kinds import MEANING, REMEDY
 from llmf_hydra.data.rows import BadRow, Row, check_characters
@@ -59,7 +59,7 @@ def settled(source: Source, first: dict[str, Any]) -> Source:
 
 def settled_by_first_row(source: Source) -> Source:
     """The source with its format. Where no row tells it, each row says so when it is converted."""
-    if source.format or not source.files:
+    if source.format or not (source.files or source.streamed):
         return source
     with contextlib.suppress(BadRow, files.Unreadable):
         first = next((raw for _, _, raw in read_files(source) if not isinstance(raw, BadRow)), None)
@@ -114,10 +114,13 @@ def misfit(kind: str, row: Row) -> Misfit:
 
 
 def read_files(source: Source) -> Iterator[tuple[Path, int, Any]]:
-    """`(file, line, row)` of all files of a source, one after another.
+    """`(file, line, row)` of all files of a source, one after another, or of what is streamed from a hub.
 
     Raises files.Unreadable with the file.
     """
+    if source.streamed:
+        for line, raw in enumerate(hub.streamed(source), 1):
+            yield Path(source.hub), line, raw
     for path in source.files:
         try:
             for line, raw in files.read(path):

@@ -80,6 +80,7 @@ class Source:
     num_samples: int | None = None
     hub: str = ""  # name on the hub, where there are no files
     modelscope: bool = False  # the hub is ModelScope
+    streamed: bool = False  # its rows stay on the hub until they are read
     subset: str | None = None
     split: str = "train"
     folder: str | None = None

@@ -291,3 +291,22 @@ def test_the_check_imports_nothing_heavy() -> None:
     root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_hub_dataset_is_streamed_without_being_fetched(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` takes a folder of that name for the hub's, and reads it by the same way."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMF_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "owner" / "name"
+    folder.mkdir(parents=True)
+    rows = [{"instruction": "hello", "output": answer} for answer in ("good", "bad", "")]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = {"x": {"hf_hub_url": "owner/name"}}
+    prepared = run(tokenizer, "x", dataset_dir=table, streaming=True, skip_bad_rows=True)
+    found = [(row["row"], tokenizer.decode([i for i in row["labels"] if i >= 0])) for row in prepared.train]
+    assert sorted(found) == [(1, "good<|im_end|>"), (2, "bad<|im_end|>")]
+    assert not (tmp_path / "cache" / "hub").exists()
+    with pytest.raises(Refused, match=r"data\.dataset=x: could not be loaded from the Hugging Face hub"):
+        run(tokenizer, "x", dataset_dir={"x": {"hf_hub_url": "owner/none"}}, streaming=True)
