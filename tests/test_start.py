@@ -18,7 +18,7 @@ print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
 sys.exit(code)
 """
 BARE = "import hydra.main, hydra._internal.hydra, omegaconf"
-BARE_SECONDS = 0.25  # what that takes on a machine where the limits below hold
+BARE_SECONDS = 0.28  # what that takes where `--cfg job` takes 0.73 s, under its limit below
 ANSWERS = [  # words, exit code, seconds allowed
     (["--help"], 0, 0.3),
     (["--help", "rlhf"], 0, 0.3),
@@ -33,9 +33,12 @@ ANSWERS = [  # words, exit code, seconds allowed
 
 @pytest.fixture(scope="module")
 def slowness() -> float:
-    """How many times slower this machine is at this minute; neighbours take a third of it and more."""
+    """How many times slower this machine is at this minute than where the limits hold: 1 to 1.5.
+
+    Neighbours take a third of a shared machine; what is slower still is not excused.
+    """
     bare = [taken_by([sys.executable, "-c", BARE])[0] for _ in range(5)]
-    return max(1.0, min(bare) / BARE_SECONDS)
+    return min(max(1.0, min(bare) / BARE_SECONDS), 1.5)
 
 
 @pytest.mark.parametrize(
