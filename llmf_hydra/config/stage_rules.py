@@ -28,16 +28,19 @@ def no_reference_where_none_is_used(cfg: Config) -> Iterator[Problem]:
                 yield Problem(key, value, what, "leave it out, or choose another loss")
 
 
-@rule("rlhf.ref_model_quantization_bit", "rlhf.ref_model_adapters")
+@rule("rlhf.ref_model_quantization_bit", "rlhf.ref_model_adapters", "model.adapter_name_or_path")
 def reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
     """A reference model is quantized to 4 or 8 bits, and then takes one adapter at most."""
     rlhf = cfg.rlhf
-    bits, adapters = rlhf.ref_model_quantization_bit, rlhf.ref_model_adapters
+    bits, key = rlhf.ref_model_quantization_bit, "rlhf.ref_model_adapters"
+    if rlhf.ref_model is None and rlhf.ref_model_adapters is None:  # the start of the run is the reference
+        key = "model.adapter_name_or_path"
+    adapters = value_at(cfg, key)
     if bits is not None and bits not in (4, 8):
         yield Problem("rlhf.ref_model_quantization_bit", bits, "must be 4 or 8")
     elif bits is not None and adapters is not None and "," in adapters:
         what = "are several adapters, which cannot be merged into quantized weights"
-        yield Problem("rlhf.ref_model_adapters", adapters, what, "merge them first, or leave the bits out")
+        yield Problem(key, adapters, what, "merge them first, or leave the bits out")
 
 
 @rule("stage.name", "training.per_device_train_batch_size", "training.gradient_accumulation_steps")
@@ -175,3 +178,20 @@ def _metrics(cfg: Config) -> list[str]:
         return names
     datasets = [name.strip() for name in (data.eval_dataset or data.dataset or "").split(",")]
     return [f"{dataset}_{name}" for dataset in datasets for name in names]
+
+
+@rule("model.adapter_name_or_path", "rlhf.ref_model_adapters", "rlhf.reward_model_adapters")
+def adapters_are_named(cfg: Config) -> Iterator[Problem]:
+    """Lists of adapters hold names, separated by commas."""
+    for key in ("model.adapter_name_or_path", "rlhf.ref_model_adapters", "rlhf.reward_model_adapters"):
+        value = value_at(cfg, key)
+        if value is not None and any(not name.strip() for name in value.split(",")):
+            yield Problem(key, value, "holds an empty name", "write names separated by single commas")
+
+
+@rule("method.create_new_adapter", "model.adapter_name_or_path")
+def new_adapter_is_put_on_others(cfg: Config) -> Iterator[Problem]:
+    """method.create_new_adapter needs adapters to be put on."""
+    if cfg.method.create_new_adapter and not cfg.model.adapter_name_or_path:
+        what = "has no effect: without model.adapter_name_or_path the adapter is new anyway"
+        yield Problem("method.create_new_adapter", True, what, "leave it out")

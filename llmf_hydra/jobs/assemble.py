@@ -8,11 +8,14 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
+from llmf_hydra.config import adapters
+from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.data.settings import wants_packing
 from llmf_hydra.manifest import digest_of_folder, digest_of_text
+from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.estimate import Estimate, estimate
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.location import locate
@@ -53,7 +56,11 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
         model = load_scorer(cfg.model, precision.weights, tokenizer)
     else:
         model = load_model(cfg.model, precision.weights)
-    return method.apply(model, cfg.method, pure=cfg.training.pure_bf16)
+    model, pure = put_on(model, adapters.merged(cfg), adapters.KEY), cfg.training.pure_bf16
+    adapter = adapters.trained_on(cfg)
+    if adapter is None:
+        return method.apply(model, cfg.method, pure=pure)
+    return method.load(method.like(model, adapter, pure=pure), adapter)
 
 
 def parts(
@@ -67,13 +74,18 @@ def parts(
 
 def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:
     """Digests of all that decides a result beside the config; None for a model that isn't a local folder."""
-    folder = Path(locate(cfg.model))
     return {
         "data": inputs.rows.report.digest,
         "tokenizer": digest_of_text(json.dumps(inputs.tokenizer.get_vocab(), sort_keys=True)),
         "template": digest_of_text(str(inputs.tokenizer.chat_template)),
-        "model": digest_of_folder(folder, "*.safetensors") if folder.is_dir() else None,
+        "model": _weights(locate(cfg.model)),
+        **{f"adapter {name}": _weights(name) for name in names(cfg.model.adapter_name_or_path)},
     }
+
+
+def _weights(name: str) -> str | None:
+    folder = Path(name).expanduser()
+    return digest_of_folder(folder, "*.safetensors") if folder.is_dir() else None
 
 
 def _tokens_at_once(cfg: Config, rows: Prepared) -> int:

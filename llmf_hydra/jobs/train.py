@@ -9,6 +9,7 @@ from typing import Any
 
 from llmf_hydra import interrupt, manifest, runs
 from llmf_hydra.checkpoint import last_checkpoint, save_final
+from llmf_hydra.config import adapters
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
@@ -29,6 +30,10 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     inputs.rows.write(out)
     log.info("%s", "\n".join(inputs.lines()))
     model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
+    if merged := adapters.merged(cfg):
+        log.info(
+            "final/ will hold the trained adapter alone; to use it, give %s before it", ", ".join(merged)
+        )
     if cfg.model.print_param_status:
         print_parameters(model)
     runs.update_manifest(

@@ -4,8 +4,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from llmf_hydra.config.method import Method
+from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods.modules import SCORE, check_names, names, scores
+from llmf_hydra.methods.modules import SCORE, check_names, scores
 
 LAYERS, MODULES, EXTRA = (
     "method.freeze_trainable_layers",

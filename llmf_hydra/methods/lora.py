@@ -1,10 +1,21 @@
 """`method=lora`: low-rank adapters on frozen weights (Hu et al. 2021, arXiv:2106.09685), by PEFT."""
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from transformers import PreTrainedModel
 
+from llmf_hydra.config.adapters import KEY
 from llmf_hydra.config.method import Method
-from llmf_hydra.methods.modules import check_modules, names, scores
+from llmf_hydra.config.names import names
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.methods.modules import SCORE, check_modules, scores
 
 
 def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PeftModel:
@@ -27,6 +38,41 @@ def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PeftModel:
         use_dora=method.use_dora,
     )
     return get_peft_model(model, config, autocast_adapter_dtype=not pure)
+
+
+def like(model: PreTrainedModel, adapter: str, *, pure: bool) -> PeftModel:
+    """The model with a fresh adapter of a saved one's shape. Raises Refused.
+
+    A head of scores is trained and saved whole beside it, also if the saved one was trained on text.
+    """
+    try:
+        config = PeftConfig.from_pretrained(adapter)
+    except (OSError, ValueError) as error:
+        raise _refused(adapter, error) from error
+    config.inference_mode = False
+    if scores(model):
+        config.task_type = "SEQ_CLS"
+    return get_peft_model(model, config, autocast_adapter_dtype=not pure)  # pyright: ignore
+
+
+def load(model: PeftModel, adapter: str) -> PeftModel:
+    """The saved adapter's weights in place of the fresh ones; a head that it hasn't stays random. Raises Refused."""
+    fresh = get_peft_model_state_dict(model)
+    head = {name: weight for name, weight in fresh.items() if f".{SCORE}." in name}
+    try:
+        saved = head | load_peft_weights(adapter, device="cpu")
+    except (OSError, ValueError) as error:
+        raise _refused(adapter, error) from error
+    odd = sorted(fresh.keys() ^ saved.keys())
+    odd += [name for name in fresh if name not in odd and fresh[name].shape != saved[name].shape]
+    if odd:
+        raise _refused(adapter, f"its weights aren't those that its config describes on this model: {odd[0]}")
+    set_peft_model_state_dict(model, saved)
+    return model
+
+
+def _refused(adapter: str, why: object) -> Refused:
+    return Refused([Problem(KEY, adapter, str(why).strip().splitlines()[0])])
 
 
 def _targets(model: PreTrainedModel, method: Method) -> str | list[str]:

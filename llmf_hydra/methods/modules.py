@@ -7,11 +7,6 @@ from llmf_hydra.errors import Problem, Refused, did_you_mean
 SCORE = "score"  # the head of a sequence classifier in Transformers
 
 
-def names(words: str | None) -> list[str]:
-    """Names separated by commas."""
-    return [word.strip() for word in words.split(",")] if words else []
-
-
 def scores(model: nn.Module) -> bool:
     """Whether the model has a head that gives scores instead of text."""
     return any(name.rpartition(".")[2] == SCORE for name, _ in model.named_modules())

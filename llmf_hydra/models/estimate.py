@@ -13,6 +13,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from llmf_hydra.config import adapters
 from llmf_hydra.config.rlhf import REFERENCE_FREE
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Refused
@@ -70,7 +71,10 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
         )
         parameters = bare.num_parameters()
-        model = method.apply(bare, cfg.method, pure=cfg.training.pure_bf16)
+        adapter, pure = adapters.trained_on(cfg), cfg.training.pure_bf16
+        model = (
+            method.like(bare, adapter, pure=pure) if adapter else method.apply(bare, cfg.method, pure=pure)
+        )
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     count = sum(weight.numel() for weight in trained)
     gradients = sum(weight.numel() * weight.element_size() for weight in trained)

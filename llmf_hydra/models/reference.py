@@ -4,13 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from llmf_hydra import optional
 from llmf_hydra.config.model import Model
+from llmf_hydra.config.names import names
 from llmf_hydra.config.rlhf import Rlhf
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model
 
 
@@ -28,14 +29,16 @@ def load_reference(rlhf: Rlhf, model: Model, dtype: torch.dtype, vocabulary: int
         raise Refused(
             [Problem("rlhf.ref_model", rlhf.ref_model, what, "name a model with the same tokenizer")]
         )
-    for adapter in names(rlhf.ref_model_adapters):
-        loaded = _with_adapter(loaded, adapter, rlhf)
-    return loaded.requires_grad_(False)
+    return _adapted(loaded, rlhf, model).requires_grad_(False)
 
 
-def names(words: str | None) -> list[str]:
-    """Names separated by commas."""
-    return [word.strip() for word in words.split(",")] if words else []
+def _adapted(reference: PreTrainedModel, rlhf: Rlhf, model: Model) -> PreTrainedModel:
+    """With the adapters of the reference; those that the run starts from are its own model's, if none are named."""
+    key, given = "rlhf.ref_model_adapters", rlhf.ref_model_adapters
+    if given is None and rlhf.ref_model is None:
+        key, given = "model.adapter_name_or_path", model.adapter_name_or_path
+    merged = rlhf.ref_model_quantization_bit is None
+    return put_on(reference, names(given), key, merged=merged)  # pyright: ignore[reportReturnType]  # as good
 
 
 def quantized(
@@ -47,13 +50,3 @@ def quantized(
     optional.require("bitsandbytes", extra="bnb", key=key)
     four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return {"quantization_config": four if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)}
-
-
-def _with_adapter(base: PreTrainedModel, adapter: str, rlhf: Rlhf) -> PreTrainedModel:
-    try:
-        adapted = PeftModel.from_pretrained(base, adapter)
-    except (OSError, ValueError, RuntimeError) as error:
-        what = str(error).strip().splitlines()[0]
-        raise Refused([Problem("rlhf.ref_model_adapters", rlhf.ref_model_adapters, what)]) from error
-    # Merged into quantized weights an adapter would be rounded; there it stays beside them.
-    return adapted if rlhf.ref_model_quantization_bit else adapted.merge_and_unload()  # pyright: ignore

@@ -1,5 +1,6 @@
 """What the trainers of `stage=dpo` and `stage=kto` share: log-probabilities of the reference, kept across epochs."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from llmf_hydra.stages.parts import Parts
-from llmf_hydra.stages.reference import Kept, NoReference, as_reference, frozen
+from llmf_hydra.stages.reference import START, Kept, NoReference, as_reference, frozen
 from llmf_hydra.stages.watched import Watched
 
 
@@ -48,6 +49,11 @@ class Referenced(Watched):
         if self.parts.cfg.data.streaming:
             return computed()
         return self.kept.get(self.rows, computed).to(self.args.device)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """As ever, but without the adapter that the run went on from: it lies where the config says."""
+        super()._save(output_dir, state_dict)
+        shutil.rmtree(Path(output_dir or str(self.args.output_dir)) / START, ignore_errors=True)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

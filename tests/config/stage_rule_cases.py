@@ -137,6 +137,18 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
             {**BEST, **DPO, "training.metric_for_best_model": "rewards/margins"},
         ],
     ),
+    "adapters_are_named": (
+        [
+            {"model.adapter_name_or_path": "a,,b"},
+            {**DPO, "rlhf.ref_model_adapters": "a,"},
+            {**REWARDED, "rlhf.reward_model_adapters": " "},
+        ],
+        [{"model.adapter_name_or_path": "a, b"}],
+    ),
+    "new_adapter_is_put_on_others": (
+        [{"method.create_new_adapter": True}],
+        [{"method.create_new_adapter": True, "model.adapter_name_or_path": "a"}],
+    ),
     "a_reward_is_named": ([PPO], [{**PPO, "rlhf.reward_model": "a"}]),
     "a_service_has_a_url": (
         [

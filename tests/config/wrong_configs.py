@@ -20,6 +20,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "plus on a known key": (["+method.lora_rank=8"], ["write method.lora_rank=8"]),
     "deletion": (["~method.lora_rank"], ["~method.lora_rank", "cannot be taken out"]),
     "choice by its name": (["stage.name=dpo"], ["stage.name=dpo", "write stage=dpo"]),
+    "a sweep without -m": (
+        ["model.adapter_name_or_path=a,b"],
+        ["add -m", "\"model.adapter_name_or_path='a,b'\""],
+    ),
     "syntax": (["method.lora_target=[q"], ["cannot be read", "quote"]),
     # a type
     "int": (["method.lora_rank=abc"], ["method.lora_rank=abc", "int"]),

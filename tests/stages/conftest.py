@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapter_runs import save
 from stage_runs import Build, composed
+
+from llmf_hydra.models import tiny
 
 
 @pytest.fixture
@@ -27,3 +30,10 @@ def build(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build
         return import_module(f"llmf_hydra.stages.{cfg.stage.name}").build_trainer(parts)
 
     return built
+
+
+@pytest.fixture
+def first(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A saved adapter of the tiny model."""
+    monkeypatch.setenv("LLMF_CACHE", str(cache))
+    return save(tmp_path / "first", tiny.ready(), 1)

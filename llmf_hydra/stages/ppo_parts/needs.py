@@ -1,17 +1,15 @@
 """What `stage=ppo` needs of the reward and its files. Looked at before anything loads, without torch."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from llmf_hydra import optional
-from llmf_hydra.config.model import EMBEDDED, TINY
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
+from llmf_hydra.models.adapter_files import read, same_model
 
 KEY = "rlhf.reward_model"
-BUILT_IN = {TINY: "tiny-v", EMBEDDED: "smollm2-135m-instruct-v"}  # how their folders in the cache are named
 
 
 def problems(cfg: Config) -> Iterator[Problem]:
@@ -29,17 +27,8 @@ def problems(cfg: Config) -> Iterator[Problem]:
         yield Problem(KEY, rlhf.reward_model, "there is no such folder")
 
 
-def same_model(base: str, model: str) -> bool:
-    """Whether two names are of one model: the same name or folder, or folders of one name (one has moved)."""
-    if base == model or Path(base).expanduser().resolve() == Path(model).expanduser().resolve():
-        return True
-    if model in BUILT_IN:
-        return Path(base).name.startswith(BUILT_IN[model])
-    return Path(base).name == Path(model).name
-
-
 def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:
-    known, model = _read(folder / "adapter_config.json"), str(cfg.model.model_name_or_path)
+    known, model = read(folder / "adapter_config.json"), str(cfg.model.model_name_or_path)
     if known is None:
         whole = (folder / "config.json").exists()
         remedy = (
@@ -68,7 +57,7 @@ def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:
 
 
 def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
-    known = _read(folder / "config.json")
+    known = read(folder / "config.json")
     if known is None:
         adapter = (folder / "adapter_config.json").exists()
         remedy = "set rlhf.reward_model_type=lora" if adapter else "name a folder that save_pretrained wrote"
@@ -84,7 +73,7 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
     for name in (cfg.rlhf.reward_model_adapters or "").split(","):
         if (
             name.strip().startswith((".", "/", "~"))
-            and _read(Path(name.strip()).expanduser() / "adapter_config.json") is None
+            and read(Path(name.strip()).expanduser() / "adapter_config.json") is None
         ):
             yield Problem(
                 "rlhf.reward_model_adapters", NO_VALUE, f"{name.strip()} holds no adapter_config.json"
@@ -93,10 +82,3 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
 
 def _scores(config: dict[str, Any]) -> bool:
     return any(name.endswith("SequenceClassification") for name in config.get("architectures") or [])
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(file.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return None

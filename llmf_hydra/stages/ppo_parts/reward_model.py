@@ -7,10 +7,12 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_scorer
-from llmf_hydra.models.reference import names, quantized
+from llmf_hydra.models.reference import quantized
 from llmf_hydra.models.value_head import positions
 from llmf_hydra.stages.reference import frozen
 from llmf_hydra.stages.rollout import Rollouts
@@ -51,9 +53,7 @@ class ModelReward:
                 f"knows fewer tokens than the trained model's tokenizer ({len(tokenizer)})",
                 "serve it, and set rlhf.reward_model_type=api",
             )
-        for adapter in adapters:
-            model = _with_adapter(model, adapter, merge=bits is None)
-        return cls(model)
+        return cls(put_on(model, adapters, "rlhf.reward_model_adapters", merged=bits is None))
 
     @torch.no_grad()
     def __call__(self, rollouts: Rollouts) -> torch.Tensor:
@@ -70,16 +70,6 @@ class ModelReward:
 def _scores(model: PreTrainedModel) -> bool:
     """Whether the weights were saved with a head that scores; another's head would have started random."""
     return any(name.endswith("SequenceClassification") for name in model.config.architectures or [])
-
-
-def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTrainedModel:
-    try:
-        adapted = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, RuntimeError) as error:
-        what = str(error).strip().splitlines()[0]
-        raise Refused([Problem("rlhf.reward_model_adapters", adapter, what)]) from error
-    # Merged into quantized weights an adapter would be rounded; there it stays beside them.
-    return adapted.merge_and_unload() if merge else adapted  # pyright: ignore
 
 
 def _refused(cfg: Config, what: str, remedy: str) -> Refused:

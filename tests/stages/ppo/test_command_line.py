@@ -1,6 +1,7 @@
 """PPO from the real command line: it earns what a service pays, it takes what `stage=rm` saves, it refuses."""
 
 import json
+import re
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from llmf_hydra import requirements
 from llmf_hydra.config import check, store
 from llmf_hydra.models import tiny
+from llmf_hydra.models.adapter_files import same_model
 from llmf_hydra.models.scorer import load_saved_scorer
 from llmf_hydra.models.value_head import FILE
-from llmf_hydra.stages.ppo_parts.needs import same_model
 
 LETTERS = "aeiourst"
 THINGS = """tea rain bread stone river music chess snow salt honey wolf lemon paper glass iron gold sand milk rice corn
@@ -64,26 +65,41 @@ def test_it_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
     assert len((tmp_path / "run" / "samples.jsonl").read_text().splitlines()) == 40
 
 
+def share_of_a(text: str) -> float:
+    """The share of a text's words that begin with a."""
+    words = re.findall("[A-Za-z]+", text)
+    return sum(word[0] == "a" for word in words) / max(1, len(words))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
     """The same on a model that knows English. Short prompts without a template keep it to a few minutes."""
     rows = [{"instruction": f"I like {thing}", "output": "-"} for thing in THINGS.split()]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with served(lambda body: share_of(LETTERS, body, MOST)) as service:
+    paid: list[float] = []  # the mean reward of each buffer, of 1 at most
+
+    def score(body: dict[str, Any]) -> tuple[int, Any]:
+        shares = [share_of_a(sample["response"]) for sample in body["samples"]]
+        paid.append(mean(shares))
+        return 200, {"scores": [10 * share for share in shares]}
+
+    with served(score) as service:
         done = cli("stage=ppo", "data.dataset=./rows.jsonl", "data.template=empty", "data.val_size=0",
-                   "rlhf.reward_model_type=api", f"rlhf.reward_model={service.url}", "rlhf.ppo_target=10",
-                   "generation.max_new_tokens=3", "training.per_device_train_batch_size=32",
-                   "training.learning_rate=0.002", "training.lr_scheduler_type=constant",
-                   "training.warmup_ratio=0", "training.max_steps=52",
-                   "training.logging_steps=4", "training.eval_strategy=no", "training.save_strategy=no",
-                   "training.plot_loss=false", "hydra.run.dir=run", timeout=3000)  # fmt: skip
+                   "rlhf.reward_model_type=api", f"rlhf.reward_model={service.url}", "rlhf.ppo_target=6",
+                   "generation.max_new_tokens=4", "generation.top_p=1", "generation.temperature=1",
+                   "model.disable_gradient_checkpointing=true", "training.per_device_train_batch_size=32",
+                   "training.learning_rate=0.001", "training.lr_scheduler_type=constant",
+                   "training.warmup_ratio=0", "training.max_steps=60", "training.logging_steps=4",
+                   "training.eval_strategy=no", "training.save_strategy=no", "training.plot_loss=false",
+                   "hydra.run.dir=run", timeout=3000)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    paid = [mean(share_of(LETTERS, request)[1]["scores"]) for request in service.requests]
-    assert len(paid) == 13
-    assert paid[-1] - paid[0] >= 0.5 * (1 - paid[0])
-    buffers = [line for line in log_of(tmp_path / "run") if "objective/kl" in line]
-    assert 5 < buffers[-1]["objective/kl"] < 20
+    assert len(paid) == 15
+    print("rewards", paid)
+    assert mean(paid[-3:]) - paid[0] >= 0.5 * (1 - paid[0])
+    divergences = [line["objective/kl"] for line in log_of(tmp_path / "run") if "objective/kl" in line]
+    print("KL", divergences)
+    assert 3 < mean(divergences[-3:]) < 12  # near 6: within a factor of two
 
 
 def test_a_reward_adapter_of_stage_rm_feeds_it(cli: Cli, tmp_path: Path) -> None:

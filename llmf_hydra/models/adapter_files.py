@@ -1,0 +1,61 @@
+"""A saved adapter by its files: whether it can be put on the run's model. Without torch."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra.config.model import EMBEDDED, TINY
+from llmf_hydra.errors import Problem
+
+CONFIG = "adapter_config.json"
+BUILT_IN = {TINY: "tiny-v", EMBEDDED: "smollm2-135m-instruct-v"}  # how their folders in the cache are named
+
+
+def problems(key: str, name: str) -> Iterator[Problem]:
+    """Why a folder cannot be taken as an adapter; hub names are looked up when the run begins."""
+    folder = Path(name).expanduser()
+    if not names_a_folder(name):
+        return
+    if not folder.is_dir():
+        yield Problem(key, name, "there is no such folder")
+    elif read(folder / CONFIG) is None:
+        yield Problem(key, name, f"the folder holds no {CONFIG}", "name a folder with a saved adapter")
+
+
+def problems_of_fit(key: str, name: str, model: str, *, scores: bool) -> Iterator[Problem]:
+    """Why an adapter cannot go on this model; `scores` says whether the model gives scores instead of text."""
+    known = read(Path(name).expanduser() / CONFIG)
+    if known is None:
+        return
+    base, kind, task = known.get("base_model_name_or_path"), known.get("peft_type"), known.get("task_type")
+    if kind != "LORA":
+        yield Problem(key, name, f"is an adapter of the type {kind}", "name a LoRA adapter")
+    if not same_model(str(base), model):
+        what = f"is an adapter of {base}, and model.model_name_or_path={model} is another model"
+        yield Problem(key, name, what, f"name its model, or correct base_model_name_or_path in its {CONFIG}")
+    if task == "SEQ_CLS" and not scores:
+        yield Problem(key, name, "is an adapter for scores (SEQ_CLS), and this stage trains a model of text",
+                      "name an adapter of pt, sft, dpo, kto or ppo")  # fmt: skip
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether a name is meant as a folder and not as one of a hub."""
+    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
+def same_model(base: str, model: str) -> bool:
+    """Whether two names are of one model: the same name or folder, or folders of one name (one has moved)."""
+    if base == model or Path(base).expanduser().resolve() == Path(model).expanduser().resolve():
+        return True
+    if model in BUILT_IN:
+        return Path(base).name.startswith(BUILT_IN[model])
+    return Path(base).name == Path(model).name
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """A JSON file; None where it isn't there or isn't one."""
+    try:
+        return json.loads(file.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return None

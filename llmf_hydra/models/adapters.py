@@ -1,0 +1,25 @@
+"""Saved adapters as a part of a model that isn't trained, or on which another one is trained."""
+
+from collections.abc import Sequence
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from llmf_hydra.errors import Problem, Refused
+
+
+def put_on(
+    base: PreTrainedModel, adapters: Sequence[str], key: str, *, merged: bool = True
+) -> PreTrainedModel | PeftModel:
+    """The model with saved adapters, one after another. Raises Refused, under the key that names them.
+
+    Merged into quantized weights an adapter would be rounded; there it stays beside them.
+    """
+    model: PreTrainedModel | PeftModel = base
+    for adapter in adapters:
+        try:
+            adapted = PeftModel.from_pretrained(model, adapter)
+        except (OSError, ValueError, RuntimeError) as error:  # a RuntimeError: another shape
+            raise Refused([Problem(key, adapter, str(error).strip().splitlines()[0])]) from error
+        model = adapted.merge_and_unload() if merged else adapted  # pyright: ignore
+    return model
