@@ -1,24 +1,46 @@
-"""The worker as a process: its environment, its signals, its end."""
+"""The workers as processes: their environment, their signals, their end."""
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from llmf_hydra import runs
+from llmf_hydra import ranks, runs
 from llmf_hydra.config.record import secret_variable
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.errors import DONE, INTERRUPTED
 
+PATIENCE = 10.0  # seconds until a worker that doesn't end by itself is killed
 OUTPUT = "worker.log"  # what a trial of a sweep prints
 
 
+def environments(cfg: Config) -> Iterator[dict[str, str]]:
+    """The environment of each worker: several train together where the config asks for it, sharing the cores."""
+    world = cfg.launch.nproc_per_node if cfg.job.name == "train" else 1
+    port = _free_port() if world > 1 else 0
+    for rank in range(world):
+        env = environment(cfg)
+        ranks.assign(env, rank, world, port)
+        if world > 1:
+            env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // world)))
+        yield env
+
+
+def _free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
+
+
 def environment(cfg: Config) -> dict[str, str]:
-    """The environment of a worker: the launcher's, and what the config says of threads, devices and secrets.
+    """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets.
 
     PYTHONHASHSEED is fixed, since the order of a set of strings reaches files on disk (adapter_config.json).
     """
@@ -39,32 +61,64 @@ def environment(cfg: Config) -> dict[str, str]:
 
 
 def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> int:
-    """Run a worker on the folder to its end; returns its exit code and leaves the right status behind.
+    """Run the workers of a folder to their end; returns the exit code and leaves the right status behind.
 
     SIGINT and SIGTERM are passed on once, so that the trainer saves its state; a second one kills.
-    `quiet` sends what the worker prints to `worker.log` in the folder.
+    `quiet` sends what the workers print to `worker.log` in the folder.
     """
     command = [sys.executable, "-m", "llmf_hydra.worker", str(out), *(["--resume"] if resume else [])]
     with _Output(out, quiet) as sink:
-        worker = subprocess.Popen(
-            command,
-            env=environment(cfg),
-            stdout=sink,
-            stderr=sink and subprocess.STDOUT,
-            start_new_session=True,
-        )
-        with _Forwarding(worker):
-            code = worker.wait()
-    settle(out, code)
+        workers = [
+            subprocess.Popen(
+                command, env=env, stdout=sink, stderr=sink and subprocess.STDOUT, start_new_session=True
+            )
+            for env in environments(cfg)
+        ]
+        with _Forwarding(workers):
+            code = _wait(workers)
+    settle(out, code, alone=len(workers) == 1)
     return INTERRUPTED if code == -signal.SIGTERM else code if code >= 0 else 1
 
 
-def settle(out: Path, code: int) -> None:
-    """Set the status of a run whose worker is gone and could not set it itself."""
-    manifest = runs.read_manifest(out)
-    if manifest["status"] not in ("created", "running"):
+def _wait(workers: Sequence["subprocess.Popen[bytes]"]) -> int:
+    """The exit code of the run: that of the first worker that ended badly, after which the others are stopped."""
+    first = DONE
+    stopped_at: float | None = None
+    while any(worker.poll() is None for worker in workers):
+        if first == DONE:
+            first = next((worker.returncode for worker in workers if worker.returncode), DONE)
+        elif first != INTERRUPTED and stopped_at is None:  # of an interrupted run each saves what is its own
+            stopped_at = time.monotonic()
+            _send(workers, signal.SIGTERM)
+        elif stopped_at is not None and time.monotonic() - stopped_at > PATIENCE:
+            _send(workers, signal.SIGKILL)  # it waits for an answer of the one that is gone
+        _wait_a_little(workers)
+    return first or next((worker.returncode for worker in workers if worker.returncode), DONE)
+
+
+def _wait_a_little(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
+    alive = [worker for worker in workers if worker.poll() is None]
+    try:
+        for worker in alive[:1]:
+            worker.wait(None if len(workers) == 1 else 0.1)
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def _send(workers: Sequence["subprocess.Popen[bytes]"], number: int) -> None:
+    for worker in workers:
+        if worker.poll() is None:
+            worker.send_signal(number)
+
+
+def settle(out: Path, code: int, *, alone: bool = True) -> None:
+    """Set the status of a run whose worker is gone and could not set it itself.
+
+    Of several workers it is not the first one alone that decides how the run ended.
+    """
+    if runs.read_manifest(out)["status"] not in ("created", "running") and (alone or code == DONE):
         return
-    status = "killed" if code < 0 else "done" if code == DONE else "failed"
+    status = "killed" if code < 0 or code == INTERRUPTED else "done" if code == DONE else "failed"
     runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
 
 
@@ -90,10 +144,10 @@ class _Output:
 
 
 class _Forwarding:
-    """While entered, SIGINT and SIGTERM go to the worker: first as SIGTERM, then as SIGKILL."""
+    """While entered, SIGINT and SIGTERM go to the workers: first as SIGTERM, then as SIGKILL."""
 
-    def __init__(self, worker: "subprocess.Popen[bytes]"):
-        self._worker = worker
+    def __init__(self, workers: Sequence["subprocess.Popen[bytes]"]):
+        self._workers = workers
         self._asked = False
 
     def __enter__(self) -> None:
@@ -106,6 +160,5 @@ class _Forwarding:
             signal.signal(number, handler)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if self._worker.poll() is None:
-            self._worker.send_signal(signal.SIGKILL if self._asked else signal.SIGTERM)
+        _send(self._workers, signal.SIGKILL if self._asked else signal.SIGTERM)
         self._asked = True

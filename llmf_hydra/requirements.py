@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmf_hydra import optional
+from llmf_hydra import optional, ranks
 from llmf_hydra.checkpoint import check_checkpoint
 from llmf_hydra.config import adapters
 from llmf_hydra.config.model import EMBEDDED, TINY
@@ -28,6 +28,7 @@ def problems(cfg: Config) -> list[Problem]:
         *_reference(cfg),
         *needs.problems(cfg),
         *_versions(cfg),
+        *_processes(),
         *_checkpoint(cfg),
         *check_sources(cfg.data, cfg.stage.rows),
         *_media(cfg),
@@ -87,6 +88,13 @@ def _media(cfg: Config) -> Iterator[Problem]:
                 what = f"has {' and '.join(source.media)}, and only text is trained on"
                 remedy = f"take the {' and '.join(source.media)} out of its columns in dataset_info.json"
                 yield Problem(f"data.{key}", source.name, what, remedy)
+
+
+def _processes() -> Iterator[Problem]:
+    if ranks.world_size() > 1:
+        what = "this command was itself started in several processes, of which each would begin a run"
+        remedy = f"start it once, with launch.nproc_per_node={ranks.world_size()}"
+        yield Problem(ranks.WORLD, ranks.world_size(), what, remedy)
 
 
 def _checkpoint(cfg: Config) -> Iterator[Problem]:

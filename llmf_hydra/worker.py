@@ -1,4 +1,4 @@
-"""The worker: one process that reads a run's `config.yaml` and does its job.
+"""The worker: a process that reads a run's `config.yaml` and does its job, alone or as one of several.
 
     python -m llmf_hydra.worker RUN_FOLDER [--resume]
 
@@ -14,8 +14,9 @@ import traceback
 import warnings
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from llmf_hydra import interrupt, runs
+from llmf_hydra import interrupt, ranks, runs
 from llmf_hydra.config import record
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
@@ -26,7 +27,7 @@ ERROR = "error.txt"  # the traceback of a failed run
 def main(out: Path, *, resume: bool) -> int:
     """Do the job of a run folder; sets its status and returns the exit code."""
     interrupt.install()
-    runs.update_manifest(
+    _note(
         out,
         status="running",
         started=runs.now(),
@@ -40,8 +41,13 @@ def main(out: Path, *, resume: bool) -> int:
     code = _guarded(cfg, out, resume)
     status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
-    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
+    _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
     return code
+
+
+def _note(out: Path, **values: Any) -> None:
+    if ranks.is_main():
+        runs.update_manifest(out, **values)
 
 
 def _guarded(cfg: Config, out: Path, resume: bool) -> int:
@@ -49,26 +55,35 @@ def _guarded(cfg: Config, out: Path, resume: bool) -> int:
     try:
         import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
     except interrupt.Interrupted:
-        print(f"interrupted; go on with: llmf resume {os.path.relpath(out)}", file=sys.stderr)
+        if ranks.is_main():
+            print(f"interrupted; go on with: llmf resume {os.path.relpath(out)}", file=sys.stderr)
         return INTERRUPTED
     except Refused as refused:
-        print(refused.report(), file=sys.stderr)
+        if ranks.is_main():  # each process finds the same
+            print(refused.report(), file=sys.stderr)
         return REFUSED
     except LlmfError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        print(f"failed{_which()}: {error}", file=sys.stderr)
         return FAILED
     except Exception as error:
-        (out / ERROR).write_text(traceback.format_exc(), encoding="utf8")
-        print(
-            f"failed: {type(error).__name__}: {error}\n  the traceback is in {out / ERROR}", file=sys.stderr
-        )
+        file = out / (ERROR if ranks.is_main() else f"error-{ranks.rank()}.txt")
+        file.write_text(traceback.format_exc(), encoding="utf8")
+        what = f"{type(error).__name__}: {error}"
+        print(f"failed{_which()}: {what}\n  the traceback is in {file}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _which() -> str:
+    """The process that speaks, where there are several."""
+    return f" (process {ranks.rank()})" if ranks.world_size() > 1 else ""
 
 
 def _set_up_logging(cfg: Config) -> None:
     launch = cfg.launch
     level = {"DEBUG": logging.DEBUG, "INFO": logging.INFO, "WARN": logging.WARNING}[launch.verbosity]
+    if not ranks.is_main():  # what all say is said once
+        level = max(level, logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     ours = logging.getLogger("llmf_hydra")
     ours.setLevel(level)

@@ -9,7 +9,7 @@ import llmf_hydra
 PACKAGE = Path(llmf_hydra.__file__).parent
 # The longest prefix that fits a module decides its floor.
 FLOORS = {
-    "errors": 0, "paths": 0, "optional": 0, "interrupt": 0, "runs": 0,
+    "errors": 0, "paths": 0, "optional": 0, "interrupt": 0, "runs": 0, "ranks": 0,
     "config": 1,
     "manifest": 2, "checkpoint": 2, "data": 2, "models": 2, "methods": 2, "optimizers": 2, "tracking": 2,
     "requirements": 3, "stages": 3, "serve": 3, "sweeps": 3,
@@ -23,6 +23,7 @@ NO_TORCH = (
     "optional",
     "interrupt",
     "runs",
+    "ranks",
     "config",
     "manifest",
     "requirements",

@@ -66,4 +66,9 @@ class Launch:
     )
     nnodes: int = param(1, "Number of nodes.", env="NNODES", ge=1, planned=True)
     node_rank: int = param(0, "Number of this node, from 0.", env="NODE_RANK", ge=0, planned=True)
-    nproc_per_node: int = param(1, "Processes on each node.", env="NPROC_PER_NODE", ge=1, planned=True)
+    nproc_per_node: int = param(
+        1,
+        "Processes that train together on each node (DDP), each on a GPU of its own or all on the CPU.",
+        env="NPROC_PER_NODE",
+        ge=1,
+    )

@@ -185,3 +185,12 @@ def polynomial_has_room_to_fall(cfg: Config) -> Iterator[Problem]:
             "is not above 1e-7, where polynomial ends",
             "raise it, or choose another training.lr_scheduler_type",
         )
+
+
+@rule("data.streaming", "launch.nproc_per_node")
+def a_stream_has_one_reader(cfg: Config) -> Iterator[Problem]:
+    """Rows that are read while training go to one process."""
+    if cfg.data.streaming and cfg.launch.nproc_per_node > 1:
+        yield Problem("data.streaming", True,
+                      f"feeds one process, and launch.nproc_per_node={cfg.launch.nproc_per_node}",
+                      "set data.streaming=false: the rows are then read from a file, not kept in memory")  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from llmf_hydra import interrupt, manifest, runs
+from llmf_hydra import interrupt, manifest, ranks, runs
 from llmf_hydra.checkpoint import last_checkpoint, save_final
 from llmf_hydra.config import adapters
 from llmf_hydra.config.schema import Config, entries, value_at
@@ -27,22 +27,24 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
     stage = import_module(f"llmf_hydra.stages.{cfg.stage.name}")
     inputs = assemble.load_inputs(cfg)
-    inputs.rows.write(out)
+    if ranks.is_main():
+        inputs.rows.write(out)
     log.info("%s", "\n".join(inputs.lines()))
     model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
     if merged := adapters.merged(cfg):
         log.info(
             "final/ will hold the trained adapter alone; to use it, give %s before it", ", ".join(merged)
         )
-    if cfg.model.print_param_status:
+    if cfg.model.print_param_status and ranks.is_main():
         print_parameters(model)
-    runs.update_manifest(
-        out,
-        machine=manifest.machine(),
-        digests=assemble.digests(cfg, inputs),
-        estimate=inputs.estimate.as_dict(),
-    )
-    with open_trackers(cfg.tracking, _run_info(cfg, out)) as trackers:
+    if ranks.is_main():
+        runs.update_manifest(
+            out,
+            machine=manifest.machine(),
+            digests=assemble.digests(cfg, inputs),
+            estimate=inputs.estimate.as_dict(),
+        )
+    with open_trackers(cfg.tracking, _run_info(cfg, out), main_process=ranks.is_main()) as trackers:
         first = FirstStep()
         callbacks = [StopWhenAsked(), first]
         trainer = stage.build_trainer(assemble.parts(cfg, inputs, model, callbacks, out))
@@ -50,6 +52,8 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))
         save_final(trainer, out)
+        if not ranks.is_main():
+            return
         inputs.rows.write(out)  # once more: of a stream it is known only now what was read
         summary = _summary(trainer, result.metrics)
         _note_end(cfg, out, summary, first)

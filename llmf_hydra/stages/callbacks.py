@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llmf_hydra import interrupt
@@ -14,10 +15,19 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if interrupt.asked():
+        if _any_process(interrupt.asked(), args):
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
+
+
+def _any_process(flag: bool, args: TrainingArguments) -> bool:
+    """Whether it is true in one of the processes. They must stop after the same step: each waits for the others."""
+    if args.world_size == 1:
+        return flag
+    known = torch.tensor(float(flag), device=args.device)
+    torch.distributed.all_reduce(known)
+    return bool(known > 0)
 
 
 class FirstStep(TrainerCallback):

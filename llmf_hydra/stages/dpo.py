@@ -30,7 +30,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list, Any]:
         batches, whole = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.parts.cfg.rlhf.pref_loss == "kto_pair" and len(batches) > 1:
+        if self.parts.cfg.rlhf.pref_loss == "kto_pair" and len(batches) * self.args.world_size > 1:
             self._estimate_divergences(batches)
         return batches, whole
 
@@ -89,7 +89,8 @@ class PreferenceTrainer(Referenced, DPOTrainer):
             with frozen(self.model), self.compute_loss_context_manager():  # pyright: ignore
                 answers = score_pairs(self.model, batch, self.mask_dtype)  # pyright: ignore
             ratios.append(torch.stack([answers.chosen, answers.rejected], dim=1) - referred)
-        estimates = torch.stack([divergence(part) for part in torch.cat(ratios).unbind(dim=1)])
+        all_ratios: Any = self.accelerator.gather(torch.cat(ratios))
+        estimates = torch.stack([divergence(part) for part in all_ratios.unbind(dim=1)])
         for batch in batches:
             batch[DIVERGENCES] = estimates
 

@@ -4,7 +4,7 @@ The KL term is estimated as the paper does: by the answers of other rows to this
 optimizer step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class FeedbackTrainer(Referenced, KTOTrainer):
     ) -> tuple[list, Any]:
         batches, whole = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
-            estimate = self._divergence(batches)
+            estimate = self._divergence(batches, self.accelerator.reduce)
             for batch in batches:
                 batch[DIVERGENCE] = estimate
         return batches, whole
@@ -70,8 +70,11 @@ class FeedbackTrainer(Referenced, KTOTrainer):
         self._note(h.detach(), log_probs.detach(), good, z)
         return loss
 
-    def _divergence(self, batches: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-        """`max(0, mean h)` over the prompts of the batches, each with the answer of the row before it.
+    def _divergence(
+        self, batches: Sequence[Mapping[str, Any]], total: Callable[[torch.Tensor], Any] = lambda own: own
+    ) -> torch.Tensor:
+        """`max(0, mean h)` over the prompts of the batches, each with the answer of the row before it; `total` sums
+        over processes.
 
         A single row has no other answer: then 0.
         """
@@ -80,8 +83,8 @@ class FeedbackTrainer(Referenced, KTOTrainer):
         ratios = [self._mismatched_ratios(prompts, answers, batches)] if len(prompts) > 1 else []
         found = torch.cat(ratios) if ratios else torch.zeros(0, device=self.args.device)
         known = torch.stack([found.sum(), torch.tensor(float(len(found)), device=found.device)])
-        total, count = self.accelerator.reduce(known)
-        return divergence((total / count).unsqueeze(0)) if count else total
+        whole, count = total(known)
+        return divergence((whole / count).unsqueeze(0)) if count else whole
 
     def _mismatched_ratios(
         self, prompts: list[list[int]], answers: list[list[int]], batches: Sequence[Mapping[str, Any]]
@@ -109,7 +112,7 @@ class FeedbackTrainer(Referenced, KTOTrainer):
             logps__rejected=log_probs[~good],
         )
 
-    def _means(self, prefix: str) -> dict[str, float]:
+    def _means(self, prefix: str = "") -> dict[str, float]:
         means = super()._means(prefix)
         chosen, rejected = (f"{prefix}rewards/{side}" for side in ("chosen", "rejected"))
         if (

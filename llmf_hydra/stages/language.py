@@ -27,10 +27,8 @@ class LanguageTrainer(Watched, SFTTrainer):
         targets = next_tokens(inputs["labels"])
         scored = score(model, {key: value for key, value in inputs.items() if key != "labels"}, targets)
         trained = targets != IGNORED
-        if not self.model.training:  # pyright: ignore
-            self.note(loss=-scored.log_probs[trained])  # Transformers' own mean weighs tokens by their batch
-            if self.parts.cfg.training.compute_accuracy:
-                self.note(accuracy=scored.is_top[trained])
+        if self.parts.cfg.training.compute_accuracy and not self.model.training:  # pyright: ignore
+            self.note(accuracy=scored.is_top[trained])
         return -scored.log_probs[trained]
 
 

@@ -97,6 +97,7 @@ def shared_arguments(parts: Parts) -> dict[str, Any]:
         "adam_beta2": optimizer.adam_beta2,
         "adam_epsilon": optimizer.adam_epsilon,
         "bf16": parts.precision.autocast,
+        "ddp_find_unused_parameters": False,  # each weight that is trained has a part in each loss
         "use_cpu": not torch.cuda.is_available(),
         "activation_checkpointing": not model.disable_gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": model.use_reentrant_gc},

@@ -53,7 +53,8 @@ class Referenced(Watched):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """As ever, but without the adapter that the run went on from: it lies where the config says."""
         super()._save(output_dir, state_dict)
-        shutil.rmtree(Path(output_dir or str(self.args.output_dir)) / START, ignore_errors=True)
+        if self.args.should_save:
+            shutil.rmtree(Path(output_dir or str(self.args.output_dir)) / START, ignore_errors=True)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

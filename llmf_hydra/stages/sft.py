@@ -20,19 +20,14 @@ FOLDER = "generated"  # in the run's folder: a file an evaluation
 class DialogueTrainer(LanguageTrainer):
     """Logs BLEU-4, ROUGE and exact matches of generated answers where `training.predict_with_generate` asks."""
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
-        output = super().evaluation_loop(dataloader, *args, **kwargs)
+    def note_beside(self, rows: Any) -> None:
         if self.parts.cfg.training.predict_with_generate:
-            self._generate(dataloader.dataset)
-        return output
+            self._generate(rows)
 
     def _generate(self, rows: Any) -> None:
-        """Answer the last question of each row; each process takes its share of the rows."""
-        size, own = (
-            self.args.per_device_eval_batch_size,
-            slice(self.args.process_index, None, self.args.world_size),
-        )
-        pairs = [last_answer(row) for row in rows][own]
+        """Answer the last question of each row."""
+        size = self.args.per_device_eval_batch_size
+        pairs = [last_answer(row) for row in rows]
         texts: list[tuple[str, str, str]] = []
         how = self._sampling()
         with seeded(self.args.seed, self.args.device):  # the training's random numbers stay as they are

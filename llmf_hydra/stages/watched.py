@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.stages.engine import check_processes, check_wrapper
 from llmf_hydra.stages.parts import Parts
 
 Row = Mapping[str, Any]
@@ -52,6 +56,7 @@ class Watched(Trainer):
         self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
         self._tokens, self._since = 0, time.monotonic()
         super().__init__(*args, **kwargs)
+        check_processes(parts.cfg.launch, self.accelerator)
 
     def note(self, **metrics: torch.Tensor) -> None:
         """Add values of any shape to their metrics; the log shows the mean of all values since the last one."""
@@ -78,6 +83,7 @@ class Watched(Trainer):
         """The batch's part of the mean over the whole step; at evaluation the mean of the batch itself."""
         losses = self.losses_of(model, inputs)
         if num_items_in_batch is None:
+            self.note(loss=losses.detach())
             return losses.sum() / max(len(losses), 1)
         # DDP divides by the processes.
         return losses.sum() * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
@@ -102,6 +108,7 @@ class Watched(Trainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
+        check_wrapper(self.parts.cfg.launch, model)
         self.rows = inputs.pop(ROWS)
         self._tokens += inputs.pop(TOKENS)
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -120,6 +127,43 @@ class Watched(Trainer):
             loss: Any = self.compute_loss(model, inputs)
             return loss.detach(), None, None
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """This process's share of a dataset, or of the one of that name; no row is seen twice."""
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        return DataLoader(
+            self.share(eval_dataset),
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def share(self, eval_dataset: Any = None) -> Any:
+        """The rows of a dataset, or of the one of that name, that this process evaluates."""
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(eval_dataset, str):
+            rows = self.eval_dataset[eval_dataset]  # pyright: ignore
+        return rows.select(range(self.args.process_index, len(rows), self.args.world_size))
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """The means of what is noted of the rows, over all processes, however they are cut into batches."""
+        model: Any = self.model
+        training, seen = model.training, 0
+        model.eval()
+        for batch in dataloader:
+            seen += len(batch[ROWS])
+            self.prediction_step(model, batch, prediction_loss_only=True)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        self.note_beside(dataloader.dataset)
+        metrics = self._means(f"{metric_key_prefix}_")
+        model.train(training)
+        return EvalLoopOutput((), None, metrics, num_samples=sum(gather_object([seen])))  # pyright: ignore
+
+    def note_beside(self, rows: Any) -> None:
+        """What a stage notes of the rows of an evaluation beside their losses: nothing."""
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         begun = time.monotonic()
         try:
@@ -128,29 +172,26 @@ class Watched(Trainer):
             self._since += time.monotonic() - begun  # tokens a second are those of training
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        prefix = next(
-            (key.removesuffix("loss") for key in logs if key.startswith("eval_") and key.endswith("_loss")),
-            "",
-        )
-        logs.update(self._means(prefix))
+        if not any(key.startswith("eval_") for key in logs):
+            logs.update(self._means())
         if "loss" in logs:
             speed = self._speed()
             if self.parts.cfg.training.include_effective_tokens_per_second:
                 logs[SPEED] = speed
         super().log(logs, start_time)
 
-    def _means(self, prefix: str) -> dict[str, float]:
-        """The means of what was noted; at evaluation under the prefix of the dataset (`eval_NAME_`)."""
+    def _means(self, prefix: str = "") -> dict[str, float]:
+        """The means of what was noted, over all processes; at evaluation under the prefix of the dataset
+        (`eval_NAME_`)."""
         # An evaluation may come between two lines of training, whose sums then wait for their own line.
-        names = sorted(name for name in self._sums if name.startswith("eval_") == bool(prefix))
-        if not names:
-            return {}
-        sums = torch.stack([self._sums.pop(name) for name in names]).to(self.args.device, torch.float32)
-        sums: Any = self.accelerator.reduce(sums)
-        shown = [prefix + name.removeprefix("eval_") if prefix else name for name in names]
-        return {
-            name: float(total / count) for name, (total, count) in zip(shown, sums, strict=True) if count > 0
-        }
+        names = [name for name in self._sums if name.startswith("eval_") == bool(prefix)]
+        mine = {name: self._sums.pop(name) for name in names}
+        whole: dict[str, torch.Tensor] = {}
+        for sums in gather_object([mine]):
+            for name, known in sums.items():
+                whole[name] = whole[name] + known if name in whole else known
+        shown = {name: prefix + name.removeprefix("eval_") if prefix else name for name in sorted(whole)}
+        return {shown[name]: float(whole[name][0] / whole[name][1]) for name in shown if whole[name][1] > 0}
 
     def _speed(self) -> float:
         """Tokens without padding of all processes, a second of training since the last call."""

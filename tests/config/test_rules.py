@@ -28,6 +28,10 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"training.eval_strategy": "steps", "data.val_size": 0.5},
          {"training.eval_strategy": "steps", "data.val_size": 20.0}],
     ),
+    "a_stream_has_one_reader": (
+        [{"data.streaming": True, "training.max_steps": 5, "launch.nproc_per_node": 2}],
+        [{"launch.nproc_per_node": 2}, {"data.streaming": True, "training.max_steps": 5}],
+    ),
     "a_model_is_named": ([{"model.model_name_or_path": None}], [{"model.model_name_or_path": "builtin:tiny"}]),
     "a_dataset_is_named": ([{"data.dataset": None}], [{"data.dataset": "b"}]),
     "one_precision": (

@@ -15,6 +15,7 @@ ELSEWHERE = {
     "method.freeze_trainable_layers": "methods/test_freeze.py",
     "method.freeze_trainable_modules": "methods/test_freeze.py",
     "method.freeze_extra_modules": "methods/test_freeze.py",
+    "launch.nproc_per_node": "test_processes.py",
     "method.create_new_adapter": "stages/test_given_adapters.py",
     "model.adapter_name_or_path": "stages/test_given_adapters.py",
     "training.early_stopping_patience": "stages/test_watched.py",

@@ -77,11 +77,7 @@ class PpoTrainer(Watched):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The prompts of a dataset, or of the one of that name, as far as they are this process's."""
-        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(eval_dataset, str):
-            rows = self.eval_dataset[eval_dataset]  # pyright: ignore
-        mine = rows.select(range(self.args.process_index, len(rows), self.args.world_size))
-        return DataLoader(mine, batch_size=self.args.eval_batch_size, collate_fn=as_is)
+        return DataLoader(self.share(eval_dataset), batch_size=self.args.eval_batch_size, collate_fn=as_is)
 
     def evaluation_loop(
         self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any
@@ -106,15 +102,6 @@ class PpoTrainer(Watched):
             f"{metric_key_prefix}_{name}": float(self._total(total)) / whole for name, total in sums.items()
         }
         return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=int(whole))  # pyright: ignore
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As ever; what was noted of the training since its last line stays noted."""
-        noted = dict(self._sums)
-        self._sums.clear()
-        try:
-            return super().evaluate(*args, **kwargs)
-        finally:
-            self._sums.update(noted)
 
     def _collect(self, number: int) -> Buffer:
         begun = time.monotonic()
@@ -164,6 +151,8 @@ class PpoTrainer(Watched):
         source.buffer = Buffer.from_state(state["buffer"], self.args.device) if state["buffer"] else None
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:
+            return
         folder = output_dir or str(self.args.output_dir)
         self.model.save_pretrained(folder)
         self.processing_class.save_pretrained(folder)  # pyright: ignore
