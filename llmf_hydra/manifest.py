@@ -44,13 +44,18 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     }
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """Packages and hardware. The worker asks for it: it reads every package's metadata."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gb": round(total_memory() / 2**30, 1),
         "packages": _packages(),
     }

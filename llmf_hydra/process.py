@@ -16,6 +16,7 @@ from llmf_hydra import ranks, runs
 from llmf_hydra.config.record import secret_variable
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.errors import DONE, INTERRUPTED
+from llmf_hydra.manifest import cores
 
 PATIENCE = 10.0  # seconds until a worker that doesn't end by itself is killed
 OUTPUT = "worker.log"  # what a trial of a sweep prints
@@ -29,7 +30,7 @@ def environments(cfg: Config) -> Iterator[dict[str, str]]:
         env = environment(cfg)
         ranks.assign(env, rank, world, port)
         if world > 1:
-            env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // world)))
+            env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // world)))
         yield env
 
 

@@ -87,8 +87,7 @@ def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> Non
     with served(score) as service:
         done = cli("stage=ppo", "data.dataset=./rows.jsonl", "data.template=empty", "data.val_size=0",
                    "rlhf.reward_model_type=api", f"rlhf.reward_model={service.url}", "rlhf.ppo_target=6",
-                   "generation.max_new_tokens=4", "generation.top_p=1", "generation.temperature=1",
-                   "model.disable_gradient_checkpointing=true", "training.per_device_train_batch_size=32",
+                   "generation.max_new_tokens=4", "training.per_device_train_batch_size=32",
                    "training.learning_rate=0.001", "training.lr_scheduler_type=constant",
                    "training.warmup_ratio=0", "training.max_steps=60", "training.logging_steps=4",
                    "training.eval_strategy=no", "training.save_strategy=no", "training.plot_loss=false",
