@@ -35,13 +35,14 @@ def manifest(out: Path) -> dict[str, Any]:
     return json.loads((out / "manifest.json").read_text(encoding="utf8"))
 
 
-# KTO's mismatched pairs are made in each process, so its estimate of the divergence is another one.
+# KTO pairs the answers of a process, and at evaluation both losses estimate the divergence batch by batch: the
+# estimates of two processes are others.
 @pytest.mark.parametrize(
     ("words", "near"),
     [
         (["stage=sft"], 1e-5),
         pytest.param(["stage=dpo"], 1e-5, marks=SLOW),
-        pytest.param(["stage=dpo", "rlhf.pref_loss=kto_pair"], 1e-5, marks=SLOW),
+        pytest.param(["stage=dpo", "rlhf.pref_loss=kto_pair"], 2e-3, marks=SLOW),
         pytest.param(["stage=kto"], 5e-3, marks=SLOW),
         pytest.param(["stage=rm"], 1e-5, marks=SLOW),
         pytest.param(["stage=pt", "method=full", "data.packing=false"], 1e-5, marks=SLOW),

@@ -18,7 +18,8 @@ print("heavy:", [name for name in {HEAVY!r} if name in sys.modules])
 sys.exit(code)
 """
 BARE = "import hydra.main, hydra._internal.hydra, omegaconf"
-BARE_SECONDS = 0.28  # what that takes where `--cfg job` takes 0.73 s, under its limit below
+# What that takes where `--cfg job` takes 0.73 s: of fifteen pairs in one minute the median ratio was 2.55.
+BARE_SECONDS = 0.29
 ANSWERS = [  # words, exit code, seconds allowed
     (["--help"], 0, 0.3),
     (["--help", "rlhf"], 0, 0.3),
