@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from llmf_hydra.config import adapters
@@ -14,6 +15,7 @@ from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.data.settings import wants_packing
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.manifest import digest_of_folder, digest_of_text
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.estimate import Estimate, estimate
@@ -39,6 +41,7 @@ class Inputs:
 
 def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
+    _check_devices(cfg)
     tokenizer = load_tokenizer(cfg.model)
     packing = wants_packing(cfg.data, cfg.stage.rows)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, packing)
@@ -46,6 +49,13 @@ def load_inputs(cfg: Config) -> Inputs:
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
     precision = decide(cfg)
     return Inputs(tokenizer, rows, precision, estimate(cfg, _tokens_at_once(cfg, rows), precision))
+
+
+def _check_devices(cfg: Config) -> None:
+    asked, gpus = cfg.launch.nproc_per_node, torch.cuda.device_count()
+    if 0 < gpus < asked:
+        what = f"this machine shows {gpus} GPU{'s' if gpus > 1 else ''}, and each process takes one"
+        raise Refused([Problem("launch.nproc_per_node", asked, what, f"set launch.nproc_per_node={gpus}")])
 
 
 def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from stage_runs import SGD, Build
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from llmf_hydra.config.launch import Launch
-from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.errors import Refused, TrainingFailed
 from llmf_hydra.stages.engine import check_wrapper
 
 
@@ -18,6 +19,15 @@ def test_a_process_that_nobody_joins_does_not_train_alone(stage: str, build: Bui
     reward = ["rlhf.reward_model_type=api", "rlhf.reward_model=http://127.0.0.1:9/"] if stage == "ppo" else []
     with pytest.raises(TrainingFailed, match=r"nproc_per_node=2 was asked for, and 1 train together"):
         build(f"stage={stage}", *SGD, *reward, "launch.nproc_per_node=2")
+
+
+def test_each_process_needs_a_gpu_where_there_are_some(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(Refused, match=r"launch\.nproc_per_node=2: this machine shows 1 GPU, and each"):
+        build("stage=sft", *SGD, "launch.nproc_per_node=2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainingFailed):  # it goes on, and finds that no other process has joined
+        build("stage=sft", *SGD, "launch.nproc_per_node=2")
 
 
 @pytest.fixture
