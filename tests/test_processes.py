@@ -114,6 +114,7 @@ def workers(folder: Path) -> list[int]:
     return sorted(found, key=lambda pid: pid != main)
 
 
+@SLOW
 def test_a_stopped_run_is_saved_by_all_and_goes_on(
     environment: dict[str, str], cli: Cli, tmp_path: Path
 ) -> None:
