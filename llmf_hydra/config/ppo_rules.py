@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from llmf_hydra.config import adapters
 from llmf_hydra.config.rule import rule
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
@@ -51,3 +52,13 @@ def prompts_are_at_hand(cfg: Config) -> Iterator[Problem]:
     """PPO draws its prompts by their number, so they cannot be read while it trains."""
     if cfg.stage.name == "ppo" and cfg.data.streaming:
         yield Problem("data.streaming", True, "stage=ppo draws its prompts by their number", "leave it out")
+
+
+@rule(KEY, "rlhf.reward_model_type", "model.adapter_name_or_path", "method.create_new_adapter")
+def a_reward_adapter_keeps_its_base(cfg: Config) -> Iterator[Problem]:
+    """A reward adapter sits on the model's own weights, so no adapter may be merged into them."""
+    changed = adapters.merged(cfg)
+    if cfg.stage.name == "ppo" and cfg.rlhf.reward_model_type == "lora" and changed:
+        what = f"is an adapter on weights into which {', '.join(changed)} would be merged: its scores would be others"
+        remedy = "go on from one adapter without method.create_new_adapter, or set rlhf.reward_model_type=full or api"
+        yield Problem(KEY, cfg.rlhf.reward_model, what, remedy)

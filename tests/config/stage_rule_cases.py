@@ -150,6 +150,21 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"method.create_new_adapter": True, "model.adapter_name_or_path": "a"}],
     ),
     "a_reward_is_named": ([PPO], [{**PPO, "rlhf.reward_model": "a"}]),
+    "a_reward_adapter_keeps_its_base": (
+        [
+            {**PPO, "rlhf.reward_model": "r", "model.adapter_name_or_path": "a,b"},
+            {
+                **PPO,
+                "rlhf.reward_model": "r",
+                "model.adapter_name_or_path": "a",
+                "method.create_new_adapter": True,
+            },
+        ],
+        [
+            {**PPO, "rlhf.reward_model": "r", "model.adapter_name_or_path": "a"},
+            {**REWARDED, "model.adapter_name_or_path": "a,b"},
+        ],
+    ),
     "a_service_has_a_url": (
         [
             {**PPO, "rlhf.reward_model": "a", "rlhf.reward_model_type": "api"},

@@ -94,11 +94,9 @@ def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> Non
                    "hydra.run.dir=run", timeout=3000)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(paid) == 15
-    print("rewards", paid)
-    assert mean(paid[-3:]) - paid[0] >= 0.5 * (1 - paid[0])
+    assert paid[-1] - paid[0] >= 0.5 * (1 - paid[0])
     divergences = [line["objective/kl"] for line in log_of(tmp_path / "run") if "objective/kl" in line]
-    print("KL", divergences)
-    assert 3 < mean(divergences[-3:]) < 12  # near 6: within a factor of two
+    assert 3 < divergences[-1] < 12  # near 6: within a factor of two
 
 
 def test_a_reward_adapter_of_stage_rm_feeds_it(cli: Cli, tmp_path: Path) -> None:
