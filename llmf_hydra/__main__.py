@@ -8,13 +8,13 @@ import sys
 from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean
 
 COMMANDS = {  # word -> the module whose main(argv) answers it
-    "explain": "llmf_hydra.config.explain",
-    "status": "llmf_hydra.config.status",
-    "import": "llmf_hydra.config.importer",
-    "data": "llmf_hydra.data.commands",
-    "runs": "llmf_hydra.runs",
-    "score": "llmf_hydra.jobs.score",
-    "resume": "llmf_hydra.resume",
+    "explain": "llmf_hydra.cli.explain",
+    "status": "llmf_hydra.cli.status",
+    "import": "llmf_hydra.cli.llamafactory.importer",
+    "data": "llmf_hydra.cli.data",
+    "runs": "llmf_hydra.runs.folder",
+    "score": "llmf_hydra.cli.score",
+    "resume": "llmf_hydra.cli.resume",
 }
 FALSE = ("0", "false", "no", "off", "n")
 
@@ -52,7 +52,7 @@ def short() -> int:
 
 
 def _help(groups: list[str]) -> int:
-    from llmf_hydra.config import manual
+    from llmf_hydra.cli import help as manual
 
     print("\n".join(manual.group_page(group) for group in groups) if groups else manual.overview())
     return DONE

@@ -17,11 +17,14 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from llmf_hydra import paths, process, runs
-from llmf_hydra.config import check, composition, overrides, record, store
+from llmf_hydra import paths
+from llmf_hydra.checks import config as check
+from llmf_hydra.config import composition, overrides, record, store
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
-from llmf_hydra.manifest import first_manifest
+from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import processes as process
+from llmf_hydra.runs.manifest import first_manifest
 from llmf_hydra.sweeps import grid
 
 COMMAND = Path(sys.argv[0]).name  # before Hydra is given a name of ours
@@ -126,7 +129,7 @@ def _run(composed: DictConfig) -> float | None:
 
 def checked(cfg: Config) -> None:
     """Raise Refused with every problem that can be seen without torch."""
-    from llmf_hydra import requirements  # here, since `--cfg job` and a typo have no need of it
+    from llmf_hydra.checks import requirements  # here, since `--cfg job` and a typo have no need of it
 
     shipped = store.shipped_values(HydraConfig.get().runtime.choices)
     found = check.problems(cfg, shipped)

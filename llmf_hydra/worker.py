@@ -16,10 +16,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra import interrupt, ranks, runs
 from llmf_hydra.config import record
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
+from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import ranks
+from llmf_hydra.runs import signals as interrupt
 
 ERROR = "error.txt"  # the traceback of a failed run
 

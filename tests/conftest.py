@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import Cli
+from support.command_line import Cli
+
+pytest_plugins = ["support.stage_fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Cli
+from support.command_line import Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

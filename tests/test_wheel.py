@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT
+from support.command_line import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmf_hydra.config.check import not_built
+from llmf_hydra.checks.config import not_built
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.store import options
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean

@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmf_hydra.config.data import Data
-from llmf_hydra.config.evaluation import Evaluation
-from llmf_hydra.config.export import Export
-from llmf_hydra.config.generation import Generation
-from llmf_hydra.config.job import Job
-from llmf_hydra.config.launch import Launch
-from llmf_hydra.config.method import Method
-from llmf_hydra.config.model import Model
-from llmf_hydra.config.optimizer import Optimizer
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.evaluation import Evaluation
+from llmf_hydra.config.groups.export import Export
+from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.job import Job
+from llmf_hydra.config.groups.launch import Launch
+from llmf_hydra.config.groups.method import Method
+from llmf_hydra.config.groups.model import Model
+from llmf_hydra.config.groups.optimizer import Optimizer
+from llmf_hydra.config.groups.processor import Processor
+from llmf_hydra.config.groups.quantization import Quantization
+from llmf_hydra.config.groups.rlhf import Rlhf
+from llmf_hydra.config.groups.serve import Serve
+from llmf_hydra.config.groups.stage import Stage
+from llmf_hydra.config.groups.tracking import Tracking
+from llmf_hydra.config.groups.training import Training
 from llmf_hydra.config.param import Param, declaration
-from llmf_hydra.config.processor import Processor
-from llmf_hydra.config.quantization import Quantization
-from llmf_hydra.config.rlhf import Rlhf
-from llmf_hydra.config.serve import Serve
-from llmf_hydra.config.stage import Stage
-from llmf_hydra.config.tracking import Tracking
-from llmf_hydra.config.training import Training
 
 
 @dataclass

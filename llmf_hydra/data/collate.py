@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmf_hydra.config.data import Data
-from llmf_hydra.data.columns import IGNORED
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.data.tokenize.columns import IGNORED
 
 FORMS = ("positions", "blocks", "flat")
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets, interleave_datasets
 
-from llmf_hydra.config.data import Data
-from llmf_hydra.data.settings import shares
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.data.checks import shares
 from llmf_hydra.errors import Problem, Refused
 
 _STOPS = {"interleave_under": "first_exhausted", "interleave_over": "all_exhausted"}

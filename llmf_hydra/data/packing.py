@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from llmf_hydra.data.columns import IGNORED, as_arrow, row_lengths
+from llmf_hydra.data.tokenize.columns import IGNORED, as_arrow, row_lengths
 
 SCHEMA = pa.schema(
     [

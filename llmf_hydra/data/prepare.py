@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from llmf_hydra.config.data import Data
-from llmf_hydra.config.generation import Generation
-from llmf_hydra.data import digest, hub, ranks, saved, sources, store
-from llmf_hydra.data.features import Setup
-from llmf_hydra.data.keep import REJECTED, ROWS, cache_root, kept_source
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.data.cache import digest, ranks, store
+from llmf_hydra.data.cache import tokenized_path as saved
+from llmf_hydra.data.cache.dataset_cache import REJECTED, ROWS, cache_root, kept_source
 from llmf_hydra.data.mix import concatenated, mixed, sample, split
 from llmf_hydra.data.packing import write_packed
 from llmf_hydra.data.report import DataReport
-from llmf_hydra.data.setup import make_setup, settings, source_digest
-from llmf_hydra.data.stream import stream
-from llmf_hydra.data.table import Source
+from llmf_hydra.data.sources import hub
+from llmf_hydra.data.sources import resolve as sources
+from llmf_hydra.data.sources.dataset_info import Source
+from llmf_hydra.data.streaming import stream
+from llmf_hydra.data.tokenize.features import Setup
+from llmf_hydra.data.tokenize.setup import make_setup, settings, source_digest
 from llmf_hydra.errors import Problem, Refused
 
 Evaluation = Dataset | IterableDataset | dict[str, Dataset] | dict[str, IterableDataset] | None

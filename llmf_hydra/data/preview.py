@@ -8,14 +8,15 @@ from typing import Any
 
 import jinja2
 
-from llmf_hydra.config.data import Data
-from llmf_hydra.config.generation import Generation
-from llmf_hydra.data import hub, reader, sources
-from llmf_hydra.data.features import Example, Setup
-from llmf_hydra.data.render import Rendered
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.data.chat.render import Rendered
 from llmf_hydra.data.rows import BadRow, Row
-from llmf_hydra.data.setup import make_setup
-from llmf_hydra.data.table import Source
+from llmf_hydra.data.sources import hub, reader
+from llmf_hydra.data.sources import resolve as sources
+from llmf_hydra.data.sources.dataset_info import Source
+from llmf_hydra.data.tokenize.features import Example, Setup
+from llmf_hydra.data.tokenize.setup import make_setup
 
 
 @dataclass(frozen=True)

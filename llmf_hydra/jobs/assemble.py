@@ -12,17 +12,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from llmf_hydra.config import adapters
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
-from llmf_hydra.data.chat import load_chat
+from llmf_hydra.data.chat.template import load_chat
+from llmf_hydra.data.checks import wants_packing
 from llmf_hydra.data.prepare import Prepared, prepare
-from llmf_hydra.data.settings import wants_packing
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.manifest import digest_of_folder, digest_of_text
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.estimate import Estimate, estimate
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
-from llmf_hydra.models.location import locate
+from llmf_hydra.models.memory import Estimate, estimate
 from llmf_hydra.models.precision import Precision, decide
-from llmf_hydra.stages.parts import Parts
+from llmf_hydra.models.ref import locate
+from llmf_hydra.runs.manifest import digest_of_folder, digest_of_text
+from llmf_hydra.training.context import Parts
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from llmf_hydra.config.schema import Config
-from llmf_hydra.data.histogram import draw_lengths, row_lengths
+from llmf_hydra.data.lengths import draw_lengths, row_lengths
 from llmf_hydra.jobs import assemble
 
 

@@ -7,18 +7,20 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from llmf_hydra import interrupt, manifest, ranks, runs
-from llmf_hydra.checkpoint import last_checkpoint, save_final
 from llmf_hydra.config import adapters
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
-from llmf_hydra.stages.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import manifest, ranks
+from llmf_hydra.runs import signals as interrupt
+from llmf_hydra.runs.checkpoints import last_checkpoint, save_final
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
+from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
 
 log = logging.getLogger(__name__)
 

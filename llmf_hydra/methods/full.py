@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from llmf_hydra.config.method import Method
+from llmf_hydra.config.groups.method import Method
 
 
 def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PreTrainedModel:

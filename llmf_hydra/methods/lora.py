@@ -12,7 +12,7 @@ from peft import (
 from transformers import PreTrainedModel
 
 from llmf_hydra.config.adapters import KEY
-from llmf_hydra.config.method import Method
+from llmf_hydra.config.groups.method import Method
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.modules import SCORE, check_modules, scores

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.config.model import EMBEDDED, TINY
+from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.errors import Problem
 
 CONFIG = "adapter_config.json"

@@ -13,9 +13,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from llmf_hydra.config.model import Model
+from llmf_hydra.config.groups.model import Model
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models.location import locate
+from llmf_hydra.models.ref import locate
 
 ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
 

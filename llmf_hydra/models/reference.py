@@ -7,9 +7,9 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from llmf_hydra import optional
-from llmf_hydra.config.model import Model
+from llmf_hydra.config.groups.model import Model
+from llmf_hydra.config.groups.rlhf import Rlhf
 from llmf_hydra.config.names import names
-from llmf_hydra.config.rlhf import Rlhf
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model

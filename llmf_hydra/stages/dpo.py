@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from trl import DPOConfig, DPOTrainer
 
-from llmf_hydra.config.rlhf import REFERENCE_FREE
-from llmf_hydra.stages import preference_losses as losses
-from llmf_hydra.stages.head import install_head
-from llmf_hydra.stages.pairs import PairCollator, score_pairs, shares_prompt
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
-from llmf_hydra.stages.preference_losses import Answers, Ratios, divergence
-from llmf_hydra.stages.reference import NoReference, drop_copied_adapter, frozen, reference_model
-from llmf_hydra.stages.referenced import Referenced
-from llmf_hydra.stages.watched import KnownRows
+from llmf_hydra.config.groups.rlhf import REFERENCE_FREE
+from llmf_hydra.training import losses
+from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
+from llmf_hydra.training.losses import Answers, Ratios, divergence
+from llmf_hydra.training.pairs import PairCollator, score_pairs, shares_prompt
+from llmf_hydra.training.reference import NoReference, drop_copied_adapter, frozen, reference_model
+from llmf_hydra.training.reference_trainer import Referenced
+from llmf_hydra.training.token_logprobs import install_head
+from llmf_hydra.training.trainer import KnownRows
 
 DIVERGENCES = "divergences"  # kto_pair's two estimates, over the whole optimizer step
 

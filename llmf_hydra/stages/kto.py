@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from trl import KTOConfig, KTOTrainer
 
-from llmf_hydra.stages.head import install_head
-from llmf_hydra.stages.pairs import lines, score_lines
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
-from llmf_hydra.stages.preference_losses import divergence, kto
-from llmf_hydra.stages.reference import drop_copied_adapter, frozen, reference_model
-from llmf_hydra.stages.referenced import Referenced
-from llmf_hydra.stages.watched import KnownRows
+from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
+from llmf_hydra.training.losses import divergence, kto
+from llmf_hydra.training.pairs import lines, score_lines
+from llmf_hydra.training.reference import drop_copied_adapter, frozen, reference_model
+from llmf_hydra.training.reference_trainer import Referenced
+from llmf_hydra.training.token_logprobs import install_head
+from llmf_hydra.training.trainer import KnownRows
 
 DIVERGENCE = "divergence"
 

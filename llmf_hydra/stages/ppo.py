@@ -10,15 +10,15 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, TrainingArguments
 
 from llmf_hydra.models.value_head import PolicyWithValue
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
-from llmf_hydra.stages.ppo_parts.collect import Collector
-from llmf_hydra.stages.ppo_parts.controller import AdaptiveKl
-from llmf_hydra.stages.ppo_parts.plan import Plan
-from llmf_hydra.stages.ppo_parts.rewards import build_reward
-from llmf_hydra.stages.ppo_parts.samples import Samples
-from llmf_hydra.stages.ppo_parts.trainer import PpoTrainer
-from llmf_hydra.stages.reference import START, goes_on, reference_model
-from llmf_hydra.stages.rollout import sampling
+from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
+from llmf_hydra.training.generation import sampling
+from llmf_hydra.training.reference import START, goes_on, reference_model
+from llmf_hydra.training.rl.kl import AdaptiveKl
+from llmf_hydra.training.rl.plan import Plan
+from llmf_hydra.training.rl.ppo_trainer import PpoTrainer
+from llmf_hydra.training.rl.rewards.build import build_reward
+from llmf_hydra.training.rl.rollouts import Collector
+from llmf_hydra.training.rl.samples import Samples
 
 
 def build_trainer(parts: Parts) -> PpoTrainer:

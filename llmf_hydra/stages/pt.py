@@ -1,8 +1,8 @@
 """`stage=pt`: pre-training on plain text, packed unless `data.packing=false`."""
 
-from llmf_hydra.stages.language import LanguageTrainer
-from llmf_hydra.stages.language import build_trainer as build_language_trainer
-from llmf_hydra.stages.parts import Parts
+from llmf_hydra.training.context import Parts
+from llmf_hydra.training.language import LanguageTrainer
+from llmf_hydra.training.language import build_trainer as build_language_trainer
 
 
 def build_trainer(parts: Parts) -> LanguageTrainer:

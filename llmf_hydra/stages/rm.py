@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from trl import RewardConfig, RewardTrainer
 
 from llmf_hydra.methods.modules import SCORE, scores
-from llmf_hydra.stages.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
-from llmf_hydra.stages.parts import Parts, shared_arguments, shared_pieces
-from llmf_hydra.stages.watched import KnownRows, Watched
+from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
+from llmf_hydra.training.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
+from llmf_hydra.training.trainer import KnownRows, Watched
 
 ENDS = "ends"  # where a score is read
 

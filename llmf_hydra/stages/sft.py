@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from llmf_hydra.stages.head import IGNORED
-from llmf_hydra.stages.language import LanguageTrainer
-from llmf_hydra.stages.language import build_trainer as build_language_trainer
-from llmf_hydra.stages.parts import Parts
-from llmf_hydra.stages.rollout import Sampling, roll_out, sampling, seeded
-from llmf_hydra.stages.text_metrics import scores
+from llmf_hydra.training.context import Parts
+from llmf_hydra.training.generation import Sampling, roll_out, sampling, seeded
+from llmf_hydra.training.language import LanguageTrainer
+from llmf_hydra.training.language import build_trainer as build_language_trainer
+from llmf_hydra.training.text_metrics import scores
+from llmf_hydra.training.token_logprobs import IGNORED
 
 FOLDER = "generated"  # in the run's folder: a file an evaluation
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra import runs
+from llmf_hydra.runs import folder as runs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.config.groups.tracking import Tracking
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.config.groups.tracking import Tracking
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
 from llmf_hydra.tracking.detached import Detached

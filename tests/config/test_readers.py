@@ -1,8 +1,8 @@
 """Nothing is accepted and ignored: every parameter is read by some file, or declared as not built yet."""
 
 import pytest
+from support.readers import readers
 
-from llmf_hydra.config.readers import readers
 from llmf_hydra.config.schema import entries
 
 BUILT = [entry for entry in entries().values() if not entry.param.planned]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_samples import make_tokenizer
+from support.data_samples import make_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tokenizers import (
     trainers,
 )
 
-from llmf_hydra.data.borders import by_offsets, by_width, byte_widths
+from llmf_hydra.data.tokenize.borders import by_offsets, by_width, byte_widths
 
 WORDS = ["hello world, good day — héllo wörld 你好 世界", "one two  three\n\nfour 12345"]
 

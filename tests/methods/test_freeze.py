@@ -3,7 +3,7 @@
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
-from llmf_hydra.config.method import Method
+from llmf_hydra.config.groups.method import Method
 from llmf_hydra.errors import Refused
 from llmf_hydra.methods import freeze
 

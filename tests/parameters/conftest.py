@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from parameter_runs import ROWS, Changes, Outcome, Train, Work, config, trained, work
+from support.parameter_runs import ROWS, Changes, Outcome, Train, Work, config, trained, work
 
 
 @pytest.fixture(scope="session")

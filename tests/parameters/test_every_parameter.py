@@ -4,7 +4,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 
-from parameter_runs import TESTED
+from support.parameter_runs import TESTED
 
 from llmf_hydra.config.schema import entries
 
@@ -15,20 +15,20 @@ ELSEWHERE = {
     "method.freeze_trainable_layers": "methods/test_freeze.py",
     "method.freeze_trainable_modules": "methods/test_freeze.py",
     "method.freeze_extra_modules": "methods/test_freeze.py",
-    "launch.nproc_per_node": "test_processes.py",
-    "method.create_new_adapter": "stages/test_given_adapters.py",
-    "model.adapter_name_or_path": "stages/test_given_adapters.py",
-    "training.early_stopping_patience": "stages/test_watched.py",
-    "training.load_best_model_at_end": "stages/test_watched.py",
-    "training.metric_for_best_model": "stages/test_watched.py",
-    "training.greater_is_better": "stages/test_watched.py",
-    "training.predict_with_generate": "stages/test_generated.py",
+    "launch.nproc_per_node": "runs/test_processes.py",
+    "method.create_new_adapter": "training/test_given_adapters.py",
+    "model.adapter_name_or_path": "training/test_given_adapters.py",
+    "training.early_stopping_patience": "training/test_trainer.py",
+    "training.load_best_model_at_end": "training/test_trainer.py",
+    "training.metric_for_best_model": "training/test_trainer.py",
+    "training.greater_is_better": "training/test_trainer.py",
+    "training.predict_with_generate": "stages/test_sft.py",
 }
 
 
 def test_every_built_parameter_has_its_test() -> None:
     for file in Path(__file__).parent.glob("test_*.py"):
-        import_module(file.stem)  # its cases and decorators say what it tests
+        import_module(f"parameters.{file.stem}")  # its cases and decorators say what it tests
     built = {key for key, entry in entries().items() if entry.group in GROUPS and not entry.param.planned}
     assert built - TESTED - set(ELSEWHERE) == set(), "without a test"
     assert TESTED - set(entries()) == set(), "tested and not declared"

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from parameter_runs import ROWS, Work, config, parameter
+from support.parameter_runs import ROWS, Work, config, parameter
 
-from llmf_hydra.config.check import problems
+from llmf_hydra.checks.config import problems
 
 
 @parameter("job.name", "job.preview_rows")

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parameter_runs import Changes, config, parameter
+from support.parameter_runs import Changes, config, parameter
 
-from llmf_hydra import process, requirements, runs
-from llmf_hydra.config import check, record
-from llmf_hydra.manifest import first_manifest
+from llmf_hydra.checks import config as check
+from llmf_hydra.checks import requirements
+from llmf_hydra.config import record
+from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import processes as process
+from llmf_hydra.runs.manifest import first_manifest
 
 # A worker whose job is to say what it sees.
 WORKER = """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameter_runs import Case, Outcome, Train, last_parts, parameter
+from support.parameter_runs import Case, Outcome, Train, last_parts, parameter
 
 # Rows and columns of the linear layers of a block of the tiny model, and the weights of all there is.
 SHAPES = [(64, 64), (64, 32), (64, 32), (64, 64), (64, 128), (64, 128), (128, 64)]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from parameter_runs import Case, Outcome, Train, config, kinds, parameter
 from safetensors.torch import load_file, save_file
+from support.parameter_runs import Case, Outcome, Train, config, kinds, parameter
 
 from llmf_hydra.errors import Refused
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models import precision
+from llmf_hydra.models.builtin.tiny import ready
 from llmf_hydra.models.load import load_model, load_tokenizer
-from llmf_hydra.models.tiny import ready
 
 FULL = {"method.name": "full"}
 SINGLE, HALF = torch.float32, torch.bfloat16

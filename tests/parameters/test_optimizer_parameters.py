@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parameter_runs import Case, Outcome, Train
+from support.parameter_runs import Case, Outcome, Train
 
 RATE = 0.01  # the learning rate of these runs
 SGD = {"optimizer.name": "sgd"}

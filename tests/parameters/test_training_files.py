@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from parameter_runs import Case, Outcome, Train, Work, config, parameter
+from support.parameter_runs import Case, Outcome, Train, Work, config, parameter
 
-from llmf_hydra import requirements
+from llmf_hydra.checks import requirements
 
 FIVE = {"training.max_steps": 5, "training.save_strategy": "steps", "training.save_steps": 2}
 TWO_EPOCHS = {

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parameter_runs import ROWS, Case, Outcome, Train, kinds, parameter
+from support.parameter_runs import ROWS, Case, Outcome, Train, kinds, parameter
 
 SGD = {"optimizer.name": "sgd"}
 FULL = {"method.name": "full"}

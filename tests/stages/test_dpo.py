@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from stage_runs import SGD, Build, steps
+from support.stage_runs import SGD, Build, steps
 from transformers import AutoModelForCausalLM
 
 from llmf_hydra.stages import dpo
-from llmf_hydra.stages.head import install_head
-from llmf_hydra.stages.pairs import PairCollator, score_pairs
+from llmf_hydra.training.pairs import PairCollator, score_pairs
+from llmf_hydra.training.token_logprobs import install_head
 
 DPO = ["stage=dpo", *SGD]
 LOSSES = ["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"]
@@ -82,7 +82,7 @@ def test_the_reference_is_scored_once_a_row(build: Build, monkeypatch: pytest.Mo
     with_cache = steps(kept)
     # In another order the second epoch may hold a row that the first has scored, but none is scored in the third.
     assert sum(calls) <= 12 and len(kept.kept) == 8
-    monkeypatch.setattr("llmf_hydra.stages.reference.Kept.get", lambda self, rows, compute: compute().cpu())
+    monkeypatch.setattr("llmf_hydra.training.reference.Kept.get", lambda self, rows, compute: compute().cpu())
     without = steps(build(*words))
     assert with_cache[0] == pytest.approx(without[0], rel=1e-5)
 
@@ -123,7 +123,7 @@ def referred(trainer) -> torch.Tensor:
 @pytest.fixture
 def other_model(tmp_path: Path, cache: Path) -> Path:
     """Another model with the same tokenizer."""
-    from llmf_hydra.models import tiny
+    from llmf_hydra.models.builtin import tiny
 
     model = AutoModelForCausalLM.from_pretrained(tiny.ready())
     for weight in model.parameters():
@@ -134,7 +134,7 @@ def other_model(tmp_path: Path, cache: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["lora", "full", "freeze"])
 def test_the_reference_is_the_start_of_the_run(method: str, build: Build) -> None:
-    from llmf_hydra.models import tiny
+    from llmf_hydra.models.builtin import tiny
 
     trainer = build(*DPO, f"method={method}")
     start = bare(trainer, tiny.ready())
@@ -150,7 +150,7 @@ def test_ref_model_and_its_adapters_are_the_reference(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from llmf_hydra.models import tiny
+    from llmf_hydra.models.builtin import tiny
 
     trainer = build(*DPO, f"rlhf.ref_model={other_model}")
     expected = bare(trainer, other_model)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from stage_runs import SGD, Build, steps
+from support.stage_runs import SGD, Build, steps
 
-from llmf_hydra.stages.pairs import lines, score_lines
+from llmf_hydra.training.pairs import lines, score_lines
 
 KTO = ["stage=kto", *SGD]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_runs import SGD, Build, steps
+from support.stage_runs import SGD, Build, steps
 from torch.nn import functional as F
 
 RM = ["stage=rm", *SGD]
@@ -102,7 +102,7 @@ def test_a_file_of_answers_is_scored_as_in_training(
     build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from llmf_hydra import paths
-    from llmf_hydra.jobs import score
+    from llmf_hydra.cli import score
 
     trainer = build(
         "stage=rm",
@@ -140,9 +140,9 @@ def test_a_file_of_answers_is_scored_as_in_training(
 
 
 def test_a_model_that_gives_text_scores_nothing(build: Build, tmp_path: Path) -> None:
+    from llmf_hydra.cli import score
     from llmf_hydra.errors import Refused
-    from llmf_hydra.jobs import score
-    from llmf_hydra.models import tiny
+    from llmf_hydra.models.builtin import tiny
 
     (tmp_path / "answers.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     with pytest.raises(Refused, match="gives text and no scores"):

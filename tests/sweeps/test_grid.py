@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from command_line import Cli
+from support.command_line import Cli
 
 SHORT = [
     "stage=dpo",

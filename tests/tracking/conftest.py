@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.config.groups.tracking import Tracking
 from llmf_hydra.tracking.contract import RunInfo
 
 FROM_ENVIRONMENT = ("WANDB_PROJECT", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_ENTITY", "MLFLOW_TRACKING_URI")

@@ -14,7 +14,7 @@ from llmf_hydra.tracking.open import named, open_trackers
 TRIAL = """
 import sys, time
 from pathlib import Path
-from llmf_hydra.config.tracking import Tracking
+from llmf_hydra.config.groups.tracking import Tracking
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.open import open_trackers
 

@@ -49,7 +49,7 @@ class Notes(Tracker):
 def importable(monkeypatch):
     """Lets a tracker's process import this file."""
     here = Path(__file__)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here.parent), str(here.parents[2])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here.parents[1]), str(here.parents[2])]))
 
 
 def metrics(out: Path) -> dict[str, float]:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from llmf_hydra.data.rows import Row
-from llmf_hydra.data.table import Source
+from llmf_hydra.data.sources.dataset_info import Source
 
 Convert = Callable[[Mapping[str, Any], Source], Row]
 

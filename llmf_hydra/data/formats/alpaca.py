@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llmf_hydra.data.formats.shared import cell, finished
+from llmf_hydra.data.formats.common import cell, finished
 from llmf_hydra.data.rows import BadRow, Message, Row, need_answer, need_text
-from llmf_hydra.data.table import Source
+from llmf_hydra.data.sources.dataset_info import Source
 
 
 def convert(raw: Mapping[str, Any], source: Source) -> Row:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llmf_hydra.data.formats.shared import calls_of, dialogue
+from llmf_hydra.data.formats.common import calls_of, dialogue
 from llmf_hydra.data.formats.turns import ROLES, read_turns
 from llmf_hydra.data.rows import Message, Row, need_answer, need_text
-from llmf_hydra.data.table import Source
+from llmf_hydra.data.sources.dataset_info import Source
 
 
 def convert(raw: Mapping[str, Any], source: Source) -> Row:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmf_hydra.data.formats import openai
-from llmf_hydra.data.formats.shared import cell, finished, split_answer
+from llmf_hydra.data.formats.common import cell, finished, split_answer
 from llmf_hydra.data.rows import BadRow, Message, Row, need_answer, need_text
-from llmf_hydra.data.table import DEFAULT_TAGS, Source
+from llmf_hydra.data.sources.dataset_info import DEFAULT_TAGS, Source
 
 
 def convert(raw: Mapping[str, Any], source: Source) -> Row:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmf_hydra.data.rows import BadRow, Message
-from llmf_hydra.data.table import Source
+from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.errors import did_you_mean
 
 ROLES = {

@@ -1,0 +1,223 @@
+"""A flat LLaMA-Factory name and value, translated: carried, renamed, or reported with the reason."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
+from llmf_hydra.config.schema import GROUPS, Entry, entries
+from llmf_hydra.config.spec import ANY, Place, rows, rows_named
+from llmf_hydra.errors import Problem, Refused, did_you_mean
+
+CARRIED, RENAMED, REPORTED = "carried", "renamed", "reported"
+Flat = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one key: its fate, the words for it, and what it sets here.
+
+    `settings` holds values by full key (`rlhf.pref_beta`) and choices by group (`stage`).
+    """
+
+    name: str
+    fate: str
+    told: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def translate(name: str, raw: Any, flat: Flat) -> Outcome:
+    """Translate one key of the flat file; raises Refused if its value is invalid."""
+    if name in TRANSLATORS:
+        return TRANSLATORS[name](name, raw, flat)
+    homes = _homes(name)
+    if not homes:
+        return _homeless(name)
+    home = _right_home(homes, flat)
+    if home.choice is not None:
+        return _choice(name, raw, home)
+    if home.entry.param.secret and raw is not None:
+        given = home.entry.param.env or f"{home}=..."
+        return Outcome(
+            name, REPORTED, f"a secret is never written to a file; set {given} when you start the run"
+        )
+    return _set(name, home.entry, raw)
+
+
+def coerce(entry: Entry, raw: Any) -> Any:
+    """The value in the parameter's own type (YAML leaves `1e-4` a text); Refused if invalid."""
+    if isinstance(raw, list) and str in _types(entry):
+        raw = ",".join(map(str, raw))  # their lists of names are ours with commas
+    if raw is False and "no" in entry.param.choices:
+        raw = "no"  # YAML reads a bare `no` as false
+    try:
+        typed = OmegaConf.structured(GROUPS[entry.group])
+        typed[entry.name] = raw
+        value = OmegaConf.to_container(typed)[entry.name]  # type: ignore[index,call-overload]  # a mapping
+    except OmegaConfBaseException as error:
+        remedy = f"it must be {entry.param.bounds}" if entry.param.bounds else ""
+        raise Refused([Problem(entry.key, raw, f"is not of type {entry.type_name}", remedy)]) from error
+    problem = entry.param.problem(entry.key, value)
+    if problem is not None:
+        raise Refused([problem])
+    return value
+
+
+def _types(entry: Entry) -> tuple[Any, ...]:
+    return (entry.type, *getattr(entry.type, "__args__", ()))
+
+
+def _homes(name: str) -> list[Place]:
+    """Where the name lives: as a row of the specification, and as a name of the trainer."""
+    homes = [row.place for row in rows_named(name)]
+    fate = TRAINER_NAMES.get(name)
+    if fate is not None and fate.key and fate.key not in [home.key for home in homes]:
+        homes.append(Place(fate.key))
+    return homes
+
+
+def _right_home(homes: list[Place], flat: Flat) -> Place:
+    """`seed` means the evaluation's in a file that evaluates, and the training's in any other."""
+    evaluates = "task" in flat
+    return min(homes, key=lambda home: (home.entry.group == "evaluation") != evaluates)
+
+
+def _homeless(name: str) -> Outcome:
+    if name in TRAINER_NAMES:
+        return Outcome(name, REPORTED, TRAINER_NAMES[name].why)
+    hint = did_you_mean(name, [*(row.name for row in rows()), *TRAINER_NAMES])
+    return Outcome(name, REPORTED, f"no known name; {hint}" if hint else "no known name")
+
+
+def _choice(name: str, raw: Any, home: Place) -> Outcome:
+    group = home.entry.group
+    if home.choice == ANY:
+        return _chosen(name, group, coerce(home.entry, raw))
+    if _flag(name, raw):
+        return _chosen(name, group, home.choice)
+    return Outcome(name, RENAMED, f"nothing to write: {group}={home.choice} is not chosen")
+
+
+def _chosen(name: str, group: str, choice: Any) -> Outcome:
+    return Outcome(name, CARRIED if name == group else RENAMED, f"{group}={choice}", {group: choice})
+
+
+def _set(name: str, entry: Entry, raw: Any) -> Outcome:
+    fate = CARRIED if name == entry.name else RENAMED
+    return Outcome(name, fate, entry.key, {entry.key: coerce(entry, raw)})
+
+
+def _flag(name: str, raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "none": False}
+    value = words.get(str(raw).lower())
+    if value is None:
+        raise Refused([Problem(name, raw, "is not of type bool", "write true or false")])
+    return value
+
+
+def _do_train(name: str, raw: Any, flat: Flat) -> Outcome:
+    return (
+        _chosen(name, "job", "train")
+        if _flag(name, raw)
+        else Outcome(name, RENAMED, "nothing to write: no job=train")
+    )
+
+
+def _do_predict(name: str, raw: Any, flat: Flat) -> Outcome:
+    if not _flag(name, raw):
+        return Outcome(name, RENAMED, "nothing to write: no job=predict")
+    if flat.get("do_train"):
+        return Outcome(
+            name, REPORTED, "one run does one job: train first, then start another with job=predict"
+        )
+    return _chosen(name, "job", "predict")
+
+
+OPTIMIZERS = {
+    "adamw": "adamw_torch adamw_torch_fused adamw_hf adamw_torch_xla adamw_torch_npu_fused",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+    "galore": "galore_adamw galore_adamw_layerwise",
+    "apollo": "apollo_adamw apollo_adamw_layerwise",
+}
+
+
+def _optim(name: str, raw: Any, flat: Flat) -> Outcome:
+    chosen = next((ours for ours, theirs in OPTIMIZERS.items() if raw in theirs.split()), None)
+    if chosen is None:
+        return Outcome(name, REPORTED, f"there is no optimizer {raw}; --help optimizer lists those there are")
+    if chosen == "adamw":  # their default, which use_galore and the like replace
+        return Outcome(name, RENAMED, "nothing to write: optimizer=adamw is the default")
+    layerwise = {f"optimizer.{chosen}_layerwise": True} if str(raw).endswith("_layerwise") else {}
+    return Outcome(name, RENAMED, f"optimizer={chosen}", {"optimizer": chosen, **layerwise})
+
+
+def _use_muon(name: str, raw: Any, flat: Flat) -> Outcome:
+    return _choice(name, raw, Place("optimizer.name", "muon"))
+
+
+def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
+    words = raw if isinstance(raw, list) else str(raw or "none").split(",")
+    asked = [str(word).strip() for word in words]
+    known = [word for word in asked if word in ("wandb", "mlflow")]
+    other = [word for word in asked if word not in (*known, "none")]
+    missing = f"no tracker {', '.join(other)}: the run's own files are always written" if other else ""
+    if not known:
+        return Outcome(
+            name,
+            REPORTED if other else RENAMED,
+            missing or "nothing to write: tracking=[files] is the default",
+        )
+    chosen = ["files", *known]
+    told = f"tracking=[{','.join(chosen)}]" + (f"; {missing}" if missing else "")
+    return Outcome(name, RENAMED, told, {"tracking": chosen})
+
+
+def _gradient_checkpointing(name: str, raw: Any, flat: Flat) -> Outcome:
+    off = not _flag(name, raw)
+    return Outcome(
+        name, RENAMED, "model.disable_gradient_checkpointing", {"model.disable_gradient_checkpointing": off}
+    )
+
+
+def _warmup_steps(name: str, raw: Any, flat: Flat) -> Outcome:
+    share = isinstance(raw, float) and 0 < raw < 1  # Transformers 5 takes a share here
+    return _set(name, entries()["training.warmup_ratio" if share else "training.warmup_steps"], raw)
+
+
+def _neftune(name: str, raw: Any, flat: Flat) -> Outcome:
+    off = raw in (0, "0")  # their web page writes 0 for none
+    return _set(name, entries()["training.neftune_noise_alpha"], None if off else raw)
+
+
+def _packing(name: str, raw: Any, flat: Flat) -> Outcome:
+    entry = entries()["data.packing"]
+    if coerce(entry, raw) is False and flat.get("stage") != "pt":
+        return Outcome(name, RENAMED, "nothing to write: null, the default, packs only in stage=pt")
+    return _set(name, entry, raw)
+
+
+def _quantization_bit(name: str, raw: Any, flat: Flat) -> Outcome:
+    bits = coerce(entries()["quantization.quantization_bit"], raw)
+    if bits in (4, 8) and flat.get("quantization_method", "bnb") in ("bnb", "bitsandbytes"):
+        return _chosen(name, "quantization", f"bnb{bits}")
+    return _set(name, entries()["quantization.quantization_bit"], bits)
+
+
+TRANSLATORS: Mapping[str, Callable[[str, Any, Flat], Outcome]] = {
+    "do_train": _do_train,
+    "do_predict": _do_predict,
+    "optim": _optim,
+    "use_muon": _use_muon,
+    "report_to": _report_to,
+    "gradient_checkpointing": _gradient_checkpointing,
+    "warmup_steps": _warmup_steps,
+    "neftune_noise_alpha": _neftune,
+    "packing": _packing,
+    "quantization_bit": _quantization_bit,
+}

@@ -1,0 +1,24 @@
+"""`llmf resume RUN`: go on with an interrupted run from its last checkpoint, on its own config.yaml."""
+
+import os
+from pathlib import Path
+
+from llmf_hydra.config import record
+from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import processes as process
+
+
+def main(argv: list[str]) -> int:
+    """Start a worker on a run folder again; returns its exit code. Raises Refused for a run that can't go on."""
+    if len(argv) != 1:
+        raise Refused(["resume: name one run folder: `llmf resume outputs/sft/...`; `llmf runs` lists them"])
+    out = Path(argv[0]).absolute()
+    if not (out / runs.MANIFEST).exists():
+        raise Refused([Problem(argv[0], NO_VALUE, "is not a run folder", "`llmf runs` lists them")])
+    manifest = runs.read_manifest(out)
+    status = runs.status(manifest)
+    if status in ("done", "running"):
+        raise Refused([Problem(argv[0], NO_VALUE, f"the run is {status} and has nothing to go on with")])
+    os.chdir(manifest["cwd"])
+    return process.run_worker(out, record.load(out / runs.CONFIG), quiet=False, resume=True)

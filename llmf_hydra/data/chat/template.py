@@ -1,0 +1,131 @@
+"""`Chat`: a chat template, ready to write dialogues: the tokenizer's own, or a named one of templates/."""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.data.chat.blind import is_blind
+from llmf_hydra.data.chat.jinja import compiled
+from llmf_hydra.data.chat.layout import Layout
+from llmf_hydra.data.rows import BadRow, Message
+from llmf_hydra.errors import Problem, Refused
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A template's text and what it is given: special tokens, a default system message, ends of turns."""
+
+    name: str  # of the named template; empty for the tokenizer's own
+    text: str
+    special_tokens: Mapping[str, Any] = field(default_factory=dict)
+    stops: tuple[str, ...] = ()  # texts that end a turn, longest first
+    default_system: str | None = None
+    own_system: str | None = None  # what the template puts where there is no system message
+    tool_format: str | None = None  # None: the template writes tools itself, if it can
+    layouts: dict[tuple[str, ...], Layout | None] = field(default_factory=dict, compare=False, repr=False)
+
+    @functools.cached_property
+    def marks(self) -> bool:
+        """Whether the template says itself what is generated."""
+        return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
+
+    @functools.cached_property
+    def is_blind(self) -> bool:
+        """Whether the template writes contents out without a look at them."""
+        return is_blind(self.text)
+
+    @functools.cached_property
+    def knows_thoughts(self) -> bool:
+        """Whether the template has a place for `reasoning_content`, perhaps under its name `thinking`."""
+        return "reasoning_content" in self.text or "thinking" in self.text
+
+    @functools.cached_property
+    def writes_tools(self) -> bool:
+        """Whether the template has a place for tools."""
+        return re.search(r"\btools\b", self.text) is not None
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: list[dict[str, Any]] | None = None,
+        answer_next: bool = False,
+    ) -> str:
+        """The text of a dialogue, with the header of the next answer if asked for. Raises BadRow."""
+        try:
+            return compiled(self.text).render(
+                messages=messages,
+                tools=tools,
+                documents=None,
+                add_generation_prompt=answer_next,
+                **self.special_tokens,
+            )
+        except jinja2.TemplateError as error:
+            raise BadRow(
+                "", f"is refused by the chat template: {error}", "choose a template that fits"
+            ) from None
+
+    def with_system(self, messages: list[Message]) -> list[Message]:
+        """The messages, with the default system message in front where there is none."""
+        if self.default_system is None or (messages and messages[0]["role"] == "system"):
+            return messages
+        return [{"role": "system", "content": self.default_system}, *messages]
+
+
+@functools.cache
+def index() -> dict[str, dict[str, Any]]:
+    """What is known of each named template: `stop`, `tool_format`."""
+    return yaml.safe_load((TEMPLATES / "index.yaml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def tool_formats() -> dict[str, dict[str, str]]:
+    """The known ways to write tools, by their names."""
+    return yaml.safe_load((TEMPLATES / "tool_formats.yaml").read_text(encoding="utf-8"))
+
+
+def template_names() -> list[str]:
+    """The named templates."""
+    return sorted(index())
+
+
+def load_chat(data: Data, generation: Generation, tokenizer: Any) -> Chat:
+    """The template that the config names, else the tokenizer's own. Raises Refused."""
+    if data.tool_format is not None and data.tool_format not in tool_formats():
+        raise Refused([Problem.bad_choice("data.tool_format", data.tool_format, sorted(tool_formats()))])
+    special = dict(tokenizer.special_tokens_map)
+    stops = {str(tokenizer.eos_token), *map(str, tokenizer.all_special_tokens)} - {"None"}
+    if data.template is None:
+        text = _own(tokenizer)
+        known: Mapping[str, Any] = {}
+    elif data.template not in index():
+        raise Refused([Problem.bad_choice("data.template", data.template, template_names())])
+    else:
+        text = (TEMPLATES / f"{data.template}.jinja").read_text(encoding="utf-8")
+        known = index()[data.template]
+    stops |= set(known.get("stop", ()))
+    return Chat(
+        data.template or "",
+        text,
+        special,
+        tuple(sorted(stops, key=len, reverse=True)),
+        generation.default_system,
+        known.get("system"),
+        data.tool_format or known.get("tool_format"),
+    )
+
+
+def _own(tokenizer: Any) -> str:
+    if not tokenizer.chat_template:
+        what = "the tokenizer has no chat template of its own"
+        raise Refused([Problem("data.template", None, what, "name one, such as data.template=chatml")])
+    return tokenizer.get_chat_template()

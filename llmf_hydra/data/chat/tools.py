@@ -1,0 +1,116 @@
+"""Tools for templates that have no place for them: described, called, and the call read back."""
+
+import json
+import re
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from llmf_hydra.data.chat.jinja import compiled
+from llmf_hydra.data.chat.layout import is_plain
+from llmf_hydra.data.chat.template import Chat, tool_formats
+from llmf_hydra.data.rows import Message
+
+Tools = list[dict[str, Any]]
+_DEFAULT = "default"
+
+
+def for_template(
+    chat: Chat, messages: Sequence[Message], tools: Tools | None
+) -> tuple[list[Message], Tools | None]:
+    """Messages and tools as the template takes them.
+
+    What it has no place for is written into the contents.
+    """
+    if tools is None and is_plain(messages) and all(message["role"] != "tool" for message in messages):
+        return list(messages), None
+    written = [
+        _thought_placed(message, chat) if message.get("reasoning_content") else message
+        for message in messages
+    ]
+    if chat.writes_tools and not chat.tool_format:
+        return written, tools
+    known = tool_formats()[chat.tool_format or _DEFAULT]
+    written = [_calls_in_content(message, known) for message in _results_joined(written, known, chat)]
+    return (_tools_in_system(written, tools, known, chat.own_system) if tools else written), None
+
+
+def _thought_placed(message: Message, chat: Chat) -> Message:
+    """An answer with its thought under both names that templates read, or within its content."""
+    thought = message["reasoning_content"]
+    if chat.knows_thoughts:
+        return {**message, "thinking": thought}
+    rest = {key: value for key, value in message.items() if key != "reasoning_content"}
+    return {**rest, "content": f"<think>\n{thought}\n</think>\n\n{message['content']}"}
+
+
+def _tools_in_system(
+    messages: list[Message], tools: Tools, known: dict[str, str], own_system: str | None
+) -> list[Message]:
+    if own_system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": own_system}, *messages]
+    text = compiled(known["tools"]).render(tools=[tool["function"] for tool in tools])
+    if messages and messages[0]["role"] == "system":
+        system = messages[0]["content"]
+        return [{**messages[0], "content": f"{system}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def _calls_in_content(message: Message, known: dict[str, str]) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    text = compiled(known["calls"]).render(calls=[call["function"] for call in calls])
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**rest, "content": f"{message['content']}\n{text}" if message["content"] else text}
+
+
+def _results_joined(messages: list[Message], known: dict[str, str], chat: Chat) -> list[Message]:
+    """Results that follow one another as one message; the user says them where the template knows no tool."""
+    role = "tool" if "tool" in chat.text else "user"
+    joined: list[Message] = []
+    for is_result, group in groupby(messages, lambda message: message["role"] == "tool"):
+        if is_result:
+            result = compiled(known["result"])
+            texts = [result.render(content=message["content"]) for message in group]
+            joined.append({"role": role, "content": "\n".join(texts)})
+        else:
+            joined += group
+    return joined
+
+
+def parse_calls(text: str, tool_format: str) -> list[dict[str, Any]] | None:
+    """The calls of tools `[{name, arguments}]` in a model's answer, or None if it makes none."""
+    known = tool_formats()[tool_format]
+    if "json" in known:
+        return _calls(text.strip().removeprefix(known["json"]))
+    if "json_in" in known:
+        found = [_calls(match["json"]) for match in re.finditer(known["json_in"], text, re.DOTALL)]
+        calls = [call for calls in found for call in calls or ()]
+        return calls or None
+    made: list[dict[str, Any]] = []
+    for match in re.finditer(known["parse"], text, re.DOTALL | re.MULTILINE):
+        arguments = _json(match["arguments"])
+        if arguments is None:
+            return None
+        made.append({"name": match["name"], "arguments": arguments})
+    return made or None
+
+
+def _calls(text: str) -> list[dict[str, Any]] | None:
+    """One call or a list of calls in JSON; the arguments may be called parameters."""
+    value = _json(text)
+    calls = value if isinstance(value, list) else [value]
+    made: list[dict[str, Any]] = []
+    for call in calls:
+        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+            return None
+        made.append({"name": call["name"], "arguments": call.get("arguments", call.get("parameters", {}))})
+    return made or None
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None

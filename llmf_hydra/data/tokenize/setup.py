@@ -1,0 +1,61 @@
+"""From the config and the tokenizer to the `Setup` that decides what a row becomes, and to its digest."""
+
+from typing import Any
+
+from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.data.cache import digest
+from llmf_hydra.data.chat.template import load_chat
+from llmf_hydra.data.sources.dataset_info import Source
+from llmf_hydra.data.tokenize.encode import make_encoder
+from llmf_hydra.data.tokenize.features import Setup
+
+
+def make_setup(
+    data: Data, kind: str, tokenizer: Any, generation: Generation, packing: bool, media: tuple[str, ...] = ()
+) -> Setup:
+    """All that decides what a row becomes. Raises Refused."""
+    text = kind == "text"
+    begin = tuple(tokenizer("")["input_ids"])[:1] if text else ()
+    return Setup(
+        kind,
+        make_encoder(tokenizer),
+        None if text else load_chat(data, generation, tokenizer),
+        data.cutoff_len,
+        data.train_on_prompt,
+        data.mask_history,
+        split_long=text and packing,
+        bos=begin if begin == (tokenizer.bos_token_id,) else (),
+        eos=(tokenizer.eos_token_id,) if text and tokenizer.eos_token_id is not None else (),
+        media=media,
+        special=tuple(tokenizer.all_special_tokens) if tokenizer.split_special_tokens else (),
+    )
+
+
+def settings(data: Data, setup: Setup, tokenizer: Any) -> dict[str, Any]:
+    """What the tokens of any dataset depend on, by the names that a user knows."""
+    chat = setup.chat
+    return {
+        "version of the encoder": digest.VERSION,
+        "kind": setup.kind,
+        "tokenizer": digest.of_tokenizer(tokenizer, setup.encoder.state()),
+        "template": digest.of([chat.text, chat.stops, chat.own_system]) if chat else None,
+        "generation.default_system": chat.default_system if chat else None,
+        "data.tool_format": chat.tool_format if chat else None,
+        "data.cutoff_len": setup.cutoff_len,
+        "data.train_on_prompt": setup.train_on_prompt,
+        "data.mask_history": setup.mask_history,
+        "data.max_samples": data.max_samples,
+        "data.skip_bad_rows": data.skip_bad_rows,
+        "model.split_special_tokens": bool(setup.special),
+        "data.packing of plain text": setup.split_long,
+        "media": setup.media,
+        "begin and end of a text": [setup.bos, setup.eos],
+    }
+
+
+def source_digest(source: Source, settings: dict[str, Any]) -> str:
+    """What the tokens of one dataset depend on: its content, how it is read, and the settings."""
+    reading = [source.format, dict(source.columns), dict(source.tags), source.ranking, source.given_columns]
+    media = str(source.media_dir) if source.media else ""
+    return digest.of([[digest.of_file(path) for path in source.files], reading, media, settings])

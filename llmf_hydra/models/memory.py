@@ -1,0 +1,143 @@
+"""What a run will take in memory, from a model without weights (on the meta device)."""
+
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+)
+
+from llmf_hydra.config import adapters
+from llmf_hydra.config.groups.rlhf import REFERENCE_FREE
+from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import Refused
+from llmf_hydra.models.load import load_config
+from llmf_hydra.models.precision import Precision
+from llmf_hydra.runs.manifest import total_memory
+
+GIB = 2**30
+OPTIMIZER_STATES = {"adamw": 2, "adafactor": 0, "sgd": 0}  # float32 numbers kept for each trained weight
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameter counts, and bytes by what takes them."""
+
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    available: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "total": self.total}
+
+    def line(self) -> str:
+        """The estimate in one line, in GiB."""
+        parts = ", ".join(
+            f"{name} {getattr(self, name) / GIB:.2f}"
+            for name in ("weights", "gradients", "optimizer", "activations")
+        )
+        share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
+        return (
+            f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
+        )
+
+
+def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
+    """Estimate a run whose forward pass holds `tokens` tokens.
+
+    Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
+    widened for gated MLPs, plus the logits of the trained tokens in float32.
+    """
+    config = load_config(cfg.model)
+    method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
+    config.num_labels = 1  # read by a head of scores alone
+    factory = AutoModelForSequenceClassification if cfg.stage.scores else AutoModelForCausalLM
+    with torch.device("meta"):
+        bare = factory.from_config(
+            config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
+        )
+        parameters = bare.num_parameters()
+        adapter, pure = adapters.trained_on(cfg), cfg.training.pure_bf16
+        model = (
+            method.like(bare, adapter, pure=pure) if adapter else method.apply(bare, cfg.method, pure=pure)
+        )
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    count = sum(weight.numel() for weight in trained)
+    gradients = sum(weight.numel() * weight.element_size() for weight in trained)
+    return Estimate(
+        parameters=parameters,
+        trained=count,
+        weights=_bytes(model) + _reference(cfg, model, precision) + _reward(cfg, precision),
+        gradients=gradients,
+        optimizer=OPTIMIZER_STATES[cfg.optimizer.name] * count * 4,
+        activations=_activations(config.get_text_config(), tokens, precision, cfg),
+        available=_available(),
+    )
+
+
+def _reference(cfg: Config, policy: nn.Module, precision: Precision) -> int:
+    """Bytes of a reference model of its own; none where the policy without its adapter is the reference."""
+    rlhf = cfg.rlhf
+    free = cfg.stage.name == "dpo" and rlhf.pref_loss in REFERENCE_FREE
+    if cfg.stage.name not in ("dpo", "kto", "ppo") or free:
+        return 0
+    bits = rlhf.ref_model_quantization_bit
+    if rlhf.ref_model or rlhf.ref_model_adapters or bits:
+        return _other("rlhf.ref_model", rlhf.ref_model or cfg.model.model_name_or_path, bits, cfg, precision)
+    return 0 if cfg.method.name == "lora" else _bytes(policy)
+
+
+def _reward(cfg: Config, precision: Precision) -> int:
+    """Bytes of PPO's reward model; an adapter on the policy's base takes next to nothing."""
+    rlhf = cfg.rlhf
+    if cfg.stage.name != "ppo" or rlhf.reward_model_type != "full":
+        return 0
+    return _other("rlhf.reward_model", rlhf.reward_model, rlhf.reward_model_quantization_bit, cfg, precision)
+
+
+def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision: Precision) -> int:
+    """Bytes of a model beside the policy. Raises Refused, under the key that names it."""
+    try:
+        config = load_config(replace(cfg.model, model_name_or_path=name, model_revision="main"))
+    except Refused as refused:
+        known = [str(problem).replace("model.model_name_or_path", key) for problem in refused.problems]
+        raise Refused(known) from None
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, trust_remote_code=cfg.model.trust_remote_code)
+    return model.num_parameters() * (bits or precision.weights.itemsize * 8) // 8
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _activations(config: PretrainedConfig, tokens: int, precision: Precision, cfg: Config) -> int:
+    size = 2 if precision.autocast or precision.weights == torch.bfloat16 else 4
+    hidden, inner = config.hidden_size, config.intermediate_size
+    layer = tokens * (9 * hidden + 4 * inner) * size  # inputs of norms, projections and the gated MLP
+    if not cfg.model.disable_gradient_checkpointing:
+        kept = config.num_hidden_layers * tokens * hidden * size + layer
+    else:
+        kept = config.num_hidden_layers * layer
+    return kept + 3 * tokens * config.vocab_size * 4  # logits, their log-softmax and its gradient
+
+
+def _available() -> int:
+    """Bytes of the device that trains."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    return total_memory()

@@ -1,0 +1,43 @@
+"""Callbacks of every trainer that are no matter of tracking."""
+
+import time
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from llmf_hydra.runs import signals as interrupt
+
+
+class StopWhenAsked(TrainerCallback):
+    """Saves the trainer's state and stops after the step in which SIGTERM or Ctrl-C came."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if _any_process(interrupt.asked(), args):
+            control.should_save = True
+            control.should_evaluate = False
+            control.should_training_stop = True
+
+
+def _any_process(flag: bool, args: TrainingArguments) -> bool:
+    """Whether it is true in one of the processes. They must stop after the same step: each waits for the others."""
+    if args.world_size == 1:
+        return flag
+    known = torch.tensor(float(flag), device=args.device)
+    torch.distributed.all_reduce(known)
+    return bool(known > 0)
+
+
+class FirstStep(TrainerCallback):
+    """Notes when the first optimizer step ended, as seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.at: float | None = None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self.at is None:
+            self.at = time.time()

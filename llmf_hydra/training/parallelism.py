@@ -1,0 +1,26 @@
+"""Which engine really trains. The libraries take another one in silence where they cannot give the one asked for."""
+
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from llmf_hydra.config.groups.launch import Launch
+from llmf_hydra.errors import TrainingFailed
+
+
+def check_processes(launch: Launch, accelerator: Accelerator) -> None:
+    """Raise TrainingFailed unless as many processes have joined as were asked for."""
+    asked, found = launch.nproc_per_node, accelerator.num_processes
+    if found != asked:
+        raise TrainingFailed(f"launch.nproc_per_node={asked} was asked for, and {found} train together")
+
+
+def check_wrapper(launch: Launch, model: nn.Module) -> None:
+    """Raise TrainingFailed unless the model, as it is trained, is wrapped for one process or for several."""
+    asked = launch.nproc_per_node
+    if (asked > 1) != isinstance(model, DistributedDataParallel):
+        wanted = DistributedDataParallel.__name__ if asked > 1 else "no wrapper"
+        found = type(model).__name__
+        raise TrainingFailed(
+            f"launch.nproc_per_node={asked} is trained by {wanted}, and {found} is in its place"
+        )

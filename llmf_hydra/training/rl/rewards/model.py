@@ -1,0 +1,76 @@
+"""`reward_model_type=full`: a sequence classifier with weights of its own."""
+
+from dataclasses import replace
+from typing import Self
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from llmf_hydra.config.names import names
+from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.adapters import put_on
+from llmf_hydra.models.load import load_scorer
+from llmf_hydra.models.reference import quantized
+from llmf_hydra.models.value_head import positions
+from llmf_hydra.training.generation import Rollouts
+from llmf_hydra.training.reference import frozen
+
+KEY = "rlhf.reward_model"
+
+
+class ModelReward:
+    """Scores with a model that knows the policy's tokens and gives one number."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel):
+        self.model = model.requires_grad_(False)
+
+    @classmethod
+    def load(cls, cfg: Config, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """The model that `reward_model` names, quantized or with its adapters merged. Raises Refused."""
+        rlhf = cfg.rlhf
+        named = replace(
+            cfg.model,
+            model_name_or_path=rlhf.reward_model,
+            model_revision="main",
+            train_from_scratch=False,
+        )
+        bits = rlhf.reward_model_quantization_bit
+        options = quantized(bits, dtype, key="rlhf.reward_model_quantization_bit")
+        try:
+            model = load_scorer(named, dtype, tokenizer, **options)
+        except Refused as refused:
+            raise Refused(
+                [str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]
+            ) from None
+        adapters = names(rlhf.reward_model_adapters)
+        if not adapters and not _scores(model):
+            raise _refused(cfg, "its head doesn't score", "name a model that stage=rm has written")
+        if model.config.get_text_config().vocab_size < len(tokenizer):
+            raise _refused(
+                cfg,
+                f"knows fewer tokens than the trained model's tokenizer ({len(tokenizer)})",
+                "serve it, and set rlhf.reward_model_type=api",
+            )
+        return cls(put_on(model, adapters, "rlhf.reward_model_adapters", merged=bits is None))
+
+    @torch.no_grad()
+    def __call__(self, rollouts: Rollouts) -> torch.Tensor:
+        with frozen(self.model):
+            logits = self.model(
+                input_ids=rollouts.ids,
+                attention_mask=rollouts.attention,
+                position_ids=positions(rollouts.attention),
+                use_cache=False,
+            ).logits
+        return logits.squeeze(-1).float()
+
+
+def _scores(model: PreTrainedModel) -> bool:
+    """Whether the weights were saved with a head that scores; another's head would have started random."""
+    return any(name.endswith("SequenceClassification") for name in model.config.architectures or [])
+
+
+def _refused(cfg: Config, what: str, remedy: str) -> Refused:
+    return Refused([Problem(KEY, cfg.rlhf.reward_model, what, remedy)])

@@ -1,0 +1,37 @@
+"""`samples.jsonl`: what the policy said as it was trained, for people."""
+
+import json
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from llmf_hydra.training.generation import Rollouts
+from llmf_hydra.training.rl.rewards.service import texts
+from llmf_hydra.training.rl.rollouts import Scored
+
+FILE = "samples.jsonl"
+SHOWN = 2  # dialogues of each buffer
+
+
+class Samples:
+    """Appends the first dialogues of each buffer to a file of the run's folder."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, skip_special_tokens: bool):
+        self._file, self._tokenizer, self._skip = folder / FILE, tokenizer, skip_special_tokens
+
+    def write(self, step: int, answers: Scored) -> None:
+        """A line a dialogue, with the optimizer steps done before it."""
+        known = answers.tensors
+        shown = Rollouts(known["ids"], known["attention"], known["mask"], answers.ended).rows(0, SHOWN)
+        said = zip(
+            *texts(shown, self._tokenizer, self._skip),
+            answers.scores,
+            answers.kl,
+            answers.lengths,
+            strict=False,
+        )
+        with self._file.open("a", encoding="utf8") as file:
+            for prompt, response, score, kl, length in said:
+                line = {"step": step, "prompt": prompt, "response": response, "score": float(score),
+                        "kl": float(kl), "tokens": int(length)}  # fmt: skip
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

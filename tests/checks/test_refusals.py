@@ -1,0 +1,91 @@
+"""Wrong configs, each through the real command line: exit code 2, what is wrong and what to do, torch not imported.
+
+One process imports the launcher once and forks a child for each config, so that a hundred of them take seconds.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.wrong_configs import WRONG, WRONG_ENVIRONMENT
+
+FORK_SERVER = """
+import json, os, sys, tempfile
+import llmf_hydra.launch, llmf_hydra.__main__ as cli
+for name, words, env in json.load(sys.stdin):
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:
+            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+            os.environ.update(env)
+            try:
+                code = cli.main(words)
+            except SystemExit as end:
+                code = end.code
+            except BaseException:
+                import traceback; traceback.print_exc()
+                code = 99
+            print("torch:", "torch" in sys.modules)
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        said.seek(0)
+        print(json.dumps([name, os.waitstatus_to_exitcode(status), said.read().decode()]), flush=True)
+"""
+CASES = [(f"{name}", words, {}) for name, (words, _) in WRONG.items()] + [
+    (f"environment: {name}", ["model=tiny"], env) for name, (env, _) in WRONG_ENVIRONMENT.items()
+]
+NAMED = {name: named for name, (_, named) in WRONG.items()} | {
+    f"environment: {name}": named for name, (_, named) in WRONG_ENVIRONMENT.items()
+}
+
+
+@pytest.fixture(scope="module")
+def answers(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[int, str]]:
+    folder = tmp_path_factory.mktemp("refusals")
+    done = subprocess.run([sys.executable, "-c", FORK_SERVER], input=json.dumps(CASES), cwd=folder, env=environment,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert list(folder.iterdir()) == [], "a refused config left something on disk"
+    return {name: (code, said) for name, code, said in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_a_wrong_config_is_refused(name: str, answers: dict[str, tuple[int, str]]) -> None:
+    code, said = answers[name]
+    assert code == 2, said
+    assert "Traceback" not in said and "torch: False" in said
+    assert "refused: nothing was started" in said and "append to your config" not in said
+    for part in NAMED[name]:
+        assert part in said
+
+
+def test_there_are_at_least_sixty() -> None:
+    assert len(NAMED) >= 60
+
+
+def test_all_problems_come_in_one_answer(tmp_path: Path, environment: dict[str, str]) -> None:
+    words = ["stage=dpo", "method.lora_rnk=8", "rlhf.pref_beta=-1", "model=tyni", "training.seed=x"]
+    done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, env=environment, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert "(4 problems)" in done.stderr and all(word.split("=")[0] in done.stderr for word in words[1:])
+
+
+def test_problems_across_parameters_come_in_one_answer_too(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = ["stage=sft", "rlhf.pref_beta=0.2", "training.warmup_steps=5", "data.dataset=demo_instrct"]
+    done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, env=environment, check=False,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 2 and "(3 problems)" in done.stderr
+
+
+def test_allow_extra_args_warns_instead(tmp_path: Path, environment: dict[str, str]) -> None:
+    words = ["stage=sft", "model=tiny", "job=check", "rlhf.pref_beta=0.2"]
+    done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, capture_output=True, text=True,
+                          env={**environment, "ALLOW_EXTRA_ARGS": "1"}, check=False)  # fmt: skip
+    assert done.returncode == 0 and "warning: rlhf.pref_beta=0.2: has no effect" in done.stderr

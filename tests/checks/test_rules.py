@@ -1,0 +1,106 @@
+"""Each rule red and green: changes of a sound config that it refuses, and near ones that it lets pass."""
+
+import pytest
+from support.stage_rule_cases import STAGE_CASES
+
+from llmf_hydra.checks.config import problems
+from llmf_hydra.checks.general import RULES
+from llmf_hydra.config.schema import Config
+
+Changes = dict[str, object]
+# rule -> (changes it refuses, changes it lets pass)
+CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
+    "one_warmup": (
+        [{"training.warmup_steps": 5, "training.warmup_ratio": 0.1}],
+        [{"training.warmup_steps": 5}, {"training.warmup_ratio": 0.1}],
+    ),
+    "evaluation_needs_rows": (
+        [{"training.eval_strategy": "steps"}],
+        [{"training.eval_strategy": "steps", "data.val_size": 0.1},
+         {"training.eval_strategy": "epoch", "data.eval_dataset": "b"}],
+    ),
+    "one_source_of_evaluation": (
+        [{"training.eval_strategy": "steps", "data.val_size": 0.1, "data.eval_dataset": "b"}],
+        [{"training.eval_strategy": "steps", "data.eval_dataset": "b"}],
+    ),
+    "held_out_share": (
+        [{"training.eval_strategy": "steps", "data.val_size": 1.5}],
+        [{"training.eval_strategy": "steps", "data.val_size": 0.5},
+         {"training.eval_strategy": "steps", "data.val_size": 20.0}],
+    ),
+    "a_stream_has_one_reader": (
+        [{"data.streaming": True, "training.max_steps": 5, "launch.nproc_per_node": 2}],
+        [{"launch.nproc_per_node": 2}, {"data.streaming": True, "training.max_steps": 5}],
+    ),
+    "a_model_is_named": ([{"model.model_name_or_path": None}], [{"model.model_name_or_path": "builtin:tiny"}]),
+    "a_dataset_is_named": ([{"data.dataset": None}], [{"data.dataset": "b"}]),
+    "one_precision": (
+        [{"training.pure_bf16": True, "model.compute_dtype": "float32"},
+         {"training.pure_bf16": True, "training.bf16": True},
+         {"training.bf16": True, "model.compute_dtype": "bfloat16"}],
+        [{"training.pure_bf16": True}, {"training.bf16": True}, {"model.compute_dtype": "bfloat16"}],
+    ),
+    "lora_has_effect": ([{"method.lora_alpha": 0}], [{"method.lora_alpha": 1}, {"method.lora_rank": 1}]),
+    "targets_are_named": (
+        [{"method.lora_target": "q_proj,,v_proj"}, {"method.additional_target": "a,a"}],
+        [{"method.lora_target": "q_proj, v_proj"}, {"method.additional_target": "embed_tokens"}],
+    ),
+    "own_files_are_written": ([{"tracking.files": False}], [{"tracking.mlflow": True}]),
+    "trained_weights_need_range": (
+        [{"model.compute_dtype": "float16", "method.name": "full"}],
+        [{"model.compute_dtype": "float16"}, {"model.compute_dtype": "bfloat16", "method.name": "full"}],
+    ),
+    "polynomial_has_room_to_fall": (
+        [{"training.lr_scheduler_type": "polynomial", "training.learning_rate": 1e-7}],
+        [{"training.lr_scheduler_type": "polynomial"}, {"training.learning_rate": 1e-7}],
+    ),
+    "a_stream_has_no_epochs": (
+        [{"data.streaming": True}],
+        [{"data.streaming": True, "training.max_steps": 10}],
+    ),
+    "held_out_leaves_rows": (
+        [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 20}],
+        [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 21}],
+    ),
+    **STAGE_CASES,
+}  # fmt: skip
+
+
+def config(changes: Changes) -> Config:
+    cfg = Config()
+    cfg.model.model_name_or_path, cfg.data.dataset = "builtin:tiny", "a"
+    for group in (
+        "launch",
+        "serve",
+        "tracking",
+        "model",
+    ):  # values that the environment gives, at their defaults
+        owner = getattr(cfg, group)
+        for name, of in type(owner).__dataclass_fields__.items():
+            if of.metadata["param"].env is not None:
+                setattr(owner, name, of.metadata["param"].default)
+    for key, value in changes.items():
+        group, name = key.split(".")
+        setattr(getattr(cfg, group), name, value)
+    return cfg
+
+
+def test_every_rule_has_its_cases() -> None:
+    assert {rule.check.__name__ for rule in RULES} == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_refuses_what_it_should(name: str) -> None:
+    (rule,) = [rule for rule in RULES if rule.check.__name__ == name]
+    for changes in CASES[name][0]:
+        cfg = config(changes)
+        found = list(rule.check(cfg))
+        assert found, changes
+        assert all(problem.key in rule.keys for problem in found)
+        assert {str(problem) for problem in found} <= {str(problem) for problem in problems(cfg, {})}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_lets_the_sound_neighbour_pass(name: str) -> None:
+    for changes in CASES[name][1]:
+        assert problems(config(changes), {}) == [], changes

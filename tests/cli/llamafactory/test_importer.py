@@ -1,0 +1,278 @@
+"""A flat LLaMA-Factory YAML becomes an experiment: nothing lost, nothing invalid written."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from llmf_hydra.cli.llamafactory.importer import Imported, experiment, import_yaml, main, read, translated
+from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
+from llmf_hydra.cli.llamafactory.translate import CARRIED, RENAMED, REPORTED, Outcome, translate
+from llmf_hydra.config import store
+from llmf_hydra.config.schema import GROUPS, entries
+from llmf_hydra.config.spec import rows
+from llmf_hydra.errors import Refused
+from llmf_hydra.paths import conf_dir
+
+FORTY = Path(__file__).with_name("llamafactory_40.yaml")
+
+
+def imported(tmp_path: Path, text: str) -> Imported:
+    file = tmp_path / "flat.yaml"
+    file.write_text(text)
+    return read(file)
+
+
+def outcomes(tmp_path: Path, text: str) -> dict[str, Outcome]:
+    """The translation alone, by name: it needs no composition."""
+    file = tmp_path / "flat.yaml"
+    file.write_text(text)
+    return {outcome.name: outcome for outcome in translated(file)}
+
+
+def settings(tmp_path: Path, text: str) -> dict[str, Any]:
+    return {
+        key: value for outcome in outcomes(tmp_path, text).values() for key, value in outcome.settings.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def forty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What the import of the forty keys printed, and the conf folder it wrote to."""
+    folder = tmp_path_factory.mktemp("conf")
+    return import_yaml(FORTY, folder / "experiment" / "forty.yaml"), folder
+
+
+@pytest.fixture(scope="module")
+def forty_composed(forty: tuple[str, Path]) -> dict[str, Any]:
+    return composed(["experiment=forty"], forty[1])
+
+
+def composed(words: list[str], extra: Path | None = None) -> dict[str, Any]:
+    """The config Hydra composes of these words, with a folder of experiments beside ours."""
+    store.register()
+    paths = [f"hydra.searchpath=[file://{extra}]"] if extra is not None else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("config", [*words, *paths, "hydra/sweeper=basic"])
+    return {group: OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS}
+
+
+def test_forty_keys_are_all_carried_and_the_run_may_begin():
+    result = read(FORTY)
+    assert len(result.outcomes) == 40
+    assert {outcome.fate for outcome in result.outcomes} == {CARRIED, RENAMED}
+    assert result.idle == {}
+    assert result.refused == []
+
+
+def test_experiment_equals_the_printed_command_line(forty: tuple[str, Path], forty_composed: dict[str, Any]):
+    [command] = [
+        line for line in forty[0].splitlines() if "stage=dpo" in line and line.startswith("  python")
+    ]
+    program, words = shlex.split(command)[:3], shlex.split(command)[3:]
+    assert program == ["python", "-m", "llmf_hydra"]
+    assert composed(words) == forty_composed
+
+
+def test_forty_values_arrive(forty_composed: dict[str, Any]):
+    cfg = forty_composed
+    flat = yaml.safe_load(FORTY.read_text())
+    for name in flat:
+        homes = [row.place for row in rows() if row.name == name and row.table != "evaluation"]
+        key = homes[0].key if homes else TRAINER_NAMES[name].key
+        if key:
+            group, own = key.split(".")
+            expected = float(flat[name]) if name in ("learning_rate", "adam_epsilon") else flat[name]
+            assert cfg[group][own] == expected, name
+    assert cfg["job"]["name"] == "train"
+    assert cfg["optimizer"]["name"] == "adamw"
+    assert cfg["training"]["warmup_ratio"] == 0.0  # not the preset's: LLaMA-Factory's default is written out
+
+
+EVERY_FATE = """
+stage: dpo
+finetuning_type: lora
+model_name_or_path: some/model
+dataset: mine
+lora_rank: 4
+kto_chosen_weight: 1.0
+output_dir: saves/x
+lora_rnak: 8
+API_PORT: 9000
+hf_hub_token: hf_secret
+optim: paged_adamw_8bit
+"""
+
+
+def test_no_key_is_lost(tmp_path: Path):
+    flat = yaml.safe_load(EVERY_FATE)
+    target = tmp_path / "conf" / "experiment" / "all.yaml"
+    (tmp_path / "flat.yaml").write_text(EVERY_FATE)
+    printed = import_yaml(tmp_path / "flat.yaml", target)
+    assert list(outcomes(tmp_path, EVERY_FATE)) == list(flat)
+    for name in flat:
+        assert sum(line.split()[0] == name for line in printed.splitlines() if line.startswith("  ")) == 1
+    written = target.read_text()
+    for gone in ("output_dir", "lora_rnak", "hf_hub_token", "optim"):
+        assert f"#   {gone}  (" in written
+    assert "# kto_chosen_weight: 1.0  (acts only with stage=kto)" in written
+    assert "hf_secret" not in written + printed
+
+
+def test_unknown_key_gets_the_nearest_name(tmp_path: Path):
+    found = outcomes(tmp_path, "lora_rnak: 8")["lora_rnak"]
+    assert (found.fate, found.told) == (REPORTED, "no known name; did you mean 'lora_rank'?")
+
+
+@pytest.mark.parametrize("name", [name for name, fate in TRAINER_NAMES.items() if fate.gone])
+def test_name_without_a_home_is_reported_with_the_reason(name: str, tmp_path: Path):
+    outcome = translate(name, True, {})
+    assert (outcome.fate, outcome.told, outcome.settings) == (REPORTED, TRAINER_NAMES[name].why, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "choice"),
+    [
+        ("finetuning_type: full", {"method": "full"}),
+        ("use_galore: true", {"optimizer": "galore"}),
+        ("use_adam_mini: true", {"optimizer": "adam_mini"}),
+        ("use_muon: true", {"optimizer": "muon"}),
+        ("optim: adafactor", {"optimizer": "adafactor"}),
+        ("optim: galore_adamw", {"optimizer": "galore"}),
+        ("quantization_bit: 4", {"quantization": "bnb4"}),
+        ("quantization_bit: 8", {"quantization": "bnb8"}),
+        ("report_to: wandb", {"tracking": ["files", "wandb"]}),
+        ("report_to: [wandb, mlflow, tensorboard]", {"tracking": ["files", "wandb", "mlflow"]}),
+        ("do_predict: true", {"job": "predict"}),
+        ("optim: adamw_torch_fused", {}),
+        ("report_to: none", {}),
+        ("use_badam: false", {}),
+        ("do_train: false", {}),
+    ],
+)
+def test_key_picks_the_choice(line: str, choice: dict[str, Any], tmp_path: Path):
+    assert settings(tmp_path, line) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("export_dir: merged\nmodel_name_or_path: a/b", {"job": "export", "model": "path"}),
+        ("task: mmlu_test", {"job": "evaluate"}),
+        ("dataset: a\nquantization_bit: 4", {"data": "path", "quantization": "bnb4"}),
+    ],
+)
+def test_values_pick_the_choices_that_go_with_them(text: str, choice: dict[str, Any], tmp_path: Path):
+    result = imported(tmp_path, text)
+    assert result.choices == {"stage": "sft", "method": "lora"} | choice
+    assert all(f"override /{group}: {name}" in experiment(result) for group, name in choice.items())
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("learning_rate: 1e-4", "training.learning_rate", 1e-4),
+        ("lora_rank: '16'", "method.lora_rank", 16),
+        ("lora_target: [q_proj, v_proj]", "method.lora_target", "q_proj,v_proj"),
+        ("save_strategy: no", "training.save_strategy", "no"),
+        ("warmup_steps: 0.1", "training.warmup_ratio", 0.1),
+        ("warmup_steps: 10", "training.warmup_steps", 10),
+        ("gradient_checkpointing: false", "model.disable_gradient_checkpointing", True),
+        ("neftune_noise_alpha: 0", "training.neftune_noise_alpha", None),
+        ("run_name: a b", "tracking.run_name", "a b"),
+        ("evaluation_strategy: steps", "training.eval_strategy", "steps"),
+        ("quantization_method: hqq\nquantization_bit: 4", "quantization.quantization_bit", 4),
+        ("seed: 7", "training.seed", 7),
+        ("task: mmlu_test\nseed: 7", "evaluation.seed", 7),
+        (
+            "dataset_dir: {mine: {file_name: a b.json}}",
+            "data.dataset_dir",
+            {"mine": {"file_name": "a b.json"}},
+        ),
+    ],
+)
+def test_value_is_typed_and_finds_its_place(line: str, key: str, value: Any, tmp_path: Path):
+    found = settings(tmp_path, line)[key]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_packing_off_is_the_default(tmp_path: Path):
+    assert settings(tmp_path, "packing: false") == {}
+    assert settings(tmp_path, "stage: pt\npacking: false")["data.packing"] is False
+
+
+def test_training_and_predicting_are_two_runs(tmp_path: Path):
+    found = outcomes(tmp_path, "do_train: true\ndo_predict: true")
+    assert found["do_train"].settings == {"job": "train"}
+    assert found["do_predict"].fate == REPORTED
+
+
+def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
+    planned = next(
+        e
+        for e in entries().values()
+        if e.param.planned and e.type_name == "bool" and not e.param.jobs and not e.param.only
+    )
+    opposite = not planned.param.default
+    result = imported(tmp_path, f"dataset: a\n{planned.name}: {str(opposite).lower()}")
+    assert result.values[planned.key] is opposite
+    assert planned.key in [problem.key for problem in result.refused]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("lora_rank: many", "method.lora_rank=many: is not of type int; it must be >= 1"),
+        ("lora_rank: 0", "method.lora_rank=0: must be >= 1"),
+        ("lora_rank: null", "method.lora_rank=null: is not of type int"),
+        ("stage: grpo", "stage.name=grpo: is not one of pt, sft, rm, ppo, dpo, kto"),
+        ("pref_loss: hing", "did you mean 'hinge'"),
+        ("use_dora: perhaps", "method.use_dora=perhaps: is not of type bool"),
+        ("use_galore: perhaps", "use_galore=perhaps: is not of type bool"),
+        (
+            "use_galore: true\nuse_apollo: true",
+            "use_galore and use_apollo: set optimizer to galore and to apollo",
+        ),
+        ("lora_rank: 4\nlora_rank: 8", "lora_rank: stands twice"),
+        ("- stage", "holds no keys and values"),
+        ("a: [", "is not YAML"),
+        ("", "holds no keys and values"),
+    ],
+)
+def test_invalid_file_is_refused_and_nothing_written(text: str, problem: str, tmp_path: Path):
+    (tmp_path / "flat.yaml").write_text(text)
+    with pytest.raises(Refused) as refused:
+        import_yaml(tmp_path / "flat.yaml", tmp_path / "experiment" / "flat.yaml")
+    assert problem in str(refused.value)
+    assert not (tmp_path / "experiment").exists()
+
+
+def test_all_problems_come_in_one_answer(tmp_path: Path):
+    with pytest.raises(Refused) as refused:
+        outcomes(tmp_path, "lora_rank: 0\nlearning_rate: fast\npref_loss: no_such")
+    assert len(refused.value.problems) == 3
+
+
+def test_file_is_never_overwritten(tmp_path: Path):
+    target = tmp_path / "mine.yaml"
+    target.write_text("mine")
+    with pytest.raises(Refused, match="is there already; choose another name with --name"):
+        main([str(FORTY), "--to", str(tmp_path), "--name", "mine"])
+    assert target.read_text() == "mine"
+
+
+def test_command_names_the_file_and_how_to_run_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = tmp_path / "conf" / "experiment"
+    assert main([str(FORTY), "--to", str(folder)]) == 0
+    assert (folder / "llamafactory_40.yaml").is_file()
+    assert f"--config-dir {tmp_path}/conf experiment=llamafactory_40" in capsys.readouterr().out
+
+
+def test_missing_file_is_refused(tmp_path: Path):
+    with pytest.raises(Refused, match="cannot be read: No such file"):
+        read(tmp_path / "no.yaml")

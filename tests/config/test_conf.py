@@ -1,0 +1,123 @@
+"""The conf folder and the schema are one: choices equal files, every option composes, files hold values only."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from llmf_hydra import paths
+from llmf_hydra.checks import config as check
+from llmf_hydra.config import composition, store
+from llmf_hydra.config.schema import GROUPS, Config, entries, value_at
+
+CONF = paths.conf_dir()
+OPTIONS = sorted((file.parent.name, file.stem) for file in CONF.glob("*/*.yaml"))
+SOURCES = CONF.parent / "llmf_hydra"
+
+
+def composed(*words: str, config_name: str = "config") -> Config:
+    store.register()
+    from llmf_hydra.sweeps import grid
+
+    grid.register()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return composition.typed(compose(config_name, overrides=list(words)))
+
+
+def test_groups_are_folders_are_files() -> None:
+    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"experiment"}
+    assert folders == set(GROUPS)
+    assert all((SOURCES / "config" / f"{group}.py").exists() for group in GROUPS)
+
+
+@pytest.mark.parametrize("group", ["job", "stage", "method", "optimizer"])
+def test_choices_equal_files(group: str) -> None:
+    choices = set(entries()[f"{group}.name"].param.choices)
+    files = {file.stem for file in (CONF / group).glob("*.yaml")}
+    assert choices <= files
+    for extra in files - choices:  # a preset: another name for one of the choices with values set
+        assert value_at(composed(f"{group}={extra}"), f"{group}.name") in choices
+
+
+@pytest.mark.parametrize(("group", "folder"), [("job", "jobs"), ("stage", "stages"), ("method", "methods")])
+def test_built_choices_are_modules(group: str, folder: str) -> None:
+    declared = entries()[f"{group}.name"].param
+    modules = {file.stem for file in (SOURCES / folder).glob("*.py")}
+    assert set(declared.choices) - set(declared.planned_choices) <= modules
+    assert not set(declared.planned_choices) & modules, "built, and still declared as planned"
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
+def test_every_option_composes_to_what_its_file_says(group: str, option: str) -> None:
+    if group == "experiment":
+        cfg = composed(f"experiment={option}")
+    else:
+        # The demo data set a few values of training too, and would win over a file of that group.
+        plain = [] if group == "data" else ["data=path"]
+        cfg = composed(*plain, f"{group}=[{option}]" if group == "tracking" else f"{group}={option}")
+    for key, value in store.flat_values(CONF / group / f"{option}.yaml", group).items():
+        assert value_at(cfg, key) == value, key
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        s
+        for s in entries()["stage.name"].param.choices
+        if s not in entries()["stage.name"].param.planned_choices
+    ],
+)
+@pytest.mark.parametrize("model", ["smollm2", "tiny"])
+def test_the_shipped_defaults_have_no_problem(stage: str, model: str) -> None:
+    needed = {"ppo": ["rlhf.reward_model=./reward"]}.get(stage, [])  # what has no default
+    cfg = composed(f"stage={stage}", f"model={model}", *needed)
+    choices = {
+        "stage": stage,
+        "model": model,
+        "data": f"demo_{stage}",
+        "training": stage,
+        "rlhf": stage,
+        "method": "lora",
+        "tracking": ["files"],
+    }
+    shipped = store.shipped_values(choices) | dict(word.split("=") for word in needed)
+    assert check.problems(cfg, shipped) == []
+
+
+def test_a_file_states_only_what_differs_from_the_schema() -> None:
+    repeated = []
+    for group, option in OPTIONS:
+        for key, value in store.flat_values(CONF / group / f"{option}.yaml", group).items():
+            if not entries()[key].is_choice and value == entries()[key].param.default and option != group:
+                repeated.append(f"{group}/{option}.yaml: {key}")
+    names = {
+        "rlhf/sigmoid.yaml: rlhf.pref_loss",
+        "rlhf/dpo.yaml: rlhf.pref_loss",
+        "tracking/files.yaml: tracking.files",
+    }
+    assert set(repeated) <= names  # these are named after the value
+
+
+def test_files_hold_values_only() -> None:
+    for file in CONF.rglob("*.yaml"):
+        assert "_target_" not in file.read_text(encoding="utf8"), file
+
+
+@pytest.mark.parametrize("study", sorted(file.stem for file in paths.sweeps_dir().glob("*.yaml")))
+def test_studies_name_parameters_that_exist(study: str) -> None:
+    content = yaml.safe_load((paths.sweeps_dir() / f"{study}.yaml").read_text(encoding="utf8"))
+    params = content["hydra"]["sweeper"]["params"]
+    assert content["hydra"]["mode"] == "MULTIRUN"
+    assert params and set(params) <= set(entries())
+    assert composed(config_name=study).stage.name == "dpo"
+
+
+def test_the_record_of_a_config_reads_back_as_itself(tmp_path: Path) -> None:
+    from llmf_hydra.config import record
+
+    cfg = composed("stage=dpo", "method.lora_rank=3", "training.learning_rate=3e-6", "data.val_size=0.07")
+    (tmp_path / "config.yaml").write_text(record.dump(cfg), encoding="utf8")
+    assert record.load(tmp_path / "config.yaml") == cfg
+    assert OmegaConf.load(tmp_path / "config.yaml").method.lora_rank == 3

@@ -1,0 +1,39 @@
+"""The estimate of memory counts the models beside the policy, and the answers that PPO will sample."""
+
+from pathlib import Path
+
+import pytest
+from support.stage_runs import composed
+
+from llmf_hydra.models.memory import Estimate
+
+
+@pytest.fixture(autouse=True)
+def _here(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMF_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def estimated(*words: str) -> Estimate:
+    from llmf_hydra.jobs import assemble
+
+    return assemble.load_inputs(composed("data.max_samples=20", "data.val_size=4", *words)).estimate
+
+
+def test_a_reference_of_its_own_takes_room() -> None:
+    full, free = estimated("stage=dpo", "method=full"), estimated("stage=dpo", "method=full", "rlhf=orpo")
+    assert full.weights == 2 * free.weights == 8 * full.parameters  # float32, twice
+    lora = estimated("stage=dpo")
+    named = estimated("stage=dpo", "rlhf.ref_model=builtin:tiny")
+    four = estimated("stage=dpo", "rlhf.ref_model=builtin:tiny", "rlhf.ref_model_quantization_bit=4")
+    assert named.weights - lora.weights == pytest.approx(4 * lora.parameters, rel=0.01)
+    assert (four.weights - lora.weights) * 8 == pytest.approx(named.weights - lora.weights, rel=0.01)
+
+
+def test_ppo_counts_its_reward_model_and_its_answers() -> None:
+    words = ["stage=ppo", "rlhf.reward_model=builtin:tiny", "generation.max_new_tokens=8"]
+    adapter = estimated(*words)
+    own = estimated(*words, "rlhf.reward_model_type=full")
+    assert own.weights - adapter.weights == pytest.approx(4 * adapter.parameters, rel=0.01)
+    longer = estimated(*words, "generation.max_new_tokens=512")
+    assert longer.activations > 2 * adapter.activations and longer.weights == adapter.weights

@@ -1,0 +1,75 @@
+"""Run folders: claimed once, listed rightly, and their records never half written."""
+
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from llmf_hydra.errors import Refused
+from llmf_hydra.runs import folder as runs
+
+
+def test_of_many_that_claim_a_folder_one_gets_it(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def claim(number: int) -> None:
+        barrier.wait()
+        try:
+            runs.create(tmp_path / "run", f"seed: {number}\n", {"by": number})
+            outcomes.append(str(number))
+        except Refused:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("refused") == 7
+    (winner,) = [outcome for outcome in outcomes if outcome != "refused"]
+    assert (tmp_path / "run" / "config.yaml").read_text() == f"seed: {winner}\n"
+    assert runs.read_manifest(tmp_path / "run")["by"] == int(winner)
+
+
+def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
+    mine = {"status": "running", "host": socket.gethostname(), "pid": os.getpid(),
+            "pid_started": runs.process_identity(os.getpid())}  # fmt: skip
+    assert runs.status(mine) == "running"
+    assert runs.status({**mine, "pid_started": "1"}) == "killed"  # the pid was given to another process
+    assert runs.status({**mine, "pid": 2**22 + 1}) == "killed"
+    assert (
+        runs.status({**mine, "host": "elsewhere", "pid_started": "1"}) == "running"
+    )  # can't be known from here
+    assert runs.status({**mine, "status": "done", "pid_started": "1"}) == "done"
+
+
+def test_the_table_lists_runs_in_the_order_they_began(tmp_path: Path) -> None:
+    for number, objective in enumerate([None, {"name": "eval_loss", "value": 0.25}]):
+        runs.create(tmp_path / f"{9 - number}", "", {"stage": "dpo", "method": "lora", "model": "builtin:tiny",
+                    "objective": objective, "created": f"2026-01-0{number + 1}", "started": "2026-01-01T00:00:00+00:00",
+                    "ended": "2026-01-01T01:02:03+00:00"})  # fmt: skip
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "manifest.json").write_text("{")
+    lines = runs.table(tmp_path).splitlines()  # the two columns of an objective are its value and its name
+    assert lines[0].split() == ["status", "stage", "method", "model", "objective", "duration", "run"]
+    assert lines[1].split()[:6] == ["created", "dpo", "lora", "builtin:tiny", "-", "1:02:03"]
+    assert lines[2].split()[:6] == ["created", "dpo", "lora", "builtin:tiny", "0.2500", "eval_loss"]
+    assert len(lines) == 3
+
+
+def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "manifest.json"
+    runs.write_json(file, {"status": "created"})
+
+    class Unwritable:
+        def __str__(self) -> str:
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        runs.write_json(file, {"status": Unwritable()})
+    assert json.loads(file.read_text()) == {"status": "created"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.json"]

@@ -1,0 +1,151 @@
+"""Several processes that train as one: the same steps, one set of files, and one end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.command_line import Cli
+
+SHARED = ["model=tiny", "training.max_steps=3", "training.logging_steps=1", "training.disable_shuffling=true",
+          "optimizer=sgd", "training.learning_rate=0.5", "training.lr_scheduler_type=constant",
+          "training.warmup_ratio=0", "training.max_grad_norm=0", "training.plot_loss=false",
+          "training.eval_strategy=steps", "training.eval_steps=3", "training.save_strategy=no",
+          "data.max_samples=60", "data.val_size=21", "training.per_device_eval_batch_size=4"]  # fmt: skip
+LONG = ["stage=sft", "model=tiny", "training.max_steps=60", "training.logging_steps=1", "training.eval_strategy=no",
+        "data.val_size=0", "training.save_steps=20", "training.learning_rate=0.01", "training.plot_loss=false",
+        "launch.nproc_per_node=2", "hydra.run.dir=run"]  # fmt: skip
+SLOW = pytest.mark.slow
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf8").splitlines()]
+
+
+def values(out: Path, name: str) -> list[float]:
+    return [line[name] for line in log_of(out) if name in line]
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    return json.loads((out / "manifest.json").read_text(encoding="utf8"))
+
+
+# KTO pairs the answers of a process, and at evaluation both losses estimate the divergence batch by batch: the
+# estimates of two processes are others.
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["stage=sft"], 1e-5),
+        pytest.param(["stage=dpo"], 1e-5, marks=SLOW),
+        pytest.param(["stage=dpo", "rlhf.pref_loss=kto_pair"], 2e-3, marks=SLOW),
+        pytest.param(["stage=kto"], 5e-3, marks=SLOW),
+        pytest.param(["stage=rm"], 1e-5, marks=SLOW),
+        pytest.param(["stage=pt", "method=full", "data.packing=false"], 1e-5, marks=SLOW),
+        pytest.param(["stage=dpo", "method=freeze"], 1e-5, marks=SLOW),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_two_processes_take_the_steps_of_one(words: list[str], near: float, cli: Cli, tmp_path: Path) -> None:
+    """A batch that is shared gives the same losses; 21 rows are evaluated once each."""
+    one = cli(*words, *SHARED, "training.per_device_train_batch_size=4", "hydra.run.dir=one")
+    two = cli(*words, *SHARED, "training.per_device_train_batch_size=2", "launch.nproc_per_node=2",
+              "hydra.run.dir=two")  # fmt: skip
+    assert one.returncode == two.returncode == 0, two.stderr
+    for name in ("loss", "eval_loss"):
+        expected = values(tmp_path / "one", name)
+        assert len(expected) in (1, 3)
+        assert values(tmp_path / "two", name) == pytest.approx(expected, rel=near)
+    assert two.stdout.count("rows to train on") == 1 and "Warning" not in two.stderr
+    assert manifest(tmp_path / "two")["status"] == "done"
+
+
+@SLOW
+def test_ppo_is_shared_too(cli: Cli, tmp_path: Path) -> None:
+    """Each process answers prompts of its own; what is saved holds the value head and resumes."""
+    rm = cli("stage=rm", "model=tiny", "training.max_steps=1", "training.eval_strategy=no", "data.val_size=0",
+             "training.save_strategy=no", "hydra.run.dir=rm", "data.max_samples=16")  # fmt: skip
+    assert rm.returncode == 0, rm.stderr
+    done = cli("stage=ppo", "model=tiny", "rlhf.reward_model=rm/final", "training.max_steps=4", "data.max_samples=24",
+               "training.logging_steps=1", "data.val_size=5", "training.eval_strategy=steps", "training.eval_steps=4",
+               "generation.max_new_tokens=4", "rlhf.ppo_epochs=2", "training.learning_rate=0.01",
+               "launch.nproc_per_node=2", "hydra.run.dir=run")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (
+        len(values(tmp_path / "run", "objective/kl")) == 2 and len(values(tmp_path / "run", "eval_loss")) == 1
+    )
+    assert (tmp_path / "run" / "checkpoint-4" / "ppo_state_1.pt").exists()
+    assert (tmp_path / "run" / "final" / "value_head.safetensors").exists()
+
+
+def start(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str]":
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "llmf_hydra", *LONG],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(2400):
+        assert launcher.poll() is None, launcher.communicate()
+        log = folder / "run" / "log.jsonl"
+        if log.exists() and log.read_text(encoding="utf8").count("\n") >= 4:
+            return launcher
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def workers(folder: Path) -> list[int]:
+    """The run's processes, the main one first."""
+    main = manifest(folder / "run")["pid"]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"llmf_hydra.worker" in command and str(folder / "run").encode() in command:
+            found.append(int(process.name))
+    return sorted(found, key=lambda pid: pid != main)
+
+
+@SLOW
+def test_a_stopped_run_is_saved_by_all_and_goes_on(
+    environment: dict[str, str], cli: Cli, tmp_path: Path
+) -> None:
+    launcher = start(environment, tmp_path)
+    launcher.send_signal(signal.SIGINT)
+    _, said = launcher.communicate(timeout=120)
+    assert launcher.returncode == 130 and said.count("llmf resume") == 1, said
+    assert manifest(tmp_path / "run")["status"] == "killed" and workers(tmp_path) == []
+    stopped = len(values(tmp_path / "run", "loss"))
+    checkpoint = tmp_path / "run" / f"checkpoint-{stopped}"
+    assert (checkpoint / "rng_state_0.pth").exists() and (checkpoint / "rng_state_1.pth").exists()
+    assert cli("resume", "run").returncode == 0
+    straight = cli(*LONG[:-1], "hydra.run.dir=straight")
+    assert straight.returncode == 0
+    assert values(tmp_path / "run", "loss") == values(tmp_path / "straight", "loss")
+
+
+@pytest.mark.parametrize(
+    "which", [pytest.param(0, marks=SLOW, id="the main one"), pytest.param(1, id="the other")]
+)
+def test_a_process_that_dies_ends_them_all(which: int, environment: dict[str, str], tmp_path: Path) -> None:
+    launcher = start(environment, tmp_path)
+    os.kill(workers(tmp_path)[which], signal.SIGKILL)
+    begun = time.monotonic()
+    launcher.communicate(timeout=60)
+    assert time.monotonic() - begun < 20
+    assert launcher.returncode == 1 and workers(tmp_path) == []
+    assert manifest(tmp_path / "run")["status"] == "killed"
+
+
+def test_a_launcher_in_several_processes_is_refused(cli: Cli, tmp_path: Path) -> None:
+    refused = cli("stage=sft", "model=tiny", env={"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"})
+    assert refused.returncode == 2 and list(tmp_path.iterdir()) == []
+    assert "WORLD_SIZE=2" in refused.stderr and "launch.nproc_per_node=2" in refused.stderr
