@@ -76,8 +76,8 @@ def main(file: Path, cache: Path, what: str) -> dict[str, float]:
     os.environ["LLMF_CACHE"] = str(cache)
     from transformers import AutoTokenizer
 
-    from llmf_hydra.config.groups.data import Data
-    from llmf_hydra.config.groups.generation import Generation
+    from llmf_hydra.config.groups.data import DataConfig
+    from llmf_hydra.config.groups.generation import GenerationConfig
     from llmf_hydra.data.prepare import Prepared, prepare
     from llmf_hydra.models.builtin import smollm2 as embedded
 
@@ -85,7 +85,9 @@ def main(file: Path, cache: Path, what: str) -> dict[str, float]:
     tokenizer = AutoTokenizer.from_pretrained(model)
 
     def ready(packing: bool = False, **fields: Any) -> Prepared:
-        return prepare(Data(dataset=str(file), **fields), "dialogue", tokenizer, Generation(), 0, packing)
+        return prepare(
+            DataConfig(dataset=str(file), **fields), "dialogue", tokenizer, GenerationConfig(), 0, packing
+        )
 
     def anew(processes: int) -> float:
         shutil.rmtree(cache, ignore_errors=True)

@@ -3,6 +3,7 @@
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.checks import config as check
 from llmf_hydra.config import composition, overrides, record, store
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes as process
+from llmf_hydra.runs import ranks
 from llmf_hydra.runs.manifest import first_manifest
 from llmf_hydra.sweeps import grid
 
@@ -129,12 +130,10 @@ def _run(composed: DictConfig) -> float | None:
 
 def checked(cfg: Config) -> None:
     """Raise Refused with every problem that can be seen without torch."""
-    from llmf_hydra.checks import requirements  # here, since `--cfg job` and a typo have no need of it
+    from llmf_hydra import refusals  # here, since `--cfg job` and a typo have no need of it
 
     shipped = store.shipped_values(HydraConfig.get().runtime.choices)
-    found = check.problems(cfg, shipped)
-    told = {problem.key for problem in found}  # one cause, one sentence
-    found += [problem for problem in requirements.problems(cfg) if problem.key not in told]
+    found = [*refusals.problems(cfg, shipped), *_already_started()]
     if not cfg.launch.enable_short_console and COMMAND == "llmf":
         found.append(
             Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra")
@@ -142,8 +141,15 @@ def checked(cfg: Config) -> None:
     if found:
         raise Refused(found)
     if cfg.launch.allow_extra_args:
-        for idle in check.without_effect(cfg, shipped):
+        for idle in refusals.without_effect(cfg, shipped):
             print(f"warning: {idle}", file=sys.stderr)
+
+
+def _already_started() -> Iterator[Problem]:
+    if ranks.world_size() > 1:
+        what = "this command was itself started in several processes, of which each would begin a run"
+        remedy = f"start it once, with launch.nproc_per_node={ranks.world_size()}"
+        yield Problem(ranks.WORLD, ranks.world_size(), what, remedy)
 
 
 def _sweep() -> dict[str, Any] | None:

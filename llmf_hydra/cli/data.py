@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.formats.write import WRITERS
 from llmf_hydra.data.kinds import KINDS
 from llmf_hydra.data.rows import BadRow, Row
@@ -20,7 +20,7 @@ from llmf_hydra.errors import DONE, FAILED, NO_VALUE, REFUSED, Problem, Refused
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit code: 1 where rows are bad, 2 where nothing could be done."""
     asked = _parser().parse_args(argv)
-    data = Data(dataset_dir=asked.dir)
+    data = DataConfig(dataset_dir=asked.dir)
     try:
         return asked.run(data, asked)
     except Refused as refused:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(data: Data, asked: argparse.Namespace) -> int:
+def _list(data: DataConfig, asked: argparse.Namespace) -> int:
     table, folder = sources.table_of(data)
     if not table:
         raise Refused([Problem("--dir", data.dataset_dir, f"{folder} holds no dataset_info.json")])
@@ -84,14 +84,14 @@ def _any_kind(source: Source) -> Iterator[reader.Read]:
         raise Refused([Problem("dataset", source.name, str(error))]) from None
 
 
-def _one(data: Data, name: str) -> Source:
+def _one(data: DataConfig, name: str) -> Source:
     source = sources.resolve(data, name, "dataset")[0]
     if not source.files:
         raise Refused([Problem("dataset", name, "lies on a hub", "this command reads files only")])
     return source
 
 
-def _validate(data: Data, asked: argparse.Namespace) -> int:
+def _validate(data: DataConfig, asked: argparse.Namespace) -> int:
     source = _one(data, asked.name)
     count = bad = 0
     try:
@@ -107,7 +107,7 @@ def _validate(data: Data, asked: argparse.Namespace) -> int:
     return FAILED if bad or not count else DONE
 
 
-def _convert(data: Data, asked: argparse.Namespace) -> int:
+def _convert(data: DataConfig, asked: argparse.Namespace) -> int:
     source = _one(data, asked.name)
     rows = [_sound(read) for read in _any_kind(source)]
     text = "".join(json.dumps(made, ensure_ascii=False) + "\n" for made in map(WRITERS[asked.to], rows))

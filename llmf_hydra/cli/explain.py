@@ -7,8 +7,7 @@ became a choice (`use_galore`), a name of LLaMA-Factory or Transformers, or a ch
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from llmf_hydra.checks.config import not_built
-from llmf_hydra.checks.general import RULES
+from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.help import choice_files
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
@@ -65,9 +64,8 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "acts with", wording.acts_with(entry) or "every stage, method and job that reads it"
     for row in rows_at(entry.key):
         yield "spec", _spec(row)
-    for rule in RULES:
-        if entry.key in rule.keys:
-            yield "rule", f"{rule.sentence} ({', '.join(rule.keys)})"
+    for rule in refusals.rules_about(entry.key):
+        yield "rule", f"{rule.sentence} ({', '.join(rule.keys)})"
     yield "secret", "never written to disk" if declared.secret else ""
     yield "built", f"{wording.NOT_BUILT}: setting it is refused" if declared.planned else "yes"
     yield (
@@ -118,7 +116,7 @@ def _built(file: Path, group: str) -> str:
     from llmf_hydra.config.store import flat_values  # it needs Hydra, which no other answer waits for
 
     values = flat_values(file, group).items()
-    refused = [key for key, value in values if key in entries() and not_built(entries()[key], value)]
+    refused = [key for key, value in values if key in entries() and entries()[key].not_built(value)]
     return f"{wording.NOT_BUILT}, and so refused: {', '.join(refused)}" if refused else "yes"
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra.config import record
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.errors import DONE, Problem, Refused
 from llmf_hydra.runs.folder import CONFIG
 
@@ -65,13 +65,13 @@ def _scored(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {"row": row["row"], "score": round(score, 6)}
 
 
-def _as_trained(asked: argparse.Namespace) -> tuple[Data, Generation]:
+def _as_trained(asked: argparse.Namespace) -> tuple[DataConfig, GenerationConfig]:
     """How dialogues become text: as in the run that trained the model, where its config lies beside it."""
     config = asked.model.parent / CONFIG
     trained = record.load(config) if config.is_file() else None
-    data = Data(dataset=str(asked.file.absolute()))
+    data = DataConfig(dataset=str(asked.file.absolute()))
     if trained is None:
-        return data, Generation()
+        return data, GenerationConfig()
     data.template, data.tool_format, data.cutoff_len = (
         trained.data.template,
         trained.data.tool_format,

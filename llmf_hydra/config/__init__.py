@@ -1,1 +1,2 @@
-"""The typed configuration: one file a group, one declaration a parameter."""
+"""What can be set: `param` declares one parameter, `groups/` holds them all, `choices` describes what is chosen,
+`schema` is the whole, and `overrides`, `composition` and `record` bring it in and out."""

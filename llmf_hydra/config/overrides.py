@@ -13,7 +13,6 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmf_hydra.checks.config import not_built
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.store import options
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
@@ -75,7 +74,7 @@ def _of_choice(override: Override, group: str, folders: list[Path]) -> Iterator[
             elif text not in known:
                 yield Problem.bad_choice(group, name, known)
             elif f"{group}.name" in entries():
-                unbuilt = not_built(entries()[f"{group}.name"], text)
+                unbuilt = entries()[f"{group}.name"].not_built(text)
                 if unbuilt is not None:
                     yield unbuilt
 
@@ -89,7 +88,7 @@ def _of_value(override: Override, key: str) -> Iterator[Problem]:
         if entry.is_choice and entry.key == key:
             yield Problem(key, value, "is chosen with its file", f"write {entry.group}={value}")
         elif entry.key == key:
-            problem = value_problem(entry, value) or not_built(entry, value)
+            problem = value_problem(entry, value) or entry.not_built(value)
             if problem is not None:
                 yield problem
 

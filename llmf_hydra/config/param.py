@@ -11,7 +11,6 @@ from typing import Any
 
 from llmf_hydra.errors import Problem
 
-ALL_STAGES = ("pt", "sft", "rm", "ppo", "dpo", "kto")
 KEY = "param"  # where a dataclass field's metadata holds its Param
 
 

@@ -7,45 +7,78 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.evaluation import Evaluation
-from llmf_hydra.config.groups.export import Export
-from llmf_hydra.config.groups.generation import Generation
-from llmf_hydra.config.groups.job import Job
-from llmf_hydra.config.groups.launch import Launch
-from llmf_hydra.config.groups.method import Method
-from llmf_hydra.config.groups.model import Model
-from llmf_hydra.config.groups.optimizer import Optimizer
-from llmf_hydra.config.groups.processor import Processor
-from llmf_hydra.config.groups.quantization import Quantization
-from llmf_hydra.config.groups.rlhf import Rlhf
-from llmf_hydra.config.groups.serve import Serve
-from llmf_hydra.config.groups.stage import Stage
-from llmf_hydra.config.groups.tracking import Tracking
-from llmf_hydra.config.groups.training import Training
+from llmf_hydra.config.choices import METHODS
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.evaluation import EvaluationConfig
+from llmf_hydra.config.groups.export import ExportConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
+from llmf_hydra.config.groups.job import JobConfig
+from llmf_hydra.config.groups.launch import LaunchConfig
+from llmf_hydra.config.groups.method import MethodConfig
+from llmf_hydra.config.groups.model import ModelConfig
+from llmf_hydra.config.groups.optimizer import OptimizerConfig
+from llmf_hydra.config.groups.processor import ProcessorConfig
+from llmf_hydra.config.groups.quantization import QuantizationConfig
+from llmf_hydra.config.groups.rlhf import RlhfConfig
+from llmf_hydra.config.groups.serve import ServeConfig
+from llmf_hydra.config.groups.stage import StageConfig
+from llmf_hydra.config.groups.tracking import TrackingConfig
+from llmf_hydra.config.groups.training import TrainingConfig
+from llmf_hydra.config.names import names
 from llmf_hydra.config.param import Param, declaration
+from llmf_hydra.errors import NO_VALUE, Problem
+
+NOT_BUILT = "declared, not built yet"
 
 
 @dataclass
 class Config:
     """One run, whole. The groups stand in the order of `conf/config.yaml`."""
 
-    job: Job = field(default_factory=Job)
-    stage: Stage = field(default_factory=Stage)
-    method: Method = field(default_factory=Method)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    rlhf: Rlhf = field(default_factory=Rlhf)
-    model: Model = field(default_factory=Model)
-    data: Data = field(default_factory=Data)
-    training: Training = field(default_factory=Training)
-    quantization: Quantization = field(default_factory=Quantization)
-    processor: Processor = field(default_factory=Processor)
-    generation: Generation = field(default_factory=Generation)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    export: Export = field(default_factory=Export)
-    tracking: Tracking = field(default_factory=Tracking)
-    launch: Launch = field(default_factory=Launch)
-    serve: Serve = field(default_factory=Serve)
+    job: JobConfig = field(default_factory=JobConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    rlhf: RlhfConfig = field(default_factory=RlhfConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    processor: ProcessorConfig = field(default_factory=ProcessorConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the loss compares the policy with a reference model."""
+        free = self.stage.info.several_losses and self.rlhf.reference_free
+        return self.stage.info.reference and not free
+
+    @property
+    def packs(self) -> bool:
+        """Whether several rows share a sequence: as the config says, else only plain text does."""
+        data = self.data
+        return data.neat_packing or (self.stage.rows == "text" if data.packing is None else data.packing)
+
+    @property
+    def trained_adapter(self) -> str | None:
+        """The saved adapter that the run trains on: the last one given, unless a new one is put on top of them all."""
+        given = self._adapters
+        return given[-1] if given and not self.method.create_new_adapter else None
+
+    @property
+    def merged_adapters(self) -> list[str]:
+        """The saved adapters that become part of the weights, in their order."""
+        return self._adapters[:-1] if self.trained_adapter else self._adapters
+
+    @property
+    def _adapters(self) -> list[str]:
+        """The adapters that the run starts from; none where the method has none."""
+        return names(self.model.adapter_name_or_path) if METHODS[self.method.name].adapters else []
 
 
 GROUPS: dict[str, type] = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}
@@ -68,6 +101,16 @@ class Entry:
     def is_choice(self) -> bool:
         """Whether the value comes from the choice of a file (`stage=dpo`), not from a switch of its own."""
         return self.name == "name"
+
+    def not_built(self, value: Any) -> Problem | None:
+        """The refusal of a value whose behaviour isn't built yet, or None."""
+        if value in self.param.planned_choices:
+            shown = f"{self.group}={value}" if self.is_choice else f"{self.key}={value}"
+            built = [choice for choice in self.param.choices if choice not in self.param.planned_choices]
+            return Problem(shown, NO_VALUE, NOT_BUILT, f"available: {', '.join(built)}")
+        if self.param.planned and value != self.param.default:
+            return Problem(self.key, value, NOT_BUILT, "leave it out; `llmf status` lists what is built")
+        return None
 
     @property
     def type_name(self) -> str:

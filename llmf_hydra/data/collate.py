@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.tokenize.columns import IGNORED
 
 FORMS = ("positions", "blocks", "flat")
@@ -90,7 +90,7 @@ def block_mask(lengths: Sequence[Sequence[int]], dtype: torch.dtype) -> torch.Te
 
 
 def make_collator(
-    data: Data,
+    data: DataConfig,
     tokenizer: Any,
     form: str = "positions",
     dtype: torch.dtype = torch.float32,

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets, interleave_datasets
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.data.checks import shares
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.errors import Problem, Refused
 
 _STOPS = {"interleave_under": "first_exhausted", "interleave_over": "all_exhausted"}
 
 
-def mixed(parts: Sequence[Any], data: Data, seed: int) -> Any:
+def mixed(parts: Sequence[Any], data: DataConfig, seed: int) -> Any:
     """Datasets (or streams) one after another, or taken in turn by the shares of `data.interleave_probs`.
 
     under stops when the first dataset is used up; over goes on, and repeats the shorter ones, until all are.
@@ -22,7 +21,7 @@ def mixed(parts: Sequence[Any], data: Data, seed: int) -> Any:
         return parts[0]
     if data.mix_strategy == "concat":
         return concatenated(parts)
-    given = shares(data) or None
+    given = data.shares or None
     return interleave_datasets(
         list(parts),
         probabilities=given,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.cache import digest, ranks, store
 from llmf_hydra.data.cache import tokenized_path as saved
 from llmf_hydra.data.cache.dataset_cache import REJECTED, ROWS, cache_root, kept_source
@@ -53,11 +53,9 @@ class Prepared:
 
 
 def prepare(
-    data: Data, kind: str, tokenizer: Any, generation: Generation, seed: int, packing: bool
+    data: DataConfig, kind: str, tokenizer: Any, generation: GenerationConfig, seed: int, packing: bool
 ) -> Prepared:
     """Tokenize what `data` names, for one kind of training. Raises Refused."""
-    if problems := sources.check_settings(data, kind):
-        raise Refused(problems)
     named = _named(data)
     media = tuple(sorted({name for _, source in named for name in source.media}))
     setup = make_setup(data, kind, tokenizer, generation, packing, media)
@@ -70,7 +68,7 @@ def prepare(
     return Prepared(*_at_path(data, setup, known, chosen, seed, packing))
 
 
-def _named(data: Data) -> list[Named]:
+def _named(data: DataConfig) -> list[Named]:
     """The sources with their files; those on a hub are fetched."""
     found: list[Named] = []
     for use, field, names in (
@@ -85,7 +83,7 @@ def _named(data: Data) -> list[Named]:
     return found
 
 
-def _prepared(data: Data, setup: Setup, known: list[Known], seed: int, packing: bool) -> saved.Kept:
+def _prepared(data: DataConfig, setup: Setup, known: list[Known], seed: int, packing: bool) -> saved.Kept:
     report = DataReport(setup.kind)
     parts: dict[str, dict[str, Dataset]] = {"train": {}, "eval": {}}
     rejected: list[Path] = []
@@ -111,7 +109,7 @@ def _prepared(data: Data, setup: Setup, known: list[Known], seed: int, packing: 
 
 
 def _at_path(
-    data: Data, setup: Setup, known: list[Known], chosen: dict[str, Any], seed: int, packing: bool
+    data: DataConfig, setup: Setup, known: list[Known], chosen: dict[str, Any], seed: int, packing: bool
 ) -> saved.Kept:
     """Load what lies at data.tokenized_path, or make it and save it there."""
     path = Path(str(data.tokenized_path)).expanduser()
@@ -125,7 +123,7 @@ def _at_path(
     return kept
 
 
-def _shape_by_name(data: Data, seed: int, packing: bool) -> dict[str, Any]:
+def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, Any]:
     """What mixing, splitting and packing depend on."""
     return {
         "training.seed": seed,
@@ -138,7 +136,7 @@ def _shape_by_name(data: Data, seed: int, packing: bool) -> dict[str, Any]:
     }
 
 
-def _shape(data: Data, seed: int, packing: bool) -> list[Any]:
+def _shape(data: DataConfig, seed: int, packing: bool) -> list[Any]:
     return [*_shape_by_name(data, seed, packing).items()]
 
 
@@ -149,7 +147,7 @@ def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:
     return rows.add_column("source", np.full(len(rows), index, np.int16))  # pyright: ignore
 
 
-def _packed(data: Data, rows: Dataset, name: str) -> tuple[Dataset, dict[str, Any]]:
+def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, Any]]:
     """The rows in packs, kept on disk like the rows themselves."""
     root = cache_root()
     packed_name = digest.of([name, data.cutoff_len, data.neat_packing])

@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.render import Rendered
 from llmf_hydra.data.rows import BadRow, Row
 from llmf_hydra.data.sources import hub, reader
@@ -55,7 +55,9 @@ def _shown(segment: Segment) -> str:
     return f"»{segment.text}«" if segment.trained else segment.text
 
 
-def preview(data: Data, kind: str, tokenizer: Any, generation: Generation, count: int) -> list[Preview]:
+def preview(
+    data: DataConfig, kind: str, tokenizer: Any, generation: GenerationConfig, count: int
+) -> list[Preview]:
     """The first `count` usable rows of the training data, read and encoded as training does.
 
     Raises Refused.

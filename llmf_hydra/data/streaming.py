@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Features, IterableDataset
 
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.mix import concatenated, mixed
 from llmf_hydra.data.packing import SCHEMA, packed_stream
 from llmf_hydra.data.report import DataReport, SourceReport
@@ -41,7 +41,7 @@ _RAW = pa.schema(
 
 
 def stream(
-    data: Data, setup: Setup, named: list[tuple[str, Source]], seed: int, packing: bool
+    data: DataConfig, setup: Setup, named: list[tuple[str, Source]], seed: int, packing: bool
 ) -> tuple[IterableDataset, Streams, DataReport]:
     """Iterable datasets to train and to evaluate on. The first `data.val_size` rows are held out."""
     report = DataReport(setup.kind, [SourceReport(source.name, use) for use, source in named])
@@ -68,12 +68,12 @@ def stream(
     return train, held, report
 
 
-def _raw_stream(data: Data, source: Source, index: int) -> IterableDataset:
+def _raw_stream(data: DataConfig, source: Source, index: int) -> IterableDataset:
     rows = functools.partial(_raw_rows, data, source, index)
     return IterableDataset.from_generator(rows, features=Features.from_arrow_schema(_RAW))
 
 
-def _raw_rows(data: Data, source: Source, index: int) -> Iterator[dict[str, Any]]:
+def _raw_rows(data: DataConfig, source: Source, index: int) -> Iterator[dict[str, Any]]:
     """The rows of a source as JSON, which Arrow can hold whatever they are."""
     limits = [limit for limit in (source.num_samples, data.max_samples) if limit is not None]
     try:
@@ -100,7 +100,7 @@ def _encoded(rows: IterableDataset, encode: Any, setup: Setup) -> IterableDatase
 
 
 def _tokenized(
-    data: Data, setup: Setup, settled: list[Source], report: DataReport, batch: dict[str, list[Any]]
+    data: DataConfig, setup: Setup, settled: list[Source], report: DataReport, batch: dict[str, list[Any]]
 ) -> dict[str, list[Any]]:
     """A batch of raw rows as columns of tokens. Raises Refused at a bad row, unless bad rows are skipped."""
     made: dict[str, list[Any]] = {name: [] for name in [*schema(setup.kind, setup.media).names, "source"]}

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
-from llmf_hydra.config import adapters
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat.template import load_chat
-from llmf_hydra.data.checks import wants_packing
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.methods import lora
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate
@@ -43,12 +42,11 @@ def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     _check_devices(cfg)
     tokenizer = load_tokenizer(cfg.model)
-    packing = wants_packing(cfg.data, cfg.stage.rows)
-    rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, packing)
+    rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
     precision = decide(cfg)
-    return Inputs(tokenizer, rows, precision, estimate(cfg, _tokens_at_once(cfg, rows), precision))
+    return Inputs(tokenizer, rows, precision, _estimate(cfg, rows, precision))
 
 
 def _check_devices(cfg: Config) -> None:
@@ -61,16 +59,27 @@ def _check_devices(cfg: Config) -> None:
 def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
-    method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
     if cfg.stage.scores:
         model = load_scorer(cfg.model, precision.weights, tokenizer)
     else:
         model = load_model(cfg.model, precision.weights)
-    model, pure = put_on(model, adapters.merged(cfg), adapters.KEY), cfg.training.pure_bf16
-    adapter = adapters.trained_on(cfg)
-    if adapter is None:
-        return method.apply(model, cfg.method, pure=pure)
-    return method.load(method.like(model, adapter, pure=pure), adapter)
+    whole: Any = put_on(model, cfg.merged_adapters, "model.adapter_name_or_path")
+    trainable = _trainable(cfg, whole)
+    adapter = cfg.trained_adapter
+    return trainable if adapter is None else lora.load(trainable, adapter)  # pyright: ignore
+
+
+def _trainable(cfg: Config, model: PreTrainedModel) -> PreTrainedModel:
+    """The model with its method applied: the adapter fresh, where a saved one is to be trained on."""
+    pure, adapter = cfg.training.pure_bf16, cfg.trained_adapter
+    if adapter is not None:
+        return lora.like(model, adapter, pure=pure)  # pyright: ignore[reportReturnType]  # as good
+    method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
+    return method.apply(model, cfg.method, pure=pure)
+
+
+def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
+    return estimate(cfg, _tokens_at_once(cfg, rows), precision, lambda model: _trainable(cfg, model))
 
 
 def parts(
@@ -104,7 +113,7 @@ def _tokens_at_once(cfg: Config, rows: Prepared) -> int:
     data, generation = cfg.data, cfg.generation
     answers = 2 if cfg.stage.rows == "preference" else 1
     # A stream isn't known before, a pack is filled.
-    full = data.streaming or wants_packing(data, cfg.stage.rows)
+    full = data.streaming or cfg.packs
     longest = data.cutoff_len if full else max(source.longest for source in rows.report.sources)
     if cfg.stage.rows == "prompt":
         new = generation.max_new_tokens

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from llmf_hydra.config import adapters
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
@@ -33,7 +32,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         inputs.rows.write(out)
     log.info("%s", "\n".join(inputs.lines()))
     model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
-    if merged := adapters.merged(cfg):
+    if merged := cfg.merged_adapters:
         log.info(
             "final/ will hold the trained adapter alone; to use it, give %s before it", ", ".join(merged)
         )

@@ -3,7 +3,7 @@
 from torch import nn
 from transformers import PreTrainedModel
 
-from llmf_hydra.config.groups.method import Method
+from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.modules import SCORE, check_names, scores
@@ -15,7 +15,7 @@ LAYERS, MODULES, EXTRA = (
 )
 
 
-def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PreTrainedModel:
+def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PreTrainedModel:
     """The model with only the chosen modules trainable, and with them a head of scores, which starts random.
 
     Raises Refused for more layers than there are, and for names the model doesn't have.

@@ -11,14 +11,13 @@ from peft import (
 )
 from transformers import PreTrainedModel
 
-from llmf_hydra.config.adapters import KEY
-from llmf_hydra.config.groups.method import Method
+from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.modules import SCORE, check_modules, scores
 
 
-def apply(model: PreTrainedModel, method: Method, *, pure: bool) -> PeftModel:
+def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftModel:
     """The model with adapters; `pure` keeps them in the base's type instead of float32.
 
     Raises Refused if a named module isn't there or can't take an adapter.
@@ -72,10 +71,10 @@ def load(model: PeftModel, adapter: str) -> PeftModel:
 
 
 def _refused(adapter: str, why: object) -> Refused:
-    return Refused([Problem(KEY, adapter, str(why).strip().splitlines()[0])])
+    return Refused([Problem("model.adapter_name_or_path", adapter, str(why).strip().splitlines()[0])])
 
 
-def _targets(model: PreTrainedModel, method: Method) -> str | list[str]:
+def _targets(model: PreTrainedModel, method: MethodConfig) -> str | list[str]:
     targets = names(method.lora_target)
     if targets == ["all"]:
         return "all-linear"

@@ -13,14 +13,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from llmf_hydra.config.groups.model import Model
+from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.ref import locate
 
 ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
 
 
-def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token."""
     tokenizer = _from_hub(AutoTokenizer, model)
     tokenizer.split_special_tokens = model.split_special_tokens
@@ -29,12 +29,12 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(model: Model, **fields: Any) -> PretrainedConfig:
+def load_config(model: ModelConfig, **fields: Any) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
     return _from_hub(AutoConfig, model, **fields)
 
 
-def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
+def load_model(model: ModelConfig, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
     """The model with its weights in `dtype`; random weights with `train_from_scratch`.
 
     `extra` goes to `from_pretrained`: a quantization, for one.
@@ -45,7 +45,7 @@ def load_model(model: Model, dtype: torch.dtype, **extra: Any) -> PreTrainedMode
 
 
 def load_scorer(
-    model: Model, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, **extra: Any
+    model: ModelConfig, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, **extra: Any
 ) -> PreTrainedModel:
     """The model with a head that gives one number in place of text; the head starts random unless it was saved.
 
@@ -57,7 +57,7 @@ def load_scorer(
     return loaded
 
 
-def _loaded(factory, model: Model, dtype: torch.dtype, num_labels: int | None = None, **extra: Any):
+def _loaded(factory, model: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, **extra: Any):
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
     fields = {} if num_labels is None else {"num_labels": num_labels}
     if not model.train_from_scratch:
@@ -66,7 +66,7 @@ def _loaded(factory, model: Model, dtype: torch.dtype, num_labels: int | None = 
     return factory.from_config(config, trust_remote_code=model.trust_remote_code, **options)
 
 
-def _from_hub(factory, model: Model, **options):  # Transformers' auto classes
+def _from_hub(factory, model: ModelConfig, **options):  # Transformers' auto classes
     try:
         return factory.from_pretrained(
             locate(model),

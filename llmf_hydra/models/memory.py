@@ -1,7 +1,7 @@
 """What a run will take in memory, from a model without weights (on the meta device)."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
+    PreTrainedModel,
 )
 
-from llmf_hydra.config import adapters
-from llmf_hydra.config.groups.rlhf import REFERENCE_FREE
+from llmf_hydra.config.choices import METHODS, OPTIMIZERS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Refused
 from llmf_hydra.models.load import load_config
@@ -22,7 +22,6 @@ from llmf_hydra.models.precision import Precision
 from llmf_hydra.runs.manifest import total_memory
 
 GIB = 2**30
-OPTIMIZER_STATES = {"adamw": 2, "adafactor": 0, "sgd": 0}  # float32 numbers kept for each trained weight
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,15 @@ class Estimate:
         )
 
 
-def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
-    """Estimate a run whose forward pass holds `tokens` tokens.
+def estimate(
+    cfg: Config, tokens: int, precision: Precision, trainable: Callable[[PreTrainedModel], nn.Module]
+) -> Estimate:
+    """Estimate a run whose forward pass holds `tokens` tokens; `trainable` applies the method to a bare model.
 
     Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
     widened for gated MLPs, plus the logits of the trained tokens in float32.
     """
     config = load_config(cfg.model)
-    method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
     config.num_labels = 1  # read by a head of scores alone
     factory = AutoModelForSequenceClassification if cfg.stage.scores else AutoModelForCausalLM
     with torch.device("meta"):
@@ -71,10 +71,7 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
         )
         parameters = bare.num_parameters()
-        adapter, pure = adapters.trained_on(cfg), cfg.training.pure_bf16
-        model = (
-            method.like(bare, adapter, pure=pure) if adapter else method.apply(bare, cfg.method, pure=pure)
-        )
+        model = trainable(bare)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     count = sum(weight.numel() for weight in trained)
     gradients = sum(weight.numel() * weight.element_size() for weight in trained)
@@ -83,7 +80,7 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
         trained=count,
         weights=_bytes(model) + _reference(cfg, model, precision) + _reward(cfg, precision),
         gradients=gradients,
-        optimizer=OPTIMIZER_STATES[cfg.optimizer.name] * count * 4,
+        optimizer=OPTIMIZERS[cfg.optimizer.name].states * count * 4,
         activations=_activations(config.get_text_config(), tokens, precision, cfg),
         available=_available(),
     )
@@ -92,13 +89,12 @@ def estimate(cfg: Config, tokens: int, precision: Precision) -> Estimate:
 def _reference(cfg: Config, policy: nn.Module, precision: Precision) -> int:
     """Bytes of a reference model of its own; none where the policy without its adapter is the reference."""
     rlhf = cfg.rlhf
-    free = cfg.stage.name == "dpo" and rlhf.pref_loss in REFERENCE_FREE
-    if cfg.stage.name not in ("dpo", "kto", "ppo") or free:
+    if not cfg.uses_reference:
         return 0
     bits = rlhf.ref_model_quantization_bit
     if rlhf.ref_model or rlhf.ref_model_adapters or bits:
         return _other("rlhf.ref_model", rlhf.ref_model or cfg.model.model_name_or_path, bits, cfg, precision)
-    return 0 if cfg.method.name == "lora" else _bytes(policy)
+    return 0 if METHODS[cfg.method.name].adapters else _bytes(policy)
 
 
 def _reward(cfg: Config, precision: Precision) -> int:

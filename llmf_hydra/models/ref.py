@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from llmf_hydra.config.groups.model import EMBEDDED, TINY, Model
+from llmf_hydra.config.groups.model import EMBEDDED, TINY, ModelConfig
 
 
-def locate(model: Model) -> str:
+def locate(model: ModelConfig) -> str:
     """The folder or hub name that Transformers loads. Builds a built-in model on its first use."""
     name = str(model.model_name_or_path)
     if name == TINY:

@@ -7,15 +7,17 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from llmf_hydra import optional
-from llmf_hydra.config.groups.model import Model
-from llmf_hydra.config.groups.rlhf import Rlhf
+from llmf_hydra.config.groups.model import ModelConfig
+from llmf_hydra.config.groups.rlhf import RlhfConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model
 
 
-def load_reference(rlhf: Rlhf, model: Model, dtype: torch.dtype, vocabulary: int) -> PreTrainedModel:
+def load_reference(
+    rlhf: RlhfConfig, model: ModelConfig, dtype: torch.dtype, vocabulary: int
+) -> PreTrainedModel:
     """The model of `ref_model`, or the run's own, with `ref_model_adapters` merged, or quantized. Raises Refused.
 
     `vocabulary` is the policy's: both must know the same tokens.
@@ -32,7 +34,7 @@ def load_reference(rlhf: Rlhf, model: Model, dtype: torch.dtype, vocabulary: int
     return _adapted(loaded, rlhf, model).requires_grad_(False)
 
 
-def _adapted(reference: PreTrainedModel, rlhf: Rlhf, model: Model) -> PreTrainedModel:
+def _adapted(reference: PreTrainedModel, rlhf: RlhfConfig, model: ModelConfig) -> PreTrainedModel:
     """With the adapters of the reference; those that the run starts from are its own model's, if none are named."""
     key, given = "rlhf.ref_model_adapters", rlhf.ref_model_adapters
     if given is None and rlhf.ref_model is None:

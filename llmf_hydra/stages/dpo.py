@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from trl import DPOConfig, DPOTrainer
 
-from llmf_hydra.config.groups.rlhf import REFERENCE_FREE
 from llmf_hydra.training import losses
 from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
 from llmf_hydra.training.losses import Answers, Ratios, divergence
@@ -71,7 +70,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
 
     def _referred(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """The reference's log-probabilities of (chosen, rejected), shape (pairs, 2); zeros where none is used."""
-        if self.parts.cfg.rlhf.pref_loss in REFERENCE_FREE:
+        if self.parts.cfg.rlhf.reference_free:
             return torch.zeros(len(self.rows), 2, device=self.args.device)
 
         def compute(reference: nn.Module) -> torch.Tensor:
@@ -98,7 +97,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
     def _note(self, answers: Answers, h: Ratios) -> None:
         """Log under TRL's names; without a reference the reward is beta x the mean log-probability."""
         rlhf = self.parts.cfg.rlhf
-        free = rlhf.pref_loss in REFERENCE_FREE
+        free = rlhf.reference_free
         scores = (answers.chosen_mean, answers.rejected_mean) if free else h
         chosen, rejected = (rlhf.pref_beta * score for score in scores)
         self.note(
@@ -113,7 +112,7 @@ class PreferenceTrainer(Referenced, DPOTrainer):
 
 def build_trainer(parts: Parts) -> PreferenceTrainer:
     """The trainer; see `reference_model` for what the reference is."""
-    free = parts.cfg.rlhf.pref_loss in REFERENCE_FREE
+    free = parts.cfg.rlhf.reference_free
     arguments = DPOConfig(
         **shared_arguments(parts),
         max_length=None,  # the data engine has cut the rows already

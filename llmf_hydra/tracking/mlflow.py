@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmf_hydra.config.groups.tracking import Tracking
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MlflowTracker(Tracker):
 
     name = "mlflow"
 
-    def __init__(self, tracking: Tracking):
+    def __init__(self, tracking: TrackingConfig):
         self._project = tracking.project
         self._uri = tracking.mlflow_tracking_uri  # None: the default store
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from llmf_hydra.config.groups.tracking import Tracking
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
 from llmf_hydra.tracking.detached import Detached
@@ -72,7 +72,7 @@ class Trackers:
                 tracker.warn(text)
 
 
-def open_trackers(tracking: Tracking, info: RunInfo, *, main_process: bool = True) -> Trackers:
+def open_trackers(tracking: TrackingConfig, info: RunInfo, *, main_process: bool = True) -> Trackers:
     """The chosen trackers, started: `with open_trackers(...) as trackers`.
 
     In a process that isn't the run's main one nothing is tracked. Raises Refused where the run's own files
@@ -83,12 +83,12 @@ def open_trackers(tracking: Tracking, info: RunInfo, *, main_process: bool = Tru
     return trackers
 
 
-def named(info: RunInfo, tracking: Tracking) -> RunInfo:
+def named(info: RunInfo, tracking: TrackingConfig) -> RunInfo:
     """The run with its name: the config's, its own, or that of its folder."""
     return replace(info, name=tracking.run_name or info.name or info.out.name)
 
 
-def _chosen(tracking: Tracking) -> list[Tracker]:
+def _chosen(tracking: TrackingConfig) -> list[Tracker]:
     if not tracking.files:
         raise Refused([Problem("tracking.files", False, "the run's own files are always on", "leave it out")])
     chosen: list[Tracker] = [FilesTracker()]

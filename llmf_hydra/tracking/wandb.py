@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmf_hydra.config.groups.tracking import Tracking
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class WandbTracker(Tracker):
 
     name = "wandb"
 
-    def __init__(self, tracking: Tracking):
+    def __init__(self, tracking: TrackingConfig):
         self._tracking = tracking
         self._pid = os.getpid()  # of the training, also where the tracker has moved to another process
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+import transformers
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.generation import GenerationConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Rollouts:
 class Sampling:
     """How answers are sampled."""
 
-    config: GenerationConfig
+    config: transformers.GenerationConfig
     pad_id: int
     ends: tuple[int, ...]  # tokens that end an answer
     max_new_tokens: int  # 0: max_length decides
@@ -59,13 +60,15 @@ class Sampling:
         return [max(1, self.max_length - length) for length in lengths]
 
 
-def sampling(generation: Generation, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Sampling:
+def sampling(
+    generation: GenerationConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Sampling:
     """The generation group as `generate` takes it; every value is stated, so that the model's don't act."""
     ends = model.generation_config.eos_token_id  # pyright: ignore
     known = ends if isinstance(ends, list) else [ends]
     every = tuple(dict.fromkeys(end for end in [tokenizer.eos_token_id, *known] if end is not None))
     random = {"temperature": generation.temperature, "top_p": generation.top_p, "top_k": generation.top_k}
-    config = GenerationConfig(
+    config = transformers.GenerationConfig(
         do_sample=generation.do_sample,
         **(random if generation.do_sample else {}),
         repetition_penalty=generation.repetition_penalty,

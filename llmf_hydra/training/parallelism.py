@@ -4,18 +4,18 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from llmf_hydra.config.groups.launch import Launch
+from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.errors import TrainingFailed
 
 
-def check_processes(launch: Launch, accelerator: Accelerator) -> None:
+def check_processes(launch: LaunchConfig, accelerator: Accelerator) -> None:
     """Raise TrainingFailed unless as many processes have joined as were asked for."""
     asked, found = launch.nproc_per_node, accelerator.num_processes
     if found != asked:
         raise TrainingFailed(f"launch.nproc_per_node={asked} was asked for, and {found} train together")
 
 
-def check_wrapper(launch: Launch, model: nn.Module) -> None:
+def check_wrapper(launch: LaunchConfig, model: nn.Module) -> None:
     """Raise TrainingFailed unless the model, as it is trained, is wrapped for one process or for several."""
     asked = launch.nproc_per_node
     if (asked > 1) != isinstance(model, DistributedDataParallel):

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from llmf_hydra.config.adapters import trained_on
 from llmf_hydra.models.load import load_model
 from llmf_hydra.models.reference import load_reference
 from llmf_hydra.training.context import Parts
@@ -50,7 +49,7 @@ def drop_copied_adapter(parts: Parts) -> None:
 
 def goes_on(parts: Parts) -> bool:
     """Whether the adapter that is trained changes the model from the start."""
-    return trained_on(parts.cfg) is not None or parts.cfg.method.pissa_init
+    return parts.cfg.trained_adapter is not None or parts.cfg.method.pissa_init
 
 
 @contextmanager

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from llmf_hydra.checks import requirements
 from llmf_hydra.config.schema import Config
+from llmf_hydra.data import checks as dataset_files
+from llmf_hydra.models import checks as model_files
 
 
 def said(cfg: Config) -> list[str]:
-    return [str(problem) for problem in (*requirements._adapters(cfg), *requirements._reference(cfg))]
+    return [str(problem) for problem in (*model_files.the_adapters_fit(cfg), *model_files.the_reference_is_there(cfg),
+                                        *model_files.the_reference_can_be_quantized(cfg))]  # fmt: skip
 
 
 def test_a_quantized_reference_needs_bitsandbytes_only_when_asked_for(
@@ -71,10 +73,7 @@ def test_images_are_refused_before_a_model_that_cannot_see_them_is_loaded(tmp_pa
     cfg = Config()
     cfg.data.dataset, cfg.data.media_dir = "seen", str(tmp_path)
     cfg.data.dataset_dir = {"seen": {"file_name": str(rows), "columns": columns}}
-    (problem,) = map(str, requirements._media(cfg))
+    (problem,) = map(str, dataset_files.only_text_is_trained_on(cfg))
     assert problem.startswith("data.dataset=seen: has images, and only text is trained on")
     del columns["images"]
-    assert list(requirements._media(cfg)) == []
-    columns["images"] = "images"
-    cfg.job.name = "preview"
-    assert list(requirements._media(cfg)) == []
+    assert list(dataset_files.only_text_is_trained_on(cfg)) == []

@@ -3,8 +3,8 @@
 import pytest
 from support.stage_rule_cases import STAGE_CASES
 
-from llmf_hydra.checks.config import problems
-from llmf_hydra.checks.general import RULES
+from llmf_hydra import refusals
+from llmf_hydra.checks.register import CONFIG, RULES
 from llmf_hydra.config.schema import Config
 
 Changes = dict[str, object]
@@ -62,6 +62,25 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 20}],
         [{"training.eval_strategy": "steps", "data.val_size": 20.0, "data.max_samples": 21}],
     ),
+    "the_template_is_one_of_ours": (
+        [{"data.template": "chatmll"}, {"data.tool_format": "nonsense"}],
+        [{"data.template": "chatml"}, {"data.tool_format": "qwen"}],
+    ),
+    "history_or_prompt": (
+        [{"data.train_on_prompt": True, "data.mask_history": True}],
+        [{"data.train_on_prompt": True}, {"data.mask_history": True}],
+    ),
+    "only_sequences_are_packed": (
+        [{"data.neat_packing": True, "data.packing": False}, {"data.packing": True, "stage.name": "dpo"},
+         {"data.neat_packing": True, "stage.name": "rm"}],
+        [{"data.neat_packing": True}, {"data.packing": False, "stage.name": "dpo"}],
+    ),
+    "shares_fit_the_datasets": (
+        [{"data.interleave_probs": "a", "data.mix_strategy": "interleave_under"},
+         {"data.interleave_probs": "0.5,0.5", "data.mix_strategy": "interleave_under"},
+         {"data.interleave_probs": "0.9", "data.mix_strategy": "interleave_over"}],
+        [{"data.interleave_probs": "0.5,0.5", "data.mix_strategy": "interleave_under", "data.dataset": "a,b"}],
+    ),
     **STAGE_CASES,
 }  # fmt: skip
 
@@ -86,7 +105,7 @@ def config(changes: Changes) -> Config:
 
 
 def test_every_rule_has_its_cases() -> None:
-    assert {rule.check.__name__ for rule in RULES} == set(CASES)
+    assert {rule.check.__name__ for rule in RULES if rule.phase == CONFIG} == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,10 +116,12 @@ def test_a_rule_refuses_what_it_should(name: str) -> None:
         found = list(rule.check(cfg))
         assert found, changes
         assert all(problem.key in rule.keys for problem in found)
-        assert {str(problem) for problem in found} <= {str(problem) for problem in problems(cfg, {})}
+        assert {str(problem) for problem in found} <= {
+            str(problem) for problem in refusals.problems(cfg, {}, [CONFIG])
+        }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_rule_lets_the_sound_neighbour_pass(name: str) -> None:
     for changes in CASES[name][1]:
-        assert problems(config(changes), {}) == [], changes
+        assert refusals.problems(config(changes), {}, [CONFIG]) == [], changes

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.readers import reads_of
 
-from llmf_hydra.checks.general import RULES
+from llmf_hydra.checks.register import RULES
 from llmf_hydra.cli.explain import explain, main
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
 from llmf_hydra.config.schema import entries

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.data_samples import alpaca, described, run
 
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.sources.resolve import check_sources
 from llmf_hydra.errors import Refused
 
@@ -138,7 +138,7 @@ def test_a_bad_row_is_named_and_skipping_loses_just_it(name: str, tokenizer: Any
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "a noncharacter"])
 def test_the_check_before_the_start_says_the_same(name: str, tmp_path: Path) -> None:
     kind, info, good, bad, reason, remedy = ROWS[name]
-    data = Data(dataset="rows", dataset_dir=described(tmp_path, [good, bad, good], info))
+    data = DataConfig(dataset="rows", dataset_dir=described(tmp_path, [good, bad, good], info))
     first = str(check_sources(data, kind)[0])
     assert reason in first
     assert remedy in first
@@ -177,7 +177,7 @@ def test_a_broken_line(name: str, tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         run(tokenizer, str(path))
     assert f"{path} {reason}" in str(refused.value)
-    assert f"{path} {reason}" in str(check_sources(Data(dataset=str(path)), "dialogue")[0])
+    assert f"{path} {reason}" in str(check_sources(DataConfig(dataset=str(path)), "dialogue")[0])
     assert [row["row"] for row in run(tokenizer, str(path), skip_bad_rows=True).train] == [1, 2, 4]
 
 
@@ -207,7 +207,7 @@ UNREADABLE = {
 def test_a_file_that_cannot_be_read(name: str, tokenizer: Any, tmp_path: Path) -> None:
     make, reason = UNREADABLE[name]
     path = make(tmp_path)
-    problems = check_sources(Data(dataset=str(path)), "dialogue")
+    problems = check_sources(DataConfig(dataset=str(path)), "dialogue")
     assert reason in str(problems[0])
     assert str(path) in str(problems[0])
     with pytest.raises(Refused) as refused:
@@ -225,7 +225,7 @@ def test_line_7312_is_named(tokenizer: Any, tmp_path: Path) -> None:
 
 def test_ten_bad_rows_are_listed_and_the_rest_counted(write: Any) -> None:
     path = write([*alpaca(3), *[{"instruction": "a", "output": ""}] * 12])
-    problems = check_sources(Data(dataset=path), "dialogue")
+    problems = check_sources(DataConfig(dataset=path), "dialogue")
     assert len(problems) == 11
     assert str(problems[-1]).startswith("data: 12 bad rows, 2 not shown; mend them")
 
@@ -245,7 +245,7 @@ def test_nothing_left_is_refused(tokenizer: Any, tmp_path: Path) -> None:
 
 
 def test_data_of_another_kind_is_one_problem(write: Any) -> None:
-    problems = check_sources(Data(dataset=write(alpaca(50))), "preference")
+    problems = check_sources(DataConfig(dataset=write(alpaca(50))), "preference")
     assert len(problems) == 1
     assert "where pairs of a chosen and a rejected answer are needed; set ranking: true" in str(problems[0])
 

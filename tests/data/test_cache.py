@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.data_samples import CHATML, alpaca, make_tokenizer, run
 
-from llmf_hydra.config.groups.rlhf import Rlhf
+from llmf_hydra.config.groups.rlhf import RlhfConfig
 from llmf_hydra.data.cache import store
 from llmf_hydra.errors import Refused
 
@@ -36,7 +36,9 @@ def test_runs_that_differ_in_what_the_data_does_not_read_tokenize_once(tokenizer
     path = write(alpaca())
     made = []
     for beta in (0.1, 0.5):
-        assert Rlhf(pref_beta=beta).pref_beta == beta  # a run's other settings never reach the data engine
+        assert (
+            RlhfConfig(pref_beta=beta).pref_beta == beta
+        )  # a run's other settings never reach the data engine
         made.append(run(tokenizer, path, seed=int(beta * 10)).report)
     assert [report.sources[0].found for report in made] == [False, True]
     assert made[0].sources[0].digest == made[1].sources[0].digest

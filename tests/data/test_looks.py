@@ -9,8 +9,8 @@ import pytest
 from support.data_samples import alpaca, described, run
 
 from llmf_hydra.cli.data import main
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.blind import is_blind
 from llmf_hydra.data.lengths import draw_lengths, row_lengths
 from llmf_hydra.data.preview import preview
@@ -119,8 +119,8 @@ def test_convert_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_preview_shows_what_is_trained_and_what_was_lost(tokenizer: Any, tmp_path: Path) -> None:
     table = described(tmp_path, [TALK], {"formatting": "openai"})
-    data = Data(dataset="rows", dataset_dir=table, cutoff_len=30)
-    shown = preview(data, "dialogue", tokenizer, Generation(), 4)
+    data = DataConfig(dataset="rows", dataset_dir=table, cutoff_len=30)
+    shown = preview(data, "dialogue", tokenizer, GenerationConfig(), 4)
     assert len(shown) == 1
     assert shown[0].lost == 15
     segments = [(s.text, s.trained, s.turn) for s in shown[0].parts["input_ids"]]
@@ -131,15 +131,15 @@ def test_preview_shows_what_is_trained_and_what_was_lost(tokenizer: Any, tmp_pat
 
 
 def test_preview_shows_the_difference_from_the_tokenizers_own_template(tokenizer: Any, write: Any) -> None:
-    data = Data(dataset=write([{"instruction": "hello", "output": "good"}]), template="default")
-    shown = preview(data, "dialogue", tokenizer, Generation(), 1)
+    data = DataConfig(dataset=write([{"instruction": "hello", "output": "good"}]), template="default")
+    shown = preview(data, "dialogue", tokenizer, GenerationConfig(), 1)
     assert "-hello<|im_end|>" in shown[0].difference
     assert "+Human: hello" in shown[0].difference
 
 
 def test_preview_of_ranked_rows(tokenizer: Any, write: Any) -> None:
-    data = Data(dataset=write([{"prompt": "hello", "chosen": "good", "rejected": "bad"}]))
-    parts = preview(data, "preference", tokenizer, Generation(), 1)[0].parts
+    data = DataConfig(dataset=write([{"prompt": "hello", "chosen": "good", "rejected": "bad"}]))
+    parts = preview(data, "preference", tokenizer, GenerationConfig(), 1)[0].parts
     assert [(name, segment.text) for name, (segment,) in parts.items()] == [
         ("prompt_ids", "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"),
         ("chosen_ids", "good<|im_end|>"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.data_samples import alpaca, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.checks import wants_packing
 from llmf_hydra.data.collate import FORMS, Collator, block_mask, make_collator
 from llmf_hydra.data.packing import best_fit_decreasing
@@ -108,15 +108,15 @@ def test_literal_block_mask() -> None:
 
 def test_padding_is_a_label_only_if_asked_for(tokenizer: Any) -> None:
     rows = [{"input_ids": [5, 6], "labels": [5, 6]}, {"input_ids": [7], "labels": [7]}]
-    left_out = make_collator(Data(), tokenizer)(rows)
-    trained = make_collator(Data(ignore_pad_token_for_loss=False), tokenizer)(rows)
+    left_out = make_collator(DataConfig(), tokenizer)(rows)
+    trained = make_collator(DataConfig(ignore_pad_token_for_loss=False), tokenizer)(rows)
     assert left_out["labels"].tolist() == [[5, 6], [7, -100]]
     assert trained["labels"].tolist() == [[5, 6], [7, 0]]
     assert left_out["attention_mask"].tolist() == [[1, 1], [1, 0]]
 
 
 def test_a_width_can_be_a_multiple(tokenizer: Any) -> None:
-    made = make_collator(Data(), tokenizer, multiple_of=8)([{"input_ids": [5], "labels": [5]}])
+    made = make_collator(DataConfig(), tokenizer, multiple_of=8)([{"input_ids": [5], "labels": [5]}])
     assert made["input_ids"].tolist() == [[5, 0, 0, 0, 0, 0, 0, 0]]
 
 
@@ -149,7 +149,7 @@ def test_prepare_packs_rows_whole(neat: bool, tokenizer: Any, write: Any) -> Non
     ],
 )
 def test_when_rows_are_packed(kind: str, settings: dict[str, bool], packs: bool) -> None:
-    assert wants_packing(Data(**settings), kind) is packs
+    assert wants_packing(DataConfig(**settings), kind) is packs
 
 
 def test_the_first_token_of_a_row_is_a_target_only_where_it_sees_the_row_before(

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 from support.data_samples import alpaca, run
 
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.sources.resolve import check_sources, resolve, shipped_data_dir
 from llmf_hydra.errors import Refused
 
@@ -22,7 +22,7 @@ ROWS = alpaca(3)
 
 
 def problems(kind: str = "dialogue", **settings: Any) -> list[str]:
-    return [str(problem) for problem in check_sources(Data(**settings), kind)]
+    return [str(problem) for problem in check_sources(DataConfig(**settings), kind)]
 
 
 def as_jsonl(path: Path) -> None:
@@ -131,7 +131,7 @@ def test_num_samples_takes_some_and_subset_and_split_are_kept(tokenizer: Any, wr
 
 def test_the_shipped_data_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    source = resolve(Data(), "demo_instruct", "dataset")[0]
+    source = resolve(DataConfig(), "demo_instruct", "dataset")[0]
     assert source.files == (shipped_data_dir() / "demo_instruct.jsonl",)
 
 
@@ -142,7 +142,7 @@ def test_an_own_data_folder_goes_before_the_shipped_one(
     as_jsonl(tmp_path / "data" / "mine.jsonl")
     (tmp_path / "data" / "dataset_info.json").write_text('{"mine": {"file_name": "mine.jsonl"}}')
     monkeypatch.chdir(tmp_path)
-    assert resolve(Data(), "mine", "dataset")[0].files == (tmp_path / "data" / "mine.jsonl",)
+    assert resolve(DataConfig(), "mine", "dataset")[0].files == (tmp_path / "data" / "mine.jsonl",)
     assert "did you mean" not in problems(dataset="demo_instruct")[0]
 
 
@@ -285,9 +285,9 @@ def test_a_cloud_file_is_fetched(tokenizer: Any, write: Any) -> None:
 
 def test_the_check_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from llmf_hydra.config.groups.data import Data; from llmf_hydra.data.sources.resolve import check_sources\n"
+        "import sys; from llmf_hydra.config.groups.data import DataConfig; from llmf_hydra.data.sources.resolve import check_sources\n"
         "from llmf_hydra.data import commands\n"
-        "assert check_sources(Data(dataset='demo_instruct'), 'dialogue') == []\n"
+        "assert check_sources(DataConfig(dataset='demo_instruct'), 'dialogue') == []\n"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pyarrow', 'jinja2', 'yaml'} & set(sys.modules)\n"
         "print(sorted(heavy))"
     )

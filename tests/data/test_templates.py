@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.data_samples import make_tokenizer
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.render import render_dialogue, render_prompt
 from llmf_hydra.data.chat.template import TEMPLATES, Chat, load_chat, template_names
 from llmf_hydra.data.chat.tools import for_template
@@ -40,7 +40,7 @@ CALLS = [
 def chat(name: str, **settings: Any) -> Chat:
     tokenizer = make_tokenizer()
     tokenizer.bos_token, tokenizer.eos_token = "<s>", "</s>"
-    return load_chat(Data(template=name, **settings), Generation(), tokenizer)
+    return load_chat(DataConfig(template=name, **settings), GenerationConfig(), tokenizer)
 
 
 EXACT = {  # three messages: what the models' own templates write of them
@@ -126,7 +126,7 @@ def test_the_same_without_marks(name: str, dialogue: str) -> None:
 @pytest.mark.parametrize("name", template_names())
 def test_transformers_writes_the_same(name: str) -> None:
     tokenizer = make_tokenizer()
-    known = load_chat(Data(template=name), Generation(), tokenizer)
+    known = load_chat(DataConfig(template=name), GenerationConfig(), tokenizer)
     messages = [SYSTEM, *TURNS]
     own = tokenizer.apply_chat_template(messages, chat_template=known.text, tokenize=False)
     assert render_dialogue(known, messages, None).text == own
@@ -180,4 +180,4 @@ def test_an_unknown_template_is_refused_with_the_nearest() -> None:
 
 def test_a_tokenizer_without_template_is_refused_with_the_key() -> None:
     with pytest.raises(Refused, match=r"data\.template=null: the tokenizer has no chat template"):
-        load_chat(Data(), Generation(), make_tokenizer(template=None))
+        load_chat(DataConfig(), GenerationConfig(), make_tokenizer(template=None))

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.data_samples import make_tokenizer
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.template import Chat, load_chat, tool_formats
 from llmf_hydra.data.chat.tools import for_template, parse_calls
 
@@ -25,7 +25,7 @@ ADD = {
 
 
 def chat(name: str) -> Chat:
-    return load_chat(Data(tool_format=name), Generation(), make_tokenizer())
+    return load_chat(DataConfig(tool_format=name), GenerationConfig(), make_tokenizer())
 
 
 def call(name: str, arguments: Any) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_results_that_follow_one_another_are_one_message() -> None:
 def test_a_template_that_knows_tools_writes_them_itself() -> None:
     template = "{% for t in tools %}{{ t.function.name }}{% endfor %}"
     own = make_tokenizer(template + "{% for m in messages %}{{ m.content }}{% endfor %}")
-    known = load_chat(Data(), Generation(), own)
+    known = load_chat(DataConfig(), GenerationConfig(), own)
     tools = [{"type": "function", "function": ADD}]
     messages = [{"role": "user", "content": "hello"}]
     assert for_template(known, messages, tools) == (messages, tools)

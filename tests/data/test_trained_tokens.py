@@ -10,8 +10,8 @@ from support.data_samples import CHATML, CHATML_MARKED, make_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.rows import BadRow, Row
 from llmf_hydra.data.tokenize.encode import FastEncoder, SlowEncoder, make_encoder
 from llmf_hydra.data.tokenize.features import Example, Setup
@@ -34,7 +34,9 @@ CONTENTS = TEXTS.filter(usable)
 
 
 def setup_for(tokenizer: Any, template: str | None = None, **settings: Any) -> Setup:
-    return make_setup(Data(template=template, **settings), "dialogue", tokenizer, Generation(), packing=False)
+    return make_setup(
+        DataConfig(template=template, **settings), "dialogue", tokenizer, GenerationConfig(), packing=False
+    )
 
 
 def encoded(setup: Setup, row: Row) -> Example:

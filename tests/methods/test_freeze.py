@@ -3,7 +3,7 @@
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
-from llmf_hydra.config.groups.method import Method
+from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.errors import Refused
 from llmf_hydra.methods import freeze
 
@@ -14,7 +14,7 @@ def model(kind: type[PreTrainedModel] = LlamaForCausalLM, **more: object) -> Pre
 
 
 def trained(of: PreTrainedModel, **given: object) -> set[str]:
-    applied = freeze.apply(of, Method(name="freeze", **given), pure=False)  # pyright: ignore
+    applied = freeze.apply(of, MethodConfig(name="freeze", **given), pure=False)  # pyright: ignore
     return {
         name.removesuffix(".weight") for name, weight in applied.named_parameters() if weight.requires_grad
     }

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from support.parameter_runs import Changes, config, parameter
 
-from llmf_hydra.checks import config as check
-from llmf_hydra.checks import requirements
+from llmf_hydra import refusals
 from llmf_hydra.config import record
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes as process
@@ -86,15 +85,20 @@ def test_a_worker_that_warns_only(rows: Path, tmp_path: Path) -> None:
 @parameter("launch.allow_extra_args")
 def test_a_value_without_effect_is_refused_or_let_pass(rows: Path) -> None:
     idle = {"rlhf.pref_beta": 0.3}
-    assert [problem.key for problem in check.problems(config(rows, idle), {})] == ["rlhf.pref_beta"]
-    assert check.problems(config(rows, {**idle, "launch.allow_extra_args": True}), {}) == []
+    assert [problem.key for problem in refusals.problems(config(rows, idle), {}, [refusals.CONFIG])] == [
+        "rlhf.pref_beta"
+    ]
+    assert (
+        refusals.problems(config(rows, {**idle, "launch.allow_extra_args": True}), {}, [refusals.CONFIG])
+        == []
+    )
 
 
 @parameter("launch.disable_version_check")
 def test_another_version_is_refused_or_let_pass(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.1")
-    assert [problem.key for problem in requirements.problems(config(rows, {}))] == ["trl"]
-    assert requirements.problems(config(rows, {"launch.disable_version_check": True})) == []
+    assert [problem.key for problem in refusals.problems(config(rows, {}), {})] == ["trl"]
+    assert refusals.problems(config(rows, {"launch.disable_version_check": True}), {}) == []
 
 
 @parameter("launch.enable_short_console")

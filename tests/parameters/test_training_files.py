@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.parameter_runs import Case, Outcome, Train, Work, config, parameter
 
-from llmf_hydra.checks import requirements
+from llmf_hydra import refusals
 
 FIVE = {"training.max_steps": 5, "training.save_strategy": "steps", "training.save_steps": 2}
 TWO_EPOCHS = {
@@ -104,11 +104,11 @@ def test_a_run_goes_on_from_a_checkpoint(worked: Work, capsys: pytest.CaptureFix
 
 @parameter("training.resume_from_checkpoint")
 def test_a_checkpoint_that_is_none_is_refused(rows: Path, tmp_path: Path) -> None:
-    assert requirements.problems(config(rows, {})) == []
+    assert refusals.problems(config(rows, {}), {}) == []
     for folder, what in (
         ("absent", "there is no such folder"),
         (".", "the folder holds no trainer_state.json"),
     ):
         cfg = config(rows, {"training.resume_from_checkpoint": str(tmp_path / folder)})
-        (problem,) = requirements.problems(cfg)
+        (problem,) = refusals.problems(cfg, {})
         assert problem.what == what

@@ -7,8 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.prepare import Prepared, prepare
 
 CHATML = (
@@ -66,8 +66,8 @@ def run(
     **settings: Any,
 ) -> Prepared:
     """`prepare` with defaults."""
-    generation = Generation(default_system=default_system)
-    return prepare(Data(dataset=dataset, **settings), kind, tokenizer, generation, seed, packing)
+    generation = GenerationConfig(default_system=default_system)
+    return prepare(DataConfig(dataset=dataset, **settings), kind, tokenizer, generation, seed, packing)
 
 
 def described(folder: Path, rows: list[Any], info: dict[str, Any], name: str = "rows") -> dict[str, Any]:

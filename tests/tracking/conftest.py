@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from llmf_hydra.config.groups.tracking import Tracking
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import RunInfo
 
 FROM_ENVIRONMENT = ("WANDB_PROJECT", "WANDB_DISABLED", "WANDB_API_KEY", "WANDB_ENTITY", "MLFLOW_TRACKING_URI")
 
 
 @pytest.fixture
-def make_tracking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tracking]:
+def make_tracking(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrackingConfig]:
     """Makes the group `tracking` as a composed config holds it, with the given values."""
     for name in (*FROM_ENVIRONMENT, "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
 
-    def make(**values: Any) -> Tracking:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Tracking), values))
+    def make(**values: Any) -> TrackingConfig:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrackingConfig), values))
 
     return make
 

@@ -11,7 +11,7 @@ from support.adapter_runs import logits, merged, save
 from support.command_line import Cli
 from support.stage_runs import SGD, Build, composed, steps
 
-from llmf_hydra.checks import config as check
+from llmf_hydra import refusals
 from llmf_hydra.errors import Refused
 from llmf_hydra.models.builtin import tiny
 
@@ -129,12 +129,14 @@ def test_a_reward_model_goes_on_from_an_adapter_of_text_or_of_scores(
 def test_what_a_saved_adapter_says_itself_has_no_effect(word: str, cache: Path) -> None:
     key = f"method.{word.partition('=')[0]}"
     words = ["stage=sft", f"method.{word}", "model.adapter_name_or_path=a/b"]
-    (problem,) = [p for p in check.problems(composed(*words), {}) if p.key == key]
+    (problem,) = [p for p in refusals.problems(composed(*words), {}, [refusals.CONFIG]) if p.key == key]
     assert "the adapter a/b is trained on as it is" in str(problem)
     on_new = composed(*words, "method.create_new_adapter=true")
-    assert not [p for p in check.problems(on_new, {}) if p.key == key]
+    assert not [p for p in refusals.problems(on_new, {}, [refusals.CONFIG]) if p.key == key]
     assert not [
-        p for p in check.problems(composed(*words, "launch.allow_extra_args=true"), {}) if p.key == key
+        p
+        for p in refusals.problems(composed(*words, "launch.allow_extra_args=true"), {}, [refusals.CONFIG])
+        if p.key == key
     ]
 
 

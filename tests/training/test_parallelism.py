@@ -9,7 +9,7 @@ from support.stage_runs import SGD, Build
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from llmf_hydra.config.groups.launch import Launch
+from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.errors import Refused, TrainingFailed
 from llmf_hydra.training.parallelism import check_wrapper
 
@@ -43,7 +43,7 @@ def test_a_wrapper_stands_for_several_processes_and_for_no_other_number(processe
     bare = nn.Linear(2, 2)
     shared = DistributedDataParallel(bare)
     right, wrong = (bare, shared) if processes == 1 else (shared, bare)
-    launch = Launch(nproc_per_node=processes)
+    launch = LaunchConfig(nproc_per_node=processes)
     check_wrapper(launch, right)
     with pytest.raises(TrainingFailed, match=type(wrong).__name__):
         check_wrapper(launch, wrong)

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from llmf_hydra.checks import config as check
+from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.llamafactory.trainer_names import THEIR_DEFAULTS
 from llmf_hydra.cli.llamafactory.translate import REPORTED, Outcome, translate
@@ -116,7 +116,9 @@ def _settled(path: Path, outcomes: list[Outcome]) -> Imported:
     if idle:
         acting = {key: value for key, value in values.items() if key not in idle}
         cfg, shipped = _compose(_words(choices, acting | added))
-    return Imported(path, outcomes, choices, values, added, idle, check.problems(cfg, shipped))
+    return Imported(
+        path, outcomes, choices, values, added, idle, refusals.problems(cfg, shipped, [refusals.CONFIG])
+    )
 
 
 def _choices(settings: Settings) -> Settings:

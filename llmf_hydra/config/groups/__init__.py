@@ -1,1 +1,1 @@
-"""TODO."""
+"""The sixteen groups, a file each: one declaration a parameter."""

@@ -10,7 +10,7 @@ EVALUATES = {"training.eval_strategy": ("steps", "epoch")}
 
 
 @dataclass
-class Data:
+class DataConfig:
     template: str | None = param(
         None, "Template of a dialogue; null takes the tokenizer's own chat template."
     )
@@ -58,3 +58,8 @@ class Data:
         False,
         "Leave rows out that cannot be read, and list them in rejected.jsonl, instead of stopping.",
     )
+
+    @property
+    def shares(self) -> list[float]:
+        """The numbers of interleave_probs. Raises ValueError."""
+        return [float(part) for part in self.interleave_probs.split(",")] if self.interleave_probs else []

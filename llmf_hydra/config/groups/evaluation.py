@@ -6,7 +6,7 @@ from llmf_hydra.config.param import param
 
 
 @dataclass
-class Evaluation:
+class EvaluationConfig:
     task: str | None = param(
         None,
         "Benchmark and split; eval_validation is another name of ceval_validation.",

@@ -6,7 +6,7 @@ from llmf_hydra.config.param import param
 
 
 @dataclass
-class Export:
+class ExportConfig:
     export_dir: str | None = param(None, "Folder of the exported model.", jobs=("export",), planned=True)
     export_size: int = param(5, "Size of a file of weights in GB.", ge=1, jobs=("export",), planned=True)
     export_device: str = param(

@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 
+from llmf_hydra.config.choices import stages
 from llmf_hydra.config.param import param
 
-ROLLOUTS = {"stage.name": ("ppo", "sft")}  # in sft with training.predict_with_generate, which a rule sees to
+# Without rollouts answers are sampled at evaluation, with training.predict_with_generate, which a rule checks.
+ROLLOUTS = {
+    "stage.name": stages(lambda stage: stage.rollouts or "predict_with_generate" in stage.switched_metrics)
+}
 ANSWERS = {"training.predict_with_generate": (True,)}
 SAMPLING = {**ROLLOUTS, "generation.do_sample": (True,)}
 
 
 @dataclass
-class Generation:
+class GenerationConfig:
     do_sample: bool = param(True, "Sample; false takes the likeliest token.", only=ROLLOUTS)
     temperature: float = param(0.95, "Randomness: higher is more random.", gt=0, only=SAMPLING)
     top_p: float = param(

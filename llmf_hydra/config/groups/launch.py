@@ -6,7 +6,7 @@ from llmf_hydra.config.param import param
 
 
 @dataclass
-class Launch:
+class LaunchConfig:
     allow_extra_args: bool = param(
         False,
         "Only warn of values that have no effect in this run, instead of refusing them.",

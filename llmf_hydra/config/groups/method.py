@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from llmf_hydra.config.choices import METHODS, planned
 from llmf_hydra.config.param import param
 
 LORA = {"method.name": ("lora",)}
@@ -9,11 +10,12 @@ FREEZE = {"method.name": ("freeze",)}
 
 
 @dataclass
-class Method:
+class MethodConfig:
     name: str = param(
         "lora",
         "Fine-tuning method: lora (adapters), freeze (some layers), full (all weights).",
-        choices=("lora", "freeze", "full"),
+        choices=tuple(METHODS),
+        planned_choices=planned(METHODS),
     )
     # LoRA: Hu et al. 2021, arXiv:2106.09685
     lora_rank: int = param(8, "Rank of the LoRA update; more rank, more trainable weights.", ge=1, only=LORA)

@@ -11,7 +11,7 @@ TINY = "builtin:tiny"  # a random model of some 100,000 weights, built on the sp
 
 
 @dataclass
-class Model:
+class ModelConfig:
     model_name_or_path: str | None = param(
         None, "Model: a folder, a hub name, builtin:smollm2 or builtin:tiny."
     )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from llmf_hydra.config.choices import OPTIMIZERS, planned
 from llmf_hydra.config.param import param
 
 APOLLO = {"optimizer.name": ("apollo",)}
@@ -11,12 +12,12 @@ ADAMW = {"optimizer.name": ("adamw",)}
 
 
 @dataclass
-class Optimizer:
+class OptimizerConfig:
     name: str = param(
         "adamw",
         "Optimizer: adamw, or one that saves memory.",
-        choices=("adamw", "adafactor", "sgd", "adam_mini", "galore", "apollo", "badam", "muon"),
-        planned_choices=("adam_mini", "galore", "apollo", "badam", "muon"),
+        choices=tuple(OPTIMIZERS),
+        planned_choices=planned(OPTIMIZERS),
     )
     weight_decay: float = param(0.0, "Weight decay on all weights but biases and norms.", ge=0)
     adam_beta1: float = param(0.9, "Decay of Adam's first moment.", ge=0, lt=1, only=ADAMW)

@@ -6,7 +6,7 @@ from llmf_hydra.config.param import param
 
 
 @dataclass
-class Processor:
+class ProcessorConfig:
     image_max_pixels: int = param(768 * 768, "Most pixels of an image.", ge=1, planned=True)
     image_min_pixels: int = param(32 * 32, "Fewest pixels of an image.", ge=1, planned=True)
     video_max_pixels: int = param(256 * 256, "Most pixels of a video's frame.", ge=1, planned=True)

@@ -6,7 +6,7 @@ from llmf_hydra.config.param import param
 
 
 @dataclass
-class Quantization:
+class QuantizationConfig:
     quantization_method: str = param(
         "bitsandbytes",
         "Library that quantizes; bnb is another name of bitsandbytes.",

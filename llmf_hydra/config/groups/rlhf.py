@@ -2,19 +2,20 @@
 
 from dataclasses import dataclass
 
+from llmf_hydra.config.choices import stages
 from llmf_hydra.config.param import param
 
-DPO = {"stage.name": ("dpo",)}
+DPO = {"stage.name": stages(lambda stage: stage.several_losses)}
 KTO = {"stage.name": ("kto",)}
 PPO = {"stage.name": ("ppo",)}
-PREFERENCE = {"stage.name": ("dpo", "kto")}
-REFERENCE = {"stage.name": ("dpo", "kto", "ppo")}
+PREFERENCE = {"stage.name": stages(lambda stage: stage.preference)}
+REFERENCE = {"stage.name": stages(lambda stage: stage.reference)}
 OWN_REWARD = {**PPO, "rlhf.reward_model_type": ("full",)}
 REFERENCE_FREE = ("orpo", "simpo")  # losses that need no reference model
 
 
 @dataclass
-class Rlhf:
+class RlhfConfig:
     pref_beta: float = param(
         0.1, "Strength of the pull to the reference model in the preference loss.", gt=0, only=PREFERENCE
     )
@@ -80,3 +81,8 @@ class Rlhf:
         choices=("lora", "full", "api"),
         only=PPO,
     )
+
+    @property
+    def reference_free(self) -> bool:
+        """Whether the preference loss needs no reference model."""
+        return self.pref_loss in REFERENCE_FREE

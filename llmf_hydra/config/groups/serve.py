@@ -8,7 +8,7 @@ API, WEB = ("api",), ("webui",)
 
 
 @dataclass
-class Serve:
+class ServeConfig:
     host: str = param("0.0.0.0", "Address the API listens on.", env="API_HOST", jobs=API, planned=True)
     port: int = param(
         8000, "Port the API listens on.", env="API_PORT", ge=0, le=65535, jobs=API, planned=True

@@ -2,57 +2,30 @@
 
 from dataclasses import dataclass
 
-from llmf_hydra.config.param import ALL_STAGES, param
-
-ROWS = {
-    "pt": "text",
-    "sft": "dialogue",
-    "rm": "preference",
-    "dpo": "preference",
-    "kto": "feedback",
-    "ppo": "prompt",
-}
-
-REWARDS = (
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/accuracies",
-    "rewards/margins",
-    "logps/chosen",
-    "logps/rejected",
-)
-GENERATED = ("bleu-4", "rouge-1", "rouge-2", "rouge-l", "exact_match")
-# What an evaluation logs; nothing is known of a stage that has no tuple here.
-METRICS: dict[str, tuple[str, ...]] = {
-    "pt": ("loss", "accuracy"),
-    "sft": ("loss", "accuracy", *GENERATED),
-    "rm": ("loss", "accuracy", "margin", "rewards/chosen", "rewards/rejected"),
-    "dpo": ("loss", *REWARDS),
-    "kto": ("loss", "kl", *REWARDS),
-    "ppo": (
-        "loss",
-        "objective/scores",
-        "objective/kl",
-        "objective/rlhf_reward",
-        "objective/response_length",
-    ),
-}
+from llmf_hydra.config.choices import STAGES, StageInfo, planned
+from llmf_hydra.config.param import param
 
 
 @dataclass
-class Stage:
+class StageConfig:
     name: str = param(
         "sft",
         "Training stage: pt (pre-training), sft (supervised), rm (reward model), ppo, dpo, kto.",
-        choices=ALL_STAGES,
+        choices=tuple(STAGES),
+        planned_choices=planned(STAGES),
     )
 
     @property
-    def scores(self) -> bool:
-        """Whether the model that is trained gives one number, and not text."""
-        return self.name == "rm"
+    def info(self) -> StageInfo:
+        """The facts of the chosen stage."""
+        return STAGES[self.name]
 
     @property
     def rows(self) -> str:
-        """The kind of row this stage trains on."""
-        return ROWS[self.name]
+        """The kind of rows that the stage trains on."""
+        return self.info.rows
+
+    @property
+    def scores(self) -> bool:
+        """Whether the trained model gives a score instead of text."""
+        return self.info.output == "score"

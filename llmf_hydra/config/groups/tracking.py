@@ -9,7 +9,7 @@ MLFLOW = {"tracking.mlflow": (True,)}
 
 
 @dataclass
-class Tracking:
+class TrackingConfig:
     files: bool = param(True, "The run's own files: log.jsonl, metrics.json, plots. Always on.")
     wandb: bool = param(False, "Log to Weights & Biases; choose it with tracking=wandb.")
     mlflow: bool = param(False, "Log to MLflow; choose it with tracking=mlflow.")

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from llmf_hydra.config.choices import stages
 from llmf_hydra.config.param import param
 
 EVALUATES = {"training.eval_strategy": ("steps", "epoch")}
-LANGUAGE = {"stage.name": ("pt", "sft")}
+LANGUAGE = {"stage.name": stages(lambda stage: "compute_accuracy" in stage.switched_metrics)}
 
 
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
@@ -14,7 +15,7 @@ READ_WHOLE = {"data.streaming": (False,)}
 
 
 @dataclass
-class Training:
+class TrainingConfig:
     learning_rate: float = param(5e-5, "Peak learning rate.", gt=0)
     num_train_epochs: float = param(3.0, "Passes over the data.", gt=0)
     max_steps: int = param(-1, "Optimizer steps; goes before num_train_epochs; -1: not limited.", ge=-1)
@@ -71,7 +72,10 @@ class Training:
     predict_with_generate: bool = param(
         False,
         "Answer the held-out prompts at evaluation, and log BLEU-4, ROUGE and exact matches.",
-        only={"stage.name": ("sft",), **EVALUATES},
+        only={
+            "stage.name": stages(lambda stage: "predict_with_generate" in stage.switched_metrics),
+            **EVALUATES,
+        },
     )
     early_stopping_patience: int | None = param(
         None, "Stop after this many evaluations in a row without a better model.", ge=1, only=EVALUATES

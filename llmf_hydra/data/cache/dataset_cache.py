@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from llmf_hydra import paths
-from llmf_hydra.config.groups.data import Data
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.cache import ranks, store
 from llmf_hydra.data.report import SourceReport
 from llmf_hydra.data.sources import files, reader
@@ -28,7 +28,7 @@ def cache_root() -> Path:
     return paths.cache_dir() / "data"
 
 
-def kept_source(data: Data, setup: Setup, source: Source, name: str) -> tuple[Path, SourceReport]:
+def kept_source(data: DataConfig, setup: Setup, source: Source, name: str) -> tuple[Path, SourceReport]:
     """The folder with the rows of a source, and their report. Raises Refused."""
 
     def make() -> tuple[Path, bool]:
@@ -42,7 +42,7 @@ def kept_source(data: Data, setup: Setup, source: Source, name: str) -> tuple[Pa
     return folder, dataclasses.replace(report, name=source.name, found=found)
 
 
-def _make(data: Data, setup: Setup, source: Source, name: str, folder: Path) -> None:
+def _make(data: DataConfig, setup: Setup, source: Source, name: str, folder: Path) -> None:
     """Tokenize a source into the three files of its folder. Raises Refused."""
     counts = SourceReport(source.name, digest=name)
     bad: list[Problem] = []
@@ -68,7 +68,7 @@ def _make(data: Data, setup: Setup, source: Source, name: str, folder: Path) -> 
     (folder / REPORT).write_text(json.dumps(dataclasses.asdict(counts), indent=2), encoding="utf-8")
 
 
-def _batches(data: Data, setup: Setup, source: Source) -> Any:
+def _batches(data: DataConfig, setup: Setup, source: Source) -> Any:
     raw = islice(reader.read_files(source), data.max_samples)
     try:
         yield from tokenized_by(

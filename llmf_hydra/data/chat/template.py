@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 import yaml
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.blind import is_blind
 from llmf_hydra.data.chat.jinja import compiled
 from llmf_hydra.data.chat.layout import Layout
@@ -98,7 +98,7 @@ def template_names() -> list[str]:
     return sorted(index())
 
 
-def load_chat(data: Data, generation: Generation, tokenizer: Any) -> Chat:
+def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) -> Chat:
     """The template that the config names, else the tokenizer's own. Raises Refused."""
     if data.tool_format is not None and data.tool_format not in tool_formats():
         raise Refused([Problem.bad_choice("data.tool_format", data.tool_format, sorted(tool_formats()))])

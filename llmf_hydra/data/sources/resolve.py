@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra import paths
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.data.checks import check_settings
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.kinds import MEANING
 from llmf_hydra.data.rows import BadRow
 from llmf_hydra.data.sources import files, reader
@@ -30,7 +29,7 @@ def shipped_data_dir() -> Path:
     return paths.data_dir()
 
 
-def resolve(data: Data, names: str, field: str) -> list[Source]:
+def resolve(data: DataConfig, names: str, field: str) -> list[Source]:
     """The sources that `names` ("a,b") stand for; `field` is dataset or eval_dataset. Raises Refused."""
     found = list(_resolved(data, names, f"data.{field}"))
     problems = [problem for _, problems in found for problem in problems]
@@ -39,20 +38,16 @@ def resolve(data: Data, names: str, field: str) -> list[Source]:
     return [source for source, _ in found]
 
 
-def check_sources(data: Data, kind: str) -> list[Problem]:
-    """Everything that is wrong with the data settings and the first rows of each dataset; quick."""
-    problems = check_settings(data, kind)
-    if data.dataset is None and data.tokenized_path is None:
-        problems.append(
-            Problem("data.dataset", None, "names no data", "set a dataset, such as demo_instruct")
-        )
+def check_sources(data: DataConfig, kind: str) -> list[Problem]:
+    """Everything that is wrong with the names and the first rows of the datasets; quick."""
+    problems: list[Problem] = []
     for field, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
         for source, found in _resolved(data, names, f"data.{field}") if names else ():
             problems += found or _check_rows(source, kind, f"data.{field}", data.skip_bad_rows)
     return problems
 
 
-def table_of(data: Data) -> tuple[dict[str, Any], Path]:
+def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
     """The table of datasets and the folder its file names are relative to. Raises Refused."""
     if isinstance(data.dataset_dir, Mapping):
         return dict(data.dataset_dir), Path.cwd()
@@ -73,7 +68,7 @@ def table_of(data: Data) -> tuple[dict[str, Any], Path]:
     return table, folder
 
 
-def _resolved(data: Data, names: str, key: str) -> Iterator[tuple[Source, list[Problem]]]:
+def _resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, list[Problem]]]:
     try:
         table, folder = table_of(data)
     except Refused as refused:
@@ -89,7 +84,7 @@ def _resolved(data: Data, names: str, key: str) -> Iterator[tuple[Source, list[P
 
 
 def _one(
-    name: str, table: Mapping[str, Any], folder: Path, key: str, data: Data
+    name: str, table: Mapping[str, Any], folder: Path, key: str, data: DataConfig
 ) -> tuple[Source, list[Problem]]:
     if name in table:
         source, problems = described(name, table[name], key)
@@ -104,7 +99,7 @@ def _one(
     return Source(name), [_unknown_name(name, table, folder, key, data)]
 
 
-def _unknown_name(name: str, table: Mapping[str, Any], folder: Path, key: str, data: Data) -> Problem:
+def _unknown_name(name: str, table: Mapping[str, Any], folder: Path, key: str, data: DataConfig) -> Problem:
     if not table:
         what = (
             f"{folder / INFO} does not exist"

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from llmf_hydra.config.groups.data import Data
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.data import DataConfig
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.cache import digest
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.sources.dataset_info import Source
@@ -12,7 +12,12 @@ from llmf_hydra.data.tokenize.features import Setup
 
 
 def make_setup(
-    data: Data, kind: str, tokenizer: Any, generation: Generation, packing: bool, media: tuple[str, ...] = ()
+    data: DataConfig,
+    kind: str,
+    tokenizer: Any,
+    generation: GenerationConfig,
+    packing: bool,
+    media: tuple[str, ...] = (),
 ) -> Setup:
     """All that decides what a row becomes. Raises Refused."""
     text = kind == "text"
@@ -32,7 +37,7 @@ def make_setup(
     )
 
 
-def settings(data: Data, setup: Setup, tokenizer: Any) -> dict[str, Any]:
+def settings(data: DataConfig, setup: Setup, tokenizer: Any) -> dict[str, Any]:
     """What the tokens of any dataset depend on, by the names that a user knows."""
     chat = setup.chat
     return {

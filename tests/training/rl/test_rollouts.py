@@ -9,7 +9,7 @@ import torch
 from support.ppo_runs import ANSWERS, PAD, PROMPTS, rollouts, save_adapter, save_full
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from llmf_hydra.config.groups.generation import Generation
+from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.generation import roll_out, sampling, seeded
@@ -42,8 +42,8 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(tiny.ready())
 
 
-def generation(**values: Any) -> Generation:
-    return Generation(**{"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 6, **values})  # pyright: ignore
+def generation(**values: Any) -> GenerationConfig:
+    return GenerationConfig(**{"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 6, **values})  # pyright: ignore
 
 
 def answers(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **values: Any) -> list[list[int]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra import optional
+from llmf_hydra.checks.register import DISK, rule
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read, same_model
@@ -12,8 +13,15 @@ from llmf_hydra.models.adapter_files import read, same_model
 KEY = "rlhf.reward_model"
 
 
-def problems(cfg: Config) -> Iterator[Problem]:
-    """Files that aren't what the type of reward needs, and a package that is missing."""
+@rule(
+    KEY,
+    "rlhf.reward_model_type",
+    "rlhf.reward_model_adapters",
+    "rlhf.reward_model_quantization_bit",
+    phase=DISK,
+)
+def the_reward_is_what_its_type_needs(cfg: Config) -> Iterator[Problem]:
+    """rlhf.reward_model is an adapter (lora) or a model (full) with a head that scores; bits need bitsandbytes."""
     rlhf = cfg.rlhf
     if cfg.stage.name != "ppo" or rlhf.reward_model is None or rlhf.reward_model_type == "api":
         return

@@ -1,0 +1,86 @@
+"""Checks of each value on its own: its range, whether it is built yet, and whether it acts in this run."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmf_hydra.config.param import set_in_environment
+from llmf_hydra.config.schema import Config, Entry, entries, value_at
+from llmf_hydra.errors import Problem
+
+# What a saved adapter says itself.
+OF_A_NEW_ADAPTER = tuple(
+    f"method.{name}"
+    for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target", "use_rslora",
+                 "use_dora")
+)  # fmt: skip
+
+
+def bad_values(cfg: Config) -> Iterator[Problem]:
+    """Values out of their range or choices."""
+    for key, entry in entries().items():
+        problem = entry.param.problem(_named(entry), value_at(cfg, key))
+        if problem is not None:
+            yield problem
+
+
+def not_built(cfg: Config) -> Iterator[Problem]:
+    """Values whose behaviour isn't built yet."""
+    for key, entry in entries().items():
+        if entry.param.jobs and cfg.job.name not in entry.param.jobs and set_in_environment(entry.param):
+            continue  # an API_PORT in the environment is no word about this training
+        value = value_at(cfg, key)
+        if value in entry.param.choices or not entry.param.choices:  # a bad choice is told as such
+            problem = entry.not_built(value)
+            if problem is not None:
+                yield problem
+
+
+def without_effect(cfg: Config, shipped: Mapping[str, Any]) -> list[Problem]:
+    """Values that the user set and that this run would not read.
+
+    `shipped` holds, by full key, what the chosen files of the package set: what stands there was not the user's
+    word, so it may lie idle without being reported.
+    """
+    return [*_idle(cfg, shipped), *_said_by_the_adapter(cfg)]
+
+
+def _idle(cfg: Config, shipped: Mapping[str, Any]) -> Iterator[Problem]:
+    for key, entry in entries().items():
+        value = value_at(cfg, key)
+        if value in (entry.param.default, shipped.get(key, entry.param.default)) or set_in_environment(
+            entry.param
+        ):
+            continue
+        for other, allowed in entry.param.only.items():
+            actual = value_at(cfg, other)
+            if actual not in allowed:
+                where = " or ".join(_shown(other, choice) for choice in allowed)
+                yield Problem(
+                    key,
+                    value,
+                    f"has no effect with {_shown(other, actual)}: it acts only with {where}",
+                    "leave it out",
+                )
+                break
+
+
+def _said_by_the_adapter(cfg: Config) -> Iterator[Problem]:
+    """What the user said of a new adapter, in a run that trains a saved one on."""
+    adapter = cfg.trained_adapter
+    if cfg.method.name != "lora" or adapter is None:
+        return
+    for key in OF_A_NEW_ADAPTER:
+        value = value_at(cfg, key)
+        if value != entries()[key].param.default:
+            what = f"has no effect: the adapter {adapter} is trained on as it is"
+            yield Problem(key, value, what, "leave it out, or set method.create_new_adapter=true")
+
+
+def _named(entry: Entry) -> str:
+    """The key, and the environment variable where the value came from one."""
+    return f"{entry.key} (from {entry.param.env})" if set_in_environment(entry.param) else entry.key
+
+
+def _shown(key: str, value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"{key.removesuffix('.name')}={text}"

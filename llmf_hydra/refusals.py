@@ -1,0 +1,40 @@
+"""Every reason to refuse a run, whichever room knows it: importing this module registers them all, without torch."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from llmf_hydra.checks import data, method, model, packages, rlhf, tracking, training, values
+from llmf_hydra.checks.register import CONFIG, PHASES, Rule, broken, rules_about
+from llmf_hydra.config.schema import Config
+from llmf_hydra.data import checks as dataset_files
+from llmf_hydra.errors import Problem
+from llmf_hydra.models import checks as model_files
+from llmf_hydra.training.rl.rewards import checks as reward_files
+
+__all__ = ["CONFIG", "PHASES", "Rule", "problems", "rules_about", "without_effect"]
+REGISTERED = (
+    data,
+    method,
+    model,
+    packages,
+    rlhf,
+    tracking,
+    training,
+    dataset_files,
+    model_files,
+    reward_files,
+)
+
+without_effect = values.without_effect
+
+
+def problems(cfg: Config, shipped: Mapping[str, Any], phases: Collection[str] = PHASES) -> list[Problem]:
+    """All problems that refuse the run, in one answer; empty if it may begin.
+
+    `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`.
+    """
+    found = [*values.bad_values(cfg), *values.not_built(cfg)]
+    if not cfg.launch.allow_extra_args:
+        told = {problem.key for problem in found}
+        found += [problem for problem in without_effect(cfg, shipped) if problem.key not in told]
+    return [*found, *broken(cfg, phases, {problem.key for problem in found})]
