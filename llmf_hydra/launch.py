@@ -36,15 +36,18 @@ def main(argv: list[str]) -> int:
     store.register()
     grid.register()
     args = get_args_parser().parse_intermixed_args(argv)
-    overrides_last = [
-        word for word in argv if word not in args.overrides
-    ] + args.overrides  # Hydra wants them so
+    flags = [word for word in argv if word not in args.overrides]
     folders = store.conf_dirs(args.config_dir)
     try:
         found = overrides.problems(args.overrides, folders)
         if found:
             raise Refused(found)
-        return _enter_hydra(args, overrides_last)
+        name = args.config_name or "config"
+        if not args.multirun and (name == "config" or not composition.is_sweep(args.overrides, name)):
+            args.overrides = composition.settled(
+                args.overrides, name
+            )  # of a sweep the sweeper does it, trial by trial
+        return _enter_hydra(args, flags + args.overrides)  # Hydra wants the overrides last
     except Refused as refused:
         print(refused.report(), file=sys.stderr)
         return REFUSED

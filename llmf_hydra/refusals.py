@@ -34,7 +34,7 @@ def problems(cfg: Config, shipped: Mapping[str, Any], phases: Collection[str] = 
     `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`.
     """
     found = [*values.bad_values(cfg), *values.not_built(cfg)]
+    told = {problem.key for problem in found}
     if not cfg.launch.allow_extra_args:
-        told = {problem.key for problem in found}
         found += [problem for problem in without_effect(cfg, shipped) if problem.key not in told]
-    return [*found, *broken(cfg, phases, {problem.key for problem in found})]
+    return [*found, *broken(cfg, phases, told)]

@@ -17,7 +17,7 @@ def a_dataset_is_named(cfg: Config) -> Iterator[Problem]:
             "data.dataset",
             None,
             "no training data is named",
-            f"choose data=demo_{cfg.stage.name}, or name a row of dataset_info.json or a file",
+            "set data.dataset to a row of dataset_info.json, a file or a hub name",
         )
 
 

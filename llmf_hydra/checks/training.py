@@ -115,7 +115,8 @@ def _metrics(cfg: Config) -> list[str]:
 @rule("training.predict_with_generate", *GENERATION_KEYS)
 def generation_is_used(cfg: Config) -> Iterator[Problem]:
     """Stages that sample no answers read the group generation only with training.predict_with_generate."""
-    if cfg.stage.info.rollouts or cfg.training.predict_with_generate:
+    may = "predict_with_generate" in cfg.stage.info.switched_metrics
+    if not may or cfg.training.predict_with_generate:
         return
     for key in GENERATION_KEYS:
         value = value_at(cfg, key)

@@ -2,16 +2,23 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmf_hydra.config import implied
 from llmf_hydra.config.overrides import unknown, value_problem
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.schema import GROUPS, Config, entries
-from llmf_hydra.config.store import flat_values, options, to_config
+from llmf_hydra.config.store import flat_values, options, shipped_values, to_config
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 from llmf_hydra.paths import conf_dir, sweeps_dir
 
@@ -24,6 +31,32 @@ def typed(composed: DictConfig) -> Config:
     if found:
         raise Refused(found)
     return to_config(composed)
+
+
+def settled(words: list[str], config_name: str = "config") -> list[str]:
+    """The overrides of a run, or of one trial, with those that they imply; as they are where they can't be composed."""
+    try:
+        return implied.settled(
+            words, lambda all_words: _composed([*all_words, "hydra.mode=RUN"], config_name)
+        )
+    except (HydraException, OmegaConfBaseException):
+        return words  # told when the run is composed
+
+
+def is_sweep(words: list[str], config_name: str) -> bool:
+    """Whether a config asks for a sweep itself, as a study does."""
+    try:
+        return _composed(words, config_name)[0].hydra.mode == RunMode.MULTIRUN
+    except (HydraException, OmegaConfBaseException):
+        return False
+
+
+def _composed(words: list[str], config_name: str) -> tuple[DictConfig, Mapping[str, Any], Mapping[str, Any]]:
+    inside = GlobalHydra.instance().is_initialized()  # a sweeper asks for its trials
+    with nullcontext() if inside else initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        whole = compose(config_name, words, return_hydra_config=True)
+    choices = whole.hydra.runtime.choices
+    return whole, choices, shipped_values(choices)
 
 
 def problems(error: Exception, folders: list[Path]) -> list[Problem]:

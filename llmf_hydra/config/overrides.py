@@ -13,11 +13,12 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmf_hydra.config.implied import DEMO
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.store import options
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
 
-EXPERIMENT = "experiment"
+RECIPES = ("experiment", DEMO)  # groups beside the schema's
 
 
 def problems(words: list[str], folders: list[Path]) -> list[Problem]:
@@ -52,7 +53,7 @@ def _of_override(override: Override, word: str, folders: list[Path]) -> Iterator
             "every parameter is part of the schema and cannot be taken out",
             f"write {key}=null where null is allowed",
         )
-    elif key in GROUPS or key == EXPERIMENT:
+    elif key in GROUPS or key in RECIPES:
         yield from _of_choice(override, key, folders)
     elif override.is_add() and not override.is_force_add():
         yield from (

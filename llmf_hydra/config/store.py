@@ -12,6 +12,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from llmf_hydra import paths
+from llmf_hydra.config.implied import DEMO
 from llmf_hydra.config.schema import GROUPS, Config
 
 
@@ -47,7 +48,7 @@ def shipped_values(choices: Mapping[str, Any]) -> dict[str, Any]:
     """What the package's own files for these choices set, by full key; a user's file of that name counts not."""
     values: dict[str, Any] = {}
     user = paths.user_conf_dir()
-    for group in GROUPS:
+    for group in (*GROUPS, DEMO):
         chosen = choices.get(group) or []
         for name in [chosen] if isinstance(chosen, str) else chosen:
             file = paths.conf_dir() / group / f"{name}.yaml"

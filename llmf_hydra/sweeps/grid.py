@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from llmf_hydra.config import composition
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused, RunFailed
 from llmf_hydra.sweeps.report import Trial, varied, write_report
 
@@ -70,7 +71,8 @@ class GridSweeper(Sweeper):
         words = [f"{key}={value}" for key, value in (self.params or {}).items()] + arguments
         parsed = OverridesParser.create().parse_overrides(words)
         (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        return [list(overrides) for overrides in batch]
+        name = str(self.config.hydra.job.config_name) if self.config is not None else "config"
+        return [composition.settled(list(overrides), name) for overrides in batch]
 
 
 def _trial(number: int, overrides: Sequence[str], result: JobReturn) -> Trial:

@@ -78,7 +78,8 @@ def test_all_problems_come_in_one_answer(tmp_path: Path, environment: dict[str, 
 def test_problems_across_parameters_come_in_one_answer_too(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    words = ["stage=sft", "rlhf.pref_beta=0.2", "training.warmup_steps=5", "data.dataset=demo_instrct"]
+    words = ["stage=sft", "rlhf.pref_beta=0.2", "training.warmup_steps=5", "training.warmup_ratio=0.1",
+             "data.dataset=demo_instrct"]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, env=environment, check=False,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 2 and "(3 problems)" in done.stderr

@@ -116,7 +116,7 @@ READS = """
 def of_the_whole(cfg):
     return cfg.rlhf.pref_beta  # cfg.rlhf.pref_ftx is only spoken of
 
-def of_an_argument(options: Rlhf, model: Model):
+def of_an_argument(options: RlhfConfig, model: ModelConfig):
     return options.pref_loss, f"{model.cache_dir}", "rlhf.simpo_gamma"
 
 def of_a_local_name(cfg):

@@ -86,7 +86,7 @@ def test_own_conf_folder_adds_choices(tmp_path, monkeypatch: pytest.MonkeyPatch)
 
 def test_help_is_fast_and_light():
     code = (
-        "import sys; from llmf_hydra.config import manual; manual.overview(); manual.group_page('rlhf');"
+        "import sys; from llmf_hydra.cli import help; help.overview(); help.group_page('rlhf');"
         "print([m for m in ('torch', 'hydra', 'omegaconf', 'yaml', 'transformers') if m in sys.modules])"
     )
     took = []

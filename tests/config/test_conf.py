@@ -21,14 +21,15 @@ def composed(*words: str, config_name: str = "config") -> Config:
     from llmf_hydra.sweeps import grid
 
     grid.register()
+    settled = composition.settled(list(words), config_name)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return composition.typed(compose(config_name, overrides=list(words)))
+        return composition.typed(compose(config_name, overrides=settled))
 
 
 def test_groups_are_folders_are_files() -> None:
-    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"experiment"}
+    folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"experiment", "demo"}
     assert folders == set(GROUPS)
-    assert all((SOURCES / "config" / f"{group}.py").exists() for group in GROUPS)
+    assert all((SOURCES / "config" / "groups" / f"{group}.py").exists() for group in GROUPS)
 
 
 @pytest.mark.parametrize("group", ["job", "stage", "method", "optimizer"])
@@ -53,8 +54,9 @@ def test_every_option_composes_to_what_its_file_says(group: str, option: str) ->
     if group == "experiment":
         cfg = composed(f"experiment={option}")
     else:
-        # The demo data set a few values of training too, and would win over a file of that group.
-        plain = [] if group == "data" else ["data=path"]
+        plain = (
+            [] if group in ("data", "demo") else ["data.dataset=mine"]
+        )  # the demo would win over training=...
         cfg = composed(*plain, f"{group}=[{option}]" if group == "tracking" else f"{group}={option}")
     for key, value in store.flat_values(CONF / group / f"{option}.yaml", group).items():
         assert value_at(cfg, key) == value, key
@@ -75,9 +77,9 @@ def test_the_shipped_defaults_have_no_problem(stage: str, model: str) -> None:
     choices = {
         "stage": stage,
         "model": model,
-        "data": f"demo_{stage}",
+        "demo": stage,
         "training": stage,
-        "rlhf": stage,
+        "generation": stage,
         "method": "lora",
         "tracking": ["files"],
     }
@@ -93,7 +95,6 @@ def test_a_file_states_only_what_differs_from_the_schema() -> None:
                 repeated.append(f"{group}/{option}.yaml: {key}")
     names = {
         "rlhf/sigmoid.yaml: rlhf.pref_loss",
-        "rlhf/dpo.yaml: rlhf.pref_loss",
         "tracking/files.yaml: tracking.files",
     }
     assert set(repeated) <= names  # these are named after the value

@@ -193,7 +193,7 @@ def test_wrong_uses_are_found_before_anything_loads(
     written(tmp_path / "policy", "adapter_config.json", of_policy)
     written(tmp_path / "model", "config.json", {"architectures": ["LlamaForCausalLM"]})
     cfg = composed("stage=ppo", *words)
-    shipped = store.shipped_values({"rlhf": "ppo", "data": "demo_ppo", "training": "ppo", "model": "tiny"})
+    shipped = store.shipped_values({"generation": "ppo", "demo": "ppo", "training": "ppo", "model": "tiny"})
     found = "\n".join(map(str, refusals.problems(cfg, shipped)))
     assert all(part in found for part in told), found
 

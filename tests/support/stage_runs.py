@@ -24,8 +24,9 @@ def composed(*words: str) -> Config:
     from llmf_hydra.sweeps import grid
 
     grid.register()
+    settled = composition.settled(["model=tiny", *words])
     with initialize_config_dir(version_base="1.3", config_dir=str(paths.conf_dir())):
-        return composition.typed(compose("config", overrides=["model=tiny", *words]))
+        return composition.typed(compose("config", overrides=settled))
 
 
 def steps(trainer: Any) -> tuple[list[float], dict[str, Any]]:

@@ -1,0 +1,70 @@
+"""Words that a command line implies: the demo where no dataset is named, and shipped values that give way.
+
+Both follow from the composed config and become overrides of their own, so that `--cfg`, the run and each trial of a
+sweep show them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from llmf_hydra import paths
+from llmf_hydra.config.choices import JOBS
+from llmf_hydra.config.schema import entries
+
+DEMO = "demo"  # the group that holds a demo per stage
+# Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
+EXCLUSIVE = (
+    ("training.warmup_steps", "training.warmup_ratio"),
+    ("training.pure_bf16", "model.compute_dtype"),
+    ("training.bf16", "model.compute_dtype"),
+    ("data.eval_dataset", "data.val_size"),
+)
+ROUNDS = 3  # the demo brings shipped values that may have to give way
+
+Compose = Callable[[list[str]], tuple[DictConfig, Mapping[str, Any], Mapping[str, Any]]]
+"""From overrides to the composed config, its choices by group, and what shipped files set, by full key."""
+
+
+def settled(words: list[str], compose: Compose) -> list[str]:
+    """The overrides with those that they imply at their end."""
+    for _ in range(ROUNDS):
+        composed, choices, shipped = compose(words)
+        said = {word.lstrip("+").partition("=")[0] for word in words}
+        gives_way = {key: value for key, value in shipped.items() if key not in said}
+        more = [*_demo(composed, choices), *_giving_way(composed, gives_way)]
+        if not more:
+            break
+        words = [*words, *more]
+    return words
+
+
+def _demo(composed: DictConfig, choices: Mapping[str, Any]) -> Iterator[str]:
+    data, stage = composed.data, composed.stage.name
+    named = data.dataset or data.tokenized_path or choices.get(DEMO)
+    trains = composed.job.name in JOBS and JOBS[composed.job.name].trains
+    if trains and not named and (paths.conf_dir() / DEMO / f"{stage}.yaml").exists():
+        yield f"{DEMO}={stage}"
+
+
+def _giving_way(composed: DictConfig, shipped: Mapping[str, Any]) -> Iterator[str]:
+    for pair in EXCLUSIVE:
+        for given, other in (pair, pair[::-1]):
+            if _is_users(composed, given, shipped) and _is_shipped(composed, other, shipped):
+                default = entries()[other].param.default
+                yield f"{other}={'null' if default is None else default}"
+
+
+def _is_users(composed: DictConfig, key: str, shipped: Mapping[str, Any]) -> bool:
+    default = entries()[key].param.default
+    return _value(composed, key) not in (default, shipped.get(key, default))
+
+
+def _is_shipped(composed: DictConfig, key: str, shipped: Mapping[str, Any]) -> bool:
+    return key in shipped and _value(composed, key) == shipped[key] != entries()[key].param.default
+
+
+def _value(composed: DictConfig, key: str) -> Any:
+    group, name = key.split(".", 1)
+    return composed[group][name]

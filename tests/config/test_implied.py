@@ -1,0 +1,68 @@
+"""The demo is chosen while no dataset is named, and nothing of it reaches a user's own data; shipped values give way."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from support.command_line import Cli
+from support.stage_runs import composed
+
+from llmf_hydra.config.choices import STAGES
+from llmf_hydra.config.schema import Config, entries, value_at
+
+FOLLOWS_THE_STAGE = {"stage.name", "data.dataset", "model.model_name_or_path", "model.compute_dtype",
+                     "model.disable_gradient_checkpointing"}  # fmt: skip
+
+
+def differences(cfg: Config) -> dict[str, object]:
+    """What isn't the schema's default, apart from the environment's word and what these tests choose themselves."""
+    keys = [
+        key for key, entry in entries().items() if entry.param.env is None and key not in FOLLOWS_THE_STAGE
+    ]
+    return {key: value_at(cfg, key) for key in keys if value_at(cfg, key) != entries()[key].param.default}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_of_the_demo_reaches_data_of_ones_own(stage: str, tmp_path: Path) -> None:
+    demo = composed(f"stage={stage}")
+    own = composed(f"stage={stage}", "data.dataset=mine.jsonl")
+    assert demo.data.dataset and demo.training.max_steps > 0 and demo.data.val_size > 0
+    assert differences(own) == differences(composed(f"stage={stage}", "data.dataset=other.jsonl"))
+    of_the_demo = {"data.cutoff_len", "data.val_size", "training.max_steps", "training.eval_steps",
+                   "training.eval_strategy", "training.save_steps", "training.plot_loss", "training.logging_steps"}  # fmt: skip
+    assert not of_the_demo & differences(own).keys()
+
+
+def test_a_file_and_a_saved_dataset_name_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("{dataset: mine.jsonl}")
+    monkeypatch.setenv("LLMF_CONF", str(tmp_path))
+    assert composed("stage=dpo", "data=mine").training.max_steps == -1
+    assert composed("stage=dpo", "data.tokenized_path=kept").training.max_steps == -1
+    assert composed("stage=dpo", "demo=dpo", "data.dataset=mine.jsonl").training.max_steps == 60  # asked for
+
+
+def test_the_command_line_leaves_the_demo_out(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
+    shown = cli("stage=dpo", "model=tiny", "data.dataset=mine.jsonl", "--cfg", "job")
+    config = yaml.safe_load(shown.stdout)
+    assert config["data"]["cutoff_len"] == 2048 and config["data"]["val_size"] == 0.0
+    assert config["training"]["max_steps"] == -1 and config["training"]["learning_rate"] == 5e-5
+    assert yaml.safe_load(cli("stage=dpo", "--cfg", "job").stdout)["training"]["max_steps"] == 60
+
+
+def test_shipped_values_give_way_to_what_the_user_sets() -> None:
+    own = ["stage=sft", "data.dataset=mine.jsonl"]
+    assert composed(*own).training.warmup_ratio == 0.1
+    steps = composed(*own, "training.warmup_steps=5")
+    assert (steps.training.warmup_steps, steps.training.warmup_ratio) == (5, 0.0)
+    assert composed(*own, "training.warmup_ratio=0.2").training.warmup_ratio == 0.2
+    assert composed(*own).model.compute_dtype == "float32"
+    assert composed(*own, "training.pure_bf16=true").model.compute_dtype is None
+    both = composed("stage=sft", "data.eval_dataset=b", "training.warmup_steps=5")
+    assert (both.data.val_size, both.training.warmup_ratio) == (0.0, 0.0)
+
+
+def test_what_the_user_says_twice_is_left_to_be_refused() -> None:
+    both = composed("stage=sft", "data.dataset=a", "training.warmup_steps=5", "training.warmup_ratio=0.1")
+    assert (both.training.warmup_steps, both.training.warmup_ratio) == (5, 0.1)
