@@ -1,4 +1,4 @@
-"""Group `generation`: how text is generated (spec table generating, and eval_num_beams)."""
+"""Group `generation`: decoding parameters (spec table generating, and eval_num_beams)."""
 
 from dataclasses import dataclass
 
@@ -15,30 +15,34 @@ SAMPLING = {**ROLLOUTS, "generation.do_sample": (True,)}
 
 @dataclass
 class GenerationConfig:
-    do_sample: bool = param(True, "Sample; false takes the likeliest token.", only=ROLLOUTS)
-    temperature: float = param(0.95, "Randomness: higher is more random.", gt=0, only=SAMPLING)
+    do_sample: bool = param(True, "Sample; false decodes greedily.", only=ROLLOUTS)
+    temperature: float = param(0.95, "Sampling temperature.", gt=0, only=SAMPLING)
     top_p: float = param(
-        0.7, "Sample from the likeliest tokens that hold this probability.", gt=0, le=1, only=SAMPLING
+        0.7,
+        "Nucleus sampling: smallest set of tokens whose probabilities reach this sum.",
+        gt=0,
+        le=1,
+        only=SAMPLING,
     )
-    top_k: int = param(50, "Sample from this many of the likeliest tokens; 0: from all.", ge=0, only=SAMPLING)
-    num_beams: int = param(1, "Width of the beam search; 1 is none.", ge=1, only=ANSWERS)
+    top_k: int = param(
+        50, "Sample from the k most likely tokens; 0 disables the filter.", ge=0, only=SAMPLING
+    )
+    num_beams: int = param(1, "Number of beams; 1 disables beam search.", ge=1, only=ANSWERS)
     max_length: int = param(
         1024,
-        "Most tokens of prompt and answer together.",
+        "Maximum tokens of prompt and answer together.",
         ge=1,
         only={**ROLLOUTS, "generation.max_new_tokens": (0,)},
     )
     max_new_tokens: int = param(
-        1024, "Most tokens of the answer; goes before max_length; 0 leaves it to that.", ge=0, only=ROLLOUTS
+        1024, "Maximum tokens of the answer; overrides max_length unless it is 0.", ge=0, only=ROLLOUTS
     )
-    repetition_penalty: float = param(
-        1.0, "Penalty on tokens already generated; 1 is none.", gt=0, only=ROLLOUTS
-    )
+    repetition_penalty: float = param(1.0, "Repetition penalty; 1 disables it.", gt=0, only=ROLLOUTS)
     length_penalty: float = param(
-        1.0, "Beam search: above 0 favours long answers, below 0 short ones.", only=ANSWERS
+        1.0, "Length penalty of beam search: above 0 favours longer answers.", only=ANSWERS
     )
-    default_system: str | None = param(None, "System message of a dialogue that has none.")
-    skip_special_tokens: bool = param(True, "Leave special tokens out of decoded text.", only=ROLLOUTS)
+    default_system: str | None = param(None, "System message for dialogues that have none.")
+    skip_special_tokens: bool = param(True, "Remove special tokens when decoding.", only=ROLLOUTS)
     eval_num_beams: int | None = param(
-        None, "Width of the beam search at evaluation; null takes num_beams.", ge=1, only=ANSWERS
+        None, "Number of beams at evaluation; null uses num_beams.", ge=1, only=ANSWERS
     )

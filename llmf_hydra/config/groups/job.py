@@ -1,4 +1,4 @@
-"""Group `job`: what is done with the composed config."""
+"""Group `job`: what to do with the config."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from llmf_hydra.config.param import param
 class JobConfig:
     name: str = param(
         "train",
-        "What to do: train, or look (check, preview) before training.",
+        "What to do with the config: train, check it and estimate the cost, or preview the examples.",
         choices=tuple(JOBS),
         planned_choices=planned(JOBS),
     )
-    preview_rows: int = param(4, "Rows that job=preview shows.", ge=1, jobs=("preview",))
+    preview_rows: int = param(4, "Examples shown by job=preview.", ge=1, jobs=("preview",))

@@ -18,46 +18,53 @@ class MethodConfig:
         planned_choices=planned(METHODS),
     )
     # LoRA: Hu et al. 2021, arXiv:2106.09685
-    lora_rank: int = param(8, "Rank of the LoRA update; more rank, more trainable weights.", ge=1, only=LORA)
+    lora_rank: int = param(8, "Rank of the LoRA update.", ge=1, only=LORA)
     lora_alpha: int | None = param(None, "LoRA scaling factor; null means 2 x lora_rank.", ge=0, only=LORA)
-    lora_dropout: float = param(0.0, "Dropout on the input of the LoRA update.", ge=0, lt=1, only=LORA)
+    lora_dropout: float = param(0.0, "Dropout on the LoRA input.", ge=0, lt=1, only=LORA)
     lora_target: str = param(
-        "all", "Modules that get LoRA, separated by commas; all = every linear layer.", only=LORA
+        "all", "Modules to apply LoRA to, separated by commas; all = every linear layer.", only=LORA
     )
     additional_target: str | None = param(
-        None, "Modules beside LoRA that are trained and saved whole, separated by commas.", only=LORA
+        None, "Further modules to train and save in full, separated by commas.", only=LORA
     )
     use_rslora: bool = param(
-        False, "Rank-stabilised LoRA: scale by alpha / sqrt(rank) (arXiv:2312.03732).", only=LORA
+        False, "Rank-stabilized LoRA: scale by alpha / sqrt(rank) (arXiv:2312.03732).", only=LORA
     )
     use_dora: bool = param(False, "Weight-decomposed LoRA (arXiv:2402.09353).", only=LORA)
     loraplus_lr_ratio: float | None = param(
-        None, "LoRA+: learning rate of B over that of A (arXiv:2402.12354).", gt=0, only=LORA, planned=True
+        None,
+        "LoRA+: ratio of the learning rates of B and A (arXiv:2402.12354).",
+        gt=0,
+        only=LORA,
+        planned=True,
     )
     loraplus_lr_embedding: float | None = param(
-        1e-6, "LoRA+: learning rate of LoRA on embeddings.", gt=0, only=LORA, planned=True
+        1e-6, "LoRA+: learning rate of embedding adapters.", gt=0, only=LORA, planned=True
     )
     pissa_init: bool = param(
-        False, "Start LoRA from the principal components (PiSSA, arXiv:2404.02948).", only=LORA, planned=True
+        False,
+        "Initialize LoRA with the principal components of the weights (PiSSA, arXiv:2404.02948).",
+        only=LORA,
+        planned=True,
     )
     pissa_iter: int | None = param(
-        16, "Iterations of PiSSA's fast SVD; -1 takes the exact SVD.", ge=-1, only=LORA, planned=True
+        16, "Iterations of PiSSA's fast SVD; -1 computes the exact SVD.", ge=-1, only=LORA, planned=True
     )
     pissa_convert: bool = param(
-        False, "Turn the PiSSA adapter into a plain LoRA adapter when it is saved.", only=LORA, planned=True
+        False, "Convert the PiSSA adapter to a plain LoRA adapter on saving.", only=LORA, planned=True
     )
     create_new_adapter: bool = param(
         False, "Merge the adapters of model.adapter_name_or_path and train a new one on top.", only=LORA
     )
     # Freeze tuning
     freeze_trainable_layers: int = param(
-        2, "Layers that are trained: n > 0 the last n, n < 0 the first n.", only=FREEZE
+        2, "Trainable layers: the last n, or the first -n if negative.", only=FREEZE
     )
     freeze_trainable_modules: str = param(
-        "all", "Modules of those layers that are trained, separated by commas.", only=FREEZE
+        "all", "Trainable modules within those layers, separated by commas.", only=FREEZE
     )
     freeze_extra_modules: str | None = param(
-        None, "Modules outside the hidden layers that are trained too.", only=FREEZE
+        None, "Further trainable modules outside the hidden layers, separated by commas.", only=FREEZE
     )
     use_llama_pro: bool = param(
         False, "Train only the blocks added by LLaMA Pro's expansion (arXiv:2401.02415).", planned=True

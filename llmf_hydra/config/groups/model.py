@@ -1,4 +1,4 @@
-"""Group `model`: which model, and how it is loaded (spec table model)."""
+"""Group `model`: the model and how to load it (spec table model)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,27 +17,27 @@ class ModelConfig:
     )
     adapter_name_or_path: str | None = param(
         None,
-        "Adapters to go on from: folders or hub names, separated by commas. The last one is trained on, those "
-        "before it are merged into the model.",
+        "Adapters to continue from: folders or hub names, separated by commas. The last one is trained further, "
+        "the others are merged into the model.",
         only=LORA,
     )
-    adapter_folder: str | None = param(None, "Folder that holds the adapters.", planned=True)
-    cache_dir: str | None = param(None, "Where models from a hub are kept; null takes the hub's own default.")
-    model_revision: str = param("main", "Branch, tag or commit of the model on its hub.")
-    use_fast_tokenizer: bool = param(True, "Use the tokenizer written in Rust.", planned=True)
-    resize_vocab: bool = param(False, "Grow the embedding to the tokenizer's size.", planned=True)
-    split_special_tokens: bool = param(False, "Tokenize special tokens in the text as plain text.")
+    adapter_folder: str | None = param(None, "Folder with the adapters.", planned=True)
+    cache_dir: str | None = param(None, "Cache folder for downloads from a hub; null uses the hub's default.")
+    model_revision: str = param("main", "Branch, tag or commit of the model.")
+    use_fast_tokenizer: bool = param(True, "Use the fast (Rust) tokenizer.", planned=True)
+    resize_vocab: bool = param(False, "Resize the embeddings to the tokenizer's vocabulary.", planned=True)
+    split_special_tokens: bool = param(False, "Tokenize special tokens within the text as plain text.")
     new_special_tokens: str | None = param(None, "Special tokens to add, separated by commas.", planned=True)
     low_cpu_mem_usage: bool = param(True, "Load the weights without a second copy in memory.", planned=True)
     rope_scaling: str | None = param(
         None,
-        "Scaling of the rotary embedding.",
+        "RoPE scaling strategy.",
         choices=("linear", "dynamic", "yarn", "llama3"),
         planned=True,
     )
     flash_attn: str = param(
         "auto",
-        "Attention: auto, disabled (eager), sdpa, fa2 (needs CUDA and flash-attn).",
+        "Attention implementation: auto, disabled (eager), sdpa, fa2 (FlashAttention-2, needs CUDA).",
         choices=("auto", "disabled", "sdpa", "fa2"),
         planned_choices=("fa2",),
     )
@@ -48,59 +48,57 @@ class ModelConfig:
         choices=("convert", "load"),
         planned=True,
     )
-    use_unsloth: bool = param(False, "Train LoRA with unsloth's kernels (needs CUDA).", planned=True)
+    use_unsloth: bool = param(False, "Use unsloth's kernels for LoRA (needs CUDA).", planned=True)
     use_unsloth_gc: bool = param(
-        False, "Gradient checkpoints kept in main memory, as unsloth does.", planned=True
+        False, "Offload gradient checkpoints to CPU memory, as unsloth does.", planned=True
     )
-    enable_liger_kernel: bool = param(False, "Liger kernels (need CUDA).", planned=True)
+    enable_liger_kernel: bool = param(False, "Use Liger kernels (needs CUDA).", planned=True)
     moe_aux_loss_coef: float | None = param(
-        None, "Weight of the load-balancing loss of experts.", ge=0, planned=True
+        None, "Weight of the auxiliary load-balancing loss of MoE models.", ge=0, planned=True
     )
     disable_gradient_checkpointing: bool = param(
-        False, "Keep all activations: faster, and takes more memory."
+        False, "Disable gradient checkpointing: faster, at the price of memory."
     )
     use_reentrant_gc: bool = param(
         True,
-        "Reentrant gradient checkpointing.",
+        "Use reentrant gradient checkpointing.",
         only={"model.disable_gradient_checkpointing": (False,)},
     )
-    upcast_layernorm: bool = param(False, "Keep the layer norms in float32.", planned=True)
-    upcast_lmhead_output: bool = param(False, "Compute the output head in float32.", planned=True)
-    train_from_scratch: bool = param(False, "Start from random weights.", only={"method.name": ("full",)})
+    upcast_layernorm: bool = param(False, "Keep layer norms in float32.", planned=True)
+    upcast_lmhead_output: bool = param(False, "Compute the output of the LM head in float32.", planned=True)
+    train_from_scratch: bool = param(False, "Train from random weights.", only={"method.name": ("full",)})
     infer_backend: str = param(
-        "huggingface", "Engine that generates.", choices=("huggingface", "vllm"), planned=True
+        "huggingface", "Inference engine.", choices=("huggingface", "vllm"), planned=True
     )
-    offload_folder: str = param("offload", "Where weights go that fit no device.", planned=True)
-    use_cache: bool = param(True, "Keep keys and values while generating.", planned=True)
+    offload_folder: str = param("offload", "Folder for offloaded weights.", planned=True)
+    use_cache: bool = param(True, "Use the KV cache when generating.", planned=True)
     infer_dtype: str = param(
         "auto",
-        "Type of the weights when generating.",
+        "Data type of the weights at inference.",
         choices=("auto", "float16", "bfloat16", "float32"),
         planned=True,
     )
-    hf_hub_token: str | None = param(None, "Token of Hugging Face.", secret=True)
-    ms_hub_token: str | None = param(None, "Token of ModelScope.", secret=True, planned=True)
-    om_hub_token: str | None = param(None, "Token of Modelers.", secret=True, planned=True)
+    hf_hub_token: str | None = param(None, "Hugging Face access token.", secret=True)
+    ms_hub_token: str | None = param(None, "ModelScope access token.", secret=True, planned=True)
+    om_hub_token: str | None = param(None, "Modelers access token.", secret=True, planned=True)
     use_modelscope_hub: bool = param(
-        False, "Take models and data from ModelScope.", env="USE_MODELSCOPE_HUB", planned=True
+        False, "Download models and datasets from ModelScope.", env="USE_MODELSCOPE_HUB", planned=True
     )
     use_openmind_hub: bool = param(
-        False, "Take models and data from Modelers.", env="USE_OPENMIND_HUB", planned=True
+        False, "Download models and datasets from Modelers.", env="USE_OPENMIND_HUB", planned=True
     )
     print_param_status: bool = param(
-        False, "Print each weight's name, shape, type and whether it is trained."
+        False, "Print name, shape, data type and trainability of every parameter."
     )
-    trust_remote_code: bool = param(False, "Run code that comes with the model.")
+    trust_remote_code: bool = param(False, "Allow execution of code that comes with the model.")
     compute_dtype: str | None = param(
         None,
-        "Type the model computes in; null: bfloat16 where the hardware has it, else float32.",
+        "Data type of the model; null means bfloat16 where the hardware supports it, else float32.",
         choices=("float32", "bfloat16", "float16"),
     )
-    device_map: Any = param(
-        None, "Device of each module; null lets the launcher place the model.", planned=True
-    )
+    device_map: Any = param(None, "Device map; null lets the launcher place the model.", planned=True)
     model_max_length: int | None = param(
-        None, "Longest input of the model in tokens; null takes data.cutoff_len.", ge=1, planned=True
+        None, "Maximum input length of the model in tokens; null uses data.cutoff_len.", ge=1, planned=True
     )
     block_diag_attn: bool = param(
         False, "Block-diagonal attention; follows from data.neat_packing.", planned=True

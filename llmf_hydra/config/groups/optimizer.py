@@ -1,4 +1,4 @@
-"""Group `optimizer`: the algorithm and what is its own (spec tables apollo, badam, galore)."""
+"""Group `optimizer`: the optimizer and its own settings (spec tables apollo, badam, galore)."""
 
 from dataclasses import dataclass
 
@@ -15,22 +15,22 @@ ADAMW = {"optimizer.name": ("adamw",)}
 class OptimizerConfig:
     name: str = param(
         "adamw",
-        "Optimizer: adamw, or one that saves memory.",
+        "Optimizer.",
         choices=tuple(OPTIMIZERS),
         planned_choices=planned(OPTIMIZERS),
     )
-    weight_decay: float = param(0.0, "Weight decay on all weights but biases and norms.", ge=0)
-    adam_beta1: float = param(0.9, "Decay of Adam's first moment.", ge=0, lt=1, only=ADAMW)
-    adam_beta2: float = param(0.999, "Decay of Adam's second moment.", ge=0, lt=1, only=ADAMW)
+    weight_decay: float = param(0.0, "Weight decay, not applied to biases and norms.", ge=0)
+    adam_beta1: float = param(0.9, "Adam's beta1.", ge=0, lt=1, only=ADAMW)
+    adam_beta2: float = param(0.999, "Adam's beta2.", ge=0, lt=1, only=ADAMW)
     adam_epsilon: float = param(1e-8, "Adam's epsilon.", gt=0, only=ADAMW)
     # APOLLO: Zhu et al. 2024, arXiv:2412.05270
     apollo_target: str = param(
         "all",
-        "Modules APOLLO works on, separated by commas; all = every linear layer.",
+        "Modules to apply APOLLO to, separated by commas; all = every linear layer.",
         only=APOLLO,
         planned=True,
     )
-    apollo_rank: int = param(16, "Rank of APOLLO's gradients.", ge=1, only=APOLLO, planned=True)
+    apollo_rank: int = param(16, "Rank of APOLLO's gradient projection.", ge=1, only=APOLLO, planned=True)
     apollo_update_interval: int = param(
         200, "Steps between updates of APOLLO's projection.", ge=1, only=APOLLO, planned=True
     )
@@ -50,13 +50,15 @@ class OptimizerConfig:
     )
     apollo_layerwise: bool = param(False, "Update layer by layer to save memory.", only=APOLLO, planned=True)
     apollo_scale_front: bool = param(
-        False, "Limit the norm's growth before the gradient is scaled.", only=APOLLO, planned=True
+        False, "Apply the norm-growth limiter before scaling the gradient.", only=APOLLO, planned=True
     )
     # BAdam: Luo et al. 2024, arXiv:2404.02827
     badam_mode: str = param(
-        "layer", "BAdam's mode: by layer or by ratio.", choices=("layer", "ratio"), only=BADAM, planned=True
+        "layer", "BAdam mode: layer-wise or ratio-wise.", choices=("layer", "ratio"), only=BADAM, planned=True
     )
-    badam_start_block: int | None = param(None, "Block BAdam starts with.", ge=0, only=BADAM, planned=True)
+    badam_start_block: int | None = param(
+        None, "Index of BAdam's first block.", ge=0, only=BADAM, planned=True
+    )
     badam_switch_mode: str | None = param(
         "ascending",
         "Order in which BAdam switches blocks.",
@@ -65,17 +67,22 @@ class OptimizerConfig:
         planned=True,
     )
     badam_switch_interval: int | None = param(
-        50, "Steps between two switches of BAdam's block; -1 never switches.", ge=-1, only=BADAM, planned=True
+        50, "Steps between BAdam's block switches; -1 never switches.", ge=-1, only=BADAM, planned=True
     )
     badam_update_ratio: float = param(
-        0.05, "Share of the weights that BAdam's ratio mode updates.", gt=0, le=1, only=BADAM, planned=True
+        0.05,
+        "Fraction of the parameters that BAdam's ratio mode updates.",
+        gt=0,
+        le=1,
+        only=BADAM,
+        planned=True,
     )
     badam_mask_mode: str = param(
-        "adjacent", "How BAdam's mask lies.", choices=("adjacent", "scatter"), only=BADAM, planned=True
+        "adjacent", "Layout of BAdam's mask.", choices=("adjacent", "scatter"), only=BADAM, planned=True
     )
     badam_verbose: int = param(
         0,
-        "What BAdam prints: 0 nothing, 1 the block, 2 the trainable weights.",
+        "BAdam's verbosity: 0 nothing, 1 the block, 2 the trainable parameters.",
         ge=0,
         le=2,
         only=BADAM,
@@ -84,11 +91,11 @@ class OptimizerConfig:
     # GaLore: Zhao et al. 2024, arXiv:2403.03507
     galore_target: str = param(
         "all",
-        "Modules GaLore works on, separated by commas; all = every linear layer.",
+        "Modules to apply GaLore to, separated by commas; all = every linear layer.",
         only=GALORE,
         planned=True,
     )
-    galore_rank: int = param(16, "Rank of GaLore's gradients.", ge=1, only=GALORE, planned=True)
+    galore_rank: int = param(16, "Rank of GaLore's gradient projection.", ge=1, only=GALORE, planned=True)
     galore_update_interval: int = param(
         200, "Steps between updates of GaLore's projection.", ge=1, only=GALORE, planned=True
     )

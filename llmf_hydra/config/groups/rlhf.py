@@ -17,7 +17,10 @@ REFERENCE_FREE = ("orpo", "simpo")  # losses that need no reference model
 @dataclass
 class RlhfConfig:
     pref_beta: float = param(
-        0.1, "Strength of the pull to the reference model in the preference loss.", gt=0, only=PREFERENCE
+        0.1,
+        "Beta of the preference loss: strength of the KL constraint to the reference model.",
+        gt=0,
+        only=PREFERENCE,
     )
     pref_ftx: float = param(0.0, "Weight of the supervised loss on the chosen answer.", ge=0, only=PREFERENCE)
     pref_loss: str = param(
@@ -28,56 +31,54 @@ class RlhfConfig:
     )
     dpo_label_smoothing: float = param(
         0.0,
-        "Probability that a label is wrong (conservative DPO).",
+        "Label smoothing of conservative DPO: probability that a label is flipped.",
         ge=0,
         le=0.5,
         only={**DPO, "rlhf.pref_loss": ("sigmoid",)},
     )
     simpo_gamma: float = param(
         0.5,
-        "Reward margin of SimPO (arXiv:2405.14734).",
+        "Target reward margin of SimPO (arXiv:2405.14734).",
         ge=0,
         only={**DPO, "rlhf.pref_loss": ("simpo",)},
     )
-    kto_chosen_weight: float = param(1.0, "Weight of KTO's loss on good answers.", ge=0, only=KTO)
-    kto_rejected_weight: float = param(1.0, "Weight of KTO's loss on bad answers.", ge=0, only=KTO)
+    kto_chosen_weight: float = param(1.0, "KTO loss weight of desirable answers.", ge=0, only=KTO)
+    kto_rejected_weight: float = param(1.0, "KTO loss weight of undesirable answers.", ge=0, only=KTO)
     ppo_buffer_size: int = param(
         1,
-        "Rollout batches that PPO collects before an update, each of the rows of an optimizer step.",
+        "Rollout batches collected before each PPO update; a batch is as large as an optimizer step.",
         ge=1,
         only=PPO,
     )
-    ppo_epochs: int = param(4, "Passes of PPO over each buffer.", ge=1, only=PPO)
+    ppo_epochs: int = param(4, "PPO epochs per buffer.", ge=1, only=PPO)
     ppo_score_norm: bool = param(
-        False, "Normalise the scores of the reward model by running moments.", only=PPO
+        False, "Normalize reward scores by their running mean and deviation.", only=PPO
     )
     ppo_target: float = param(
-        6.0, "KL of an answer, in nats, that PPO's adaptive controller aims at.", gt=0, only=PPO
+        6.0, "Target KL per answer, in nats, of PPO's adaptive KL controller.", gt=0, only=PPO
     )
-    ppo_whiten_rewards: bool = param(
-        False, "Whiten the rewards before the advantages are computed.", only=PPO
-    )
+    ppo_whiten_rewards: bool = param(False, "Whiten the rewards before computing advantages.", only=PPO)
     ref_model: str | None = param(
-        None, "Reference model: a path or a hub name; null takes the start of the run.", only=REFERENCE
+        None, "Reference model: a folder or hub name; null uses the initial policy.", only=REFERENCE
     )
     ref_model_adapters: str | None = param(
         None, "Adapters of the reference model, separated by commas.", only=REFERENCE
     )
     ref_model_quantization_bit: int | None = param(
-        None, "Bits the reference model is quantized to: 4 or 8.", ge=4, le=8, only=REFERENCE
+        None, "Bits to quantize the reference model to: 4 or 8.", ge=4, le=8, only=REFERENCE
     )
     reward_model: str | None = param(
-        None, "Reward model: a path, a hub name, or the URL of a service.", only=PPO
+        None, "Reward model: a folder, a hub name, or the URL of a service.", only=PPO
     )
     reward_model_adapters: str | None = param(
-        None, "Adapters merged into the reward model, separated by commas.", only=OWN_REWARD
+        None, "Adapters to merge into the reward model, separated by commas.", only=OWN_REWARD
     )
     reward_model_quantization_bit: int | None = param(
-        None, "Bits the reward model is quantized to: 4 or 8.", ge=4, le=8, only=OWN_REWARD
+        None, "Bits to quantize the reward model to: 4 or 8.", ge=4, le=8, only=OWN_REWARD
     )
     reward_model_type: str = param(
         "lora",
-        "How the reward comes: lora (adapter on the shared base), full (a model of its own), api (HTTP).",
+        "Kind of reward model: lora (adapter on the shared base), full (a separate model), api (HTTP service).",
         choices=("lora", "full", "api"),
         only=PPO,
     )

@@ -1,4 +1,4 @@
-"""Group `stage`: which kind of training."""
+"""Group `stage`: the training stage."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Group `tracking`: where parameters and metrics go, and what a sweep optimizes (spec table environment, Log)."""
+"""Group `tracking`: experiment trackers and the objective of a sweep (spec table environment, Log)."""
 
 from dataclasses import dataclass
 
@@ -10,30 +10,26 @@ MLFLOW = {"tracking.mlflow": (True,)}
 
 @dataclass
 class TrackingConfig:
-    files: bool = param(True, "The run's own files: log.jsonl, metrics.json, plots. Always on.")
-    wandb: bool = param(False, "Log to Weights & Biases; choose it with tracking=wandb.")
-    mlflow: bool = param(False, "Log to MLflow; choose it with tracking=mlflow.")
-    project: str = param(
-        "llmf_hydra", "Name of the project (wandb) or experiment (MLflow).", env="WANDB_PROJECT"
-    )
-    run_name: str | None = param(None, "Name of the run; null takes the name of its folder.")
+    files: bool = param(True, "The run's own files (log.jsonl, metrics.json, plots); always on.")
+    wandb: bool = param(False, "Log to Weights & Biases; chosen with tracking=wandb.")
+    mlflow: bool = param(False, "Log to MLflow; chosen with tracking=mlflow.")
+    project: str = param("llmf_hydra", "Project (wandb) or experiment (MLflow).", env="WANDB_PROJECT")
+    run_name: str | None = param(None, "Run name; null uses the name of the run folder.")
     wandb_disabled: bool = param(
-        False, "Leave wandb out even where tracking=wandb is chosen.", env="WANDB_DISABLED", only=WANDB
+        False, "Disable wandb even if tracking=wandb is chosen.", env="WANDB_DISABLED", only=WANDB
     )
     wandb_api_key: str | None = param(
-        None, "Key of wandb; null logs offline.", env="WANDB_API_KEY", secret=True, only=WANDB
+        None, "wandb API key; null logs offline.", env="WANDB_API_KEY", secret=True, only=WANDB
     )
-    wandb_entity: str | None = param(None, "Team or user at wandb.", env="WANDB_ENTITY", only=WANDB)
+    wandb_entity: str | None = param(None, "wandb entity (user or team).", env="WANDB_ENTITY", only=WANDB)
     mlflow_tracking_uri: str | None = param(
         None,
-        "Store of MLflow; null takes the SQLite file outputs/mlflow.db.",
+        "MLflow tracking URI; null uses the SQLite file outputs/mlflow.db.",
         env="MLFLOW_TRACKING_URI",
         only=MLFLOW,
     )
     objective: str | None = param(
-        None, "Metric a sweep optimizes; null takes eval_loss, or train_loss where nothing is evaluated."
+        None, "Metric that runs are compared by; null uses eval_loss, or train_loss without evaluation."
     )
-    direction: str = param(
-        "minimize", "Whether the objective should be small or large.", choices=("minimize", "maximize")
-    )
-    record_vram: bool = param(False, "Log the memory of the GPU.", env="RECORD_VRAM", planned=True)
+    direction: str = param("minimize", "Direction of the objective.", choices=("minimize", "maximize"))
+    record_vram: bool = param(False, "Log GPU memory.", env="RECORD_VRAM", planned=True)
