@@ -13,6 +13,7 @@ from llmf_hydra import paths
 from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.schema import entries
 
+MODEL = "model.model_name_or_path"
 DEMO = "demo"  # the group that holds a demo per stage
 # Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
 EXCLUSIVE = (
@@ -32,8 +33,12 @@ def settled(words: list[str], compose: Compose) -> list[str]:
     for _ in range(ROUNDS):
         composed, choices, shipped = compose(words)
         said = {word.lstrip("+").partition("=")[0] for word in words}
-        gives_way = {key: value for key, value in shipped.items() if key not in said}
-        more = [*_demo(composed, choices), *_giving_way(composed, gives_way)]
+        gives_way = {key: value for key, value in shipped.items() if key not in said or key == MODEL}
+        more = [
+            *_demo(composed, choices),
+            *_other_model(composed, gives_way, said),
+            *_giving_way(composed, gives_way),
+        ]
         if not more:
             break
         words = [*words, *more]
@@ -46,6 +51,13 @@ def _demo(composed: DictConfig, choices: Mapping[str, Any]) -> Iterator[str]:
     trains = composed.job.name in JOBS and JOBS[composed.job.name].trains
     if trains and not named and (paths.conf_dir() / DEMO / f"{stage}.yaml").exists():
         yield f"{DEMO}={stage}"
+
+
+def _other_model(composed: DictConfig, shipped: Mapping[str, Any], said: set[str]) -> Iterator[str]:
+    """Another model than the default one: what that one's file says of it must not stay."""
+    named = _value(composed, MODEL)
+    if "model" not in said and MODEL in shipped and named not in (None, shipped[MODEL]):
+        yield "model=path"
 
 
 def _giving_way(composed: DictConfig, shipped: Mapping[str, Any]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from support.command_line import Cli
 from support.stage_runs import composed
 
 from llmf_hydra.config.choices import STAGES
+from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config, entries, value_at
 
 FOLLOWS_THE_STAGE = {"stage.name", "data.dataset", "model.model_name_or_path", "model.compute_dtype",
@@ -68,3 +69,23 @@ def test_shipped_values_give_way_to_what_the_user_sets() -> None:
 def test_what_the_user_says_twice_is_left_to_be_refused() -> None:
     both = composed("stage=sft", "data.dataset=a", "training.warmup_steps=5", "training.warmup_ratio=0.1")
     assert (both.training.warmup_steps, both.training.warmup_ratio) == (5, 0.1)
+
+
+def test_what_a_shipped_file_says_of_its_model_does_not_reach_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settled_model().disable_gradient_checkpointing
+    assert not settled_model("model.model_name_or_path=./mine").disable_gradient_checkpointing
+    chosen = settled_model("model=smollm2", "model.model_name_or_path=./mine")
+    assert chosen.disable_gradient_checkpointing  # asked for
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nmodel: {model_name_or_path: ./mine}"
+    )
+    monkeypatch.setenv("LLMF_CONF", str(tmp_path))
+    found = settled_model("experiment=mine")
+    assert found.model_name_or_path == "./mine" and not found.disable_gradient_checkpointing
+
+
+def settled_model(*words: str) -> ModelConfig:
+    return composed("stage=sft", *words, model=None).model

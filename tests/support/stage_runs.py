@@ -18,13 +18,13 @@ SGD = ["data.max_samples=40", "training.disable_shuffling=true", "training.eval_
        "training.max_steps=2", "training.plot_loss=false"]  # fmt: skip
 
 
-def composed(*words: str) -> Config:
+def composed(*words: str, model: str | None = "tiny") -> Config:
     """The config of a command line."""
     store.register()
     from llmf_hydra.sweeps import grid
 
     grid.register()
-    settled = composition.settled(["model=tiny", *words])
+    settled = composition.settled([*([f"model={model}"] if model else []), *words])
     with initialize_config_dir(version_base="1.3", config_dir=str(paths.conf_dir())):
         return composition.typed(compose("config", overrides=settled))
 
