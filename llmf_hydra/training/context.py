@@ -21,7 +21,7 @@ OPTIM = {"adamw": "adamw_torch", "adafactor": "adafactor", "sgd": "sgd"}  # our 
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunContext:
     """A run's pieces, loaded and ready."""
 
     cfg: Config
@@ -38,6 +38,9 @@ class Parts:
     def pad_id(self) -> int:
         """The padding token, which every tokenizer that we load has."""
         return self.tokenizer.pad_token_id  # pyright: ignore
+
+
+Parts = RunContext
 
 
 def attention_of(config: PretrainedConfig) -> str:
@@ -63,7 +66,7 @@ def best_model(cfg: Config) -> dict[str, Any]:
     }
 
 
-def shared_pieces(parts: Parts) -> dict[str, Any]:
+def shared_pieces(parts: RunContext) -> dict[str, Any]:
     """Keyword arguments of every trainer; early stopping is added to the callbacks where it is asked for."""
     patience = parts.cfg.training.early_stopping_patience
     stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
@@ -77,7 +80,7 @@ def shared_pieces(parts: Parts) -> dict[str, Any]:
     }
 
 
-def shared_arguments(parts: Parts) -> dict[str, Any]:
+def shared_arguments(parts: RunContext) -> dict[str, Any]:
     """Keyword arguments of Transformers' TrainingArguments, as far as they are the same in each stage."""
     training, optimizer, model = parts.cfg.training, parts.cfg.optimizer, parts.cfg.model
     return {

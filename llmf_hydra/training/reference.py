@@ -1,59 +1,142 @@
-"""The reference of the preference stages: which model it is, and its log-probabilities, kept across epochs."""
+"""The reference: the frozen model that a policy is compared with, and its log-probabilities, cached across epochs.
+
+It is one of three: a model of its own, the policy with its adapter switched off, or the policy with the adapter
+that the run started from (adapter `ref`, a frozen copy).
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
+from accelerate import Accelerator
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from llmf_hydra.models.load import load_model
+from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import load_reference
-from llmf_hydra.training.context import Parts
+from llmf_hydra.training.context import RunContext
 
-START = "ref"  # TRL's name for a copy of the adapter that the run goes on from
+START = "ref"  # the adapter that the run started from
 Key = tuple[int, int]  # source and row
+Compute = Callable[[nn.Module], torch.Tensor]
 
 
-class NoReference(nn.Module):
-    """Stands where TRL's trainers insist on a reference model, for losses that have none. It has no weights."""
+class Reference:
+    """What a policy is compared with.
 
-    def __init__(self, config: PretrainedConfig):
-        super().__init__()
-        self.config = config
+    `with reference.model() as network:` gives the network to call, without gradients and dropout.
+    `reference.values(rows, compute)` gives what `compute` makes of it, once per row of the data.
+    """
+
+    def __init__(self, policy: Network, own: Network | None = None, *, cached: bool = True):
+        """`own` is a model of its own, None takes the policy as it was at the start; `cached=False` computes anew."""
+        self.policy, self.own, self.cached = policy, own, cached
+        self._guest = False
+        self._values: dict[Key, torch.Tensor] = {}
+
+    def place(self, accelerator: Accelerator) -> None:
+        """Bring a model of its own to the device, in the precision in which the policy computes."""
+        if self.own is not None:
+            for weight in self.own.parameters():
+                weight.requires_grad_(False)
+            self.own = accelerator.prepare_model(self.own, evaluation_mode=True)  # pyright: ignore
+
+    def host(self, adapted: PeftModel) -> None:
+        """Say that the model of its own carries an adapter of another use now: it is off while the reference acts."""
+        self.own, self._guest = adapted, True
+
+    @contextmanager
+    def model(self) -> Iterator[nn.Module]:
+        """The network whose outputs are the reference's, in evaluation mode and without gradients."""
+        if self.own is None:
+            network, switched = self.policy, as_reference(self.policy)
+        else:
+            guest = isinstance(self.own, PeftModel) and self._guest
+            network, switched = self.own, self.own.disable_adapter() if guest else nullcontext()
+        with frozen(network), switched:
+            yield network
+
+    def values(self, rows: Sequence[Key], compute: Compute) -> torch.Tensor:
+        """Values of some rows, shape (rows, n) in float32; `compute` gets the network if one of them isn't cached.
+
+        A cached value stays: a row in another batch, padded to another length, would differ in the last bit, and a
+        resumed run must not. The values stay on the device, so that nothing waits for it.
+        """
+        keys = [(int(source), int(row)) for source, row in rows]
+        if not self.cached or not all(key in self._values for key in keys):
+            with self.model() as network:
+                fresh = compute(network).detach().float()
+            if not self.cached:
+                return fresh
+            for key, value in zip(keys, fresh, strict=True):
+                self._values.setdefault(key, value)
+        return torch.stack([self._values[key] for key in keys])
+
+    def __len__(self) -> int:
+        """The number of cached rows."""
+        return len(self._values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cache as tensors on the CPU: `rows` (n, 2) and `values` (n, width)."""
+        if not self._values:
+            return {}
+        values = torch.stack(list(self._values.values())).cpu()
+        return {"rows": torch.tensor(list(self._values)), "values": values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace the cache by a saved one."""
+        device = next(self.policy.parameters()).device
+        rows, values = state.get("rows", torch.zeros(0, 2)), state.get("values", torch.zeros(0, 1))
+        keys = [(int(source), int(row)) for source, row in rows.tolist()]
+        self._values = dict(zip(keys, values.to(device), strict=True))
 
 
-def reference_model(parts: Parts) -> PreTrainedModel | None:
-    """A model of its own where the config names one or every weight is trained; None takes the policy's base."""
-    rlhf = parts.cfg.rlhf
+def build_reference(context: RunContext) -> Reference:
+    """The reference of a run. Rows that are streamed are too many to cache."""
+    own = reference_model(context)
+    if own is None and goes_on(context):
+        keep_start(context.model)
+    return Reference(context.model, own, cached=not context.cfg.data.streaming)
+
+
+def reference_model(context: RunContext) -> PreTrainedModel | None:
+    """A model of its own where the config names one or every weight is trained; None takes the policy's start."""
+    cfg, policy, dtype = context.cfg, context.model, context.precision.weights
+    rlhf = cfg.rlhf
     if rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
-        return load_reference(rlhf, parts.cfg.model, parts.precision.weights, parts.model.config.vocab_size)
-    if isinstance(parts.model, PeftModel):
+        return load_reference(rlhf, cfg.model, dtype, policy.config.vocab_size)
+    if isinstance(policy, PeftModel):
         return None
-    copy = load_model(parts.cfg.model, parts.precision.weights)
-    copy.load_state_dict(parts.model.state_dict())
+    copy = load_model(cfg.model, dtype)
+    copy.load_state_dict(policy.state_dict())
     return copy
 
 
-def drop_copied_adapter(parts: Parts) -> None:
-    """Take away TRL's copy of a fresh adapter. It changes nothing yet, so the bare base is the same reference.
-
-    An adapter that the run goes on from is another start than the base: there the copy stays.
-    """
-    if isinstance(parts.model, PeftModel) and START in parts.model.peft_config and not goes_on(parts):
-        parts.model.delete_adapter(START)
+def goes_on(context: RunContext) -> bool:
+    """Whether the trained adapter changes the model from the start; a fresh one changes nothing yet."""
+    return context.cfg.trained_adapter is not None or context.cfg.method.pissa_init
 
 
-def goes_on(parts: Parts) -> bool:
-    """Whether the adapter that is trained changes the model from the start."""
-    return parts.cfg.trained_adapter is not None or parts.cfg.method.pissa_init
+@torch.no_grad()
+def keep_start(policy: Network) -> None:
+    """Keep a frozen copy of the adapter that the run goes on from, as the adapter `ref`."""
+    if not isinstance(policy, PeftModel):
+        raise TypeError("a policy without adapters has no starting adapter")
+    active = str(policy.active_adapter)
+    policy.add_adapter(START, policy.peft_config[active])
+    saved = get_peft_model_state_dict(policy, adapter_name=active)
+    start = {name: weight.clone() for name, weight in saved.items()}
+    set_peft_model_state_dict(policy, start, adapter_name=START)
+    policy.set_adapter(active)
 
 
 @contextmanager
-def as_reference(policy: PreTrainedModel | PeftModel) -> Iterator[None]:
+def as_reference(policy: Network) -> Iterator[None]:
     """The policy as it was at the start: its adapter switched off, or the starting one switched on."""
     if not isinstance(policy, PeftModel):
         raise TypeError("a policy without adapters is no reference; it needs a model of its own")
@@ -71,7 +154,7 @@ def as_reference(policy: PreTrainedModel | PeftModel) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """No gradient and no dropout."""
+    """No gradients and no dropout."""
     training = model.training
     model.eval()
     try:
@@ -79,6 +162,23 @@ def frozen(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+class NoReference(nn.Module):
+    """Stands where TRL's trainers insist on a reference model, for losses that have none. It has no weights."""
+
+    def __init__(self, config: PretrainedConfig):
+        super().__init__()
+        self.config = config
+
+
+def drop_copied_adapter(parts: RunContext) -> None:
+    """Take away TRL's copy of a fresh adapter. It changes nothing yet, so the bare base is the same reference.
+
+    An adapter that the run goes on from is another start than the base: there the copy stays.
+    """
+    if isinstance(parts.model, PeftModel) and START in parts.model.peft_config and not goes_on(parts):
+        parts.model.delete_adapter(START)
 
 
 class Kept:

@@ -1,0 +1,54 @@
+"""What a checkpoint adds to Transformers' own: the states of parts that register here, in one file per process."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from llmf_hydra.errors import TrainingFailed
+
+FILE = "stage_state_{rank}.pt"
+
+
+class Stateful(Protocol):
+    """A part of a trainer whose state a resumed run needs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain values and tensors on the CPU, which `torch.load(weights_only=True)` reads."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state."""
+        ...
+
+
+class CheckpointState:
+    """The parts of a trainer that have a state, by name."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Stateful] = {}
+        self._required: set[str] = set()
+
+    def register(self, name: str, part: Stateful, *, required: bool = False) -> None:
+        """Have a part saved and loaded; a `required` one can't be resumed without its state."""
+        self._parts[name] = part
+        if required:
+            self._required.add(name)
+
+    def save(self, folder: Path, rank: int) -> None:
+        """Write all states of this process into a checkpoint's folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            {name: part.state_dict() for name, part in self._parts.items()}, folder / FILE.format(rank=rank)
+        )
+
+    def load(self, folder: Path, rank: int) -> None:
+        """Hand each part its state, where the checkpoint holds one. Raises TrainingFailed for a required one."""
+        file = folder / FILE.format(rank=rank)
+        states: dict[str, dict[str, Any]] = torch.load(file, weights_only=True) if file.exists() else {}
+        missing = sorted(self._required - states.keys())
+        if missing:
+            raise TrainingFailed(f"{folder} can't be resumed: {file.name} holds no state of {missing[0]}")
+        for name, part in self._parts.items():
+            if name in states:
+                part.load_state_dict(states[name])
