@@ -36,7 +36,7 @@ class Reference:
     def __init__(self, policy: Network, own: Network | None = None, *, cached: bool = True):
         """`own` is a model of its own, None takes the policy as it was at the start; `cached=False` computes anew."""
         self.policy, self.own, self.cached = policy, own, cached
-        self._guest = False
+        self._guest: PeftModel | None = None
         self._values: dict[Key, torch.Tensor] = {}
 
     def place(self, accelerator: Accelerator) -> None:
@@ -48,16 +48,16 @@ class Reference:
 
     def host(self, adapted: PeftModel) -> None:
         """Say that the model of its own carries an adapter of another use now: it is off while the reference acts."""
-        self.own, self._guest = adapted, True
+        self.own = self._guest = adapted
 
     @contextmanager
     def model(self) -> Iterator[nn.Module]:
         """The network whose outputs are the reference's, in evaluation mode and without gradients."""
+        network, switched = self.policy if self.own is None else self.own, nullcontext()
         if self.own is None:
-            network, switched = self.policy, as_reference(self.policy)
-        else:
-            guest = isinstance(self.own, PeftModel) and self._guest
-            network, switched = self.own, self.own.disable_adapter() if guest else nullcontext()
+            switched = as_reference(self.policy)
+        elif self._guest is not None:
+            switched = self._guest.disable_adapter()
         with frozen(network), switched:
             yield network
 
