@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import composition, overrides, record, store
+from llmf_hydra.config import composition, overrides, record, secrets, store
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
 from llmf_hydra.runs import folder as runs
@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     """Run a command line of overrides and Hydra's flags; returns the exit code."""
     store.register()
     grid.register()
+    secrets.learn_words(argv)
     args = get_args_parser().parse_intermixed_args(argv)
     flags = [word for word in argv if word not in args.overrides]
     folders = store.conf_dirs(args.config_dir)
@@ -49,14 +50,14 @@ def main(argv: list[str]) -> int:
             )  # of a sweep the sweeper does it, trial by trial
         return _enter_hydra(args, flags + args.overrides)  # Hydra wants the overrides last
     except Refused as refused:
-        print(refused.report(), file=sys.stderr)
+        print(secrets.masked_text(refused.report()), file=sys.stderr)
         return REFUSED
     except (RunFailed, grid.SweepFailed) as failed:
         return failed.code
     except KeyboardInterrupt:
         return INTERRUPTED
     except (HydraException, OmegaConfBaseException) as error:
-        print(Refused(composition.problems(error, folders)).report(), file=sys.stderr)
+        print(secrets.masked_text(Refused(composition.problems(error, folders)).report()), file=sys.stderr)
         return REFUSED
 
 
@@ -145,7 +146,7 @@ def checked(cfg: Config) -> None:
         raise Refused(found)
     if cfg.launch.allow_extra_args:
         for idle in refusals.without_effect(cfg, shipped):
-            print(f"warning: {idle}", file=sys.stderr)
+            print(secrets.masked_text(f"warning: {idle}"), file=sys.stderr)
 
 
 def _already_started() -> Iterator[Problem]:

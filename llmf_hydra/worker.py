@@ -18,6 +18,7 @@ from typing import Any
 
 from llmf_hydra.config import record
 from llmf_hydra.config.schema import Config
+from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import ranks
@@ -62,15 +63,15 @@ def _guarded(cfg: Config, out: Path, resume: bool) -> int:
         return INTERRUPTED
     except Refused as refused:
         if ranks.is_main():  # each process finds the same
-            print(refused.report(), file=sys.stderr)
+            print(masked_text(refused.report()), file=sys.stderr)
         return REFUSED
     except LlmfError as error:
-        print(f"failed{_which()}: {error}", file=sys.stderr)
+        print(masked_text(f"failed{_which()}: {error}"), file=sys.stderr)
         return FAILED
     except Exception as error:
         file = out / (ERROR if ranks.is_main() else f"error-{ranks.rank()}.txt")
-        file.write_text(traceback.format_exc(), encoding="utf8")
-        what = f"{type(error).__name__}: {error}"
+        file.write_text(masked_text(traceback.format_exc()), encoding="utf8")
+        what = masked_text(f"{type(error).__name__}: {error}")
         print(f"failed{_which()}: {what}\n  the traceback is in {file}", file=sys.stderr)
         return FAILED
     return DONE

@@ -1,6 +1,7 @@
 """`llmf resume RUN`: go on with an interrupted run from its last checkpoint, on its own config.yaml."""
 
 import os
+import sys
 from pathlib import Path
 
 from llmf_hydra.config import record
@@ -21,4 +22,10 @@ def main(argv: list[str]) -> int:
     if status in ("done", "running"):
         raise Refused([Problem(argv[0], NO_VALUE, f"the run is {status} and has nothing to go on with")])
     os.chdir(manifest["cwd"])
+    lacking = record.missing(out / runs.CONFIG)
+    if lacking:
+        print(
+            f"warning: secrets are not recorded; this run goes on without {', '.join(lacking)}",
+            file=sys.stderr,
+        )
     return process.run_worker(out, record.load(out / runs.CONFIG), quiet=False, resume=True)

@@ -1,5 +1,6 @@
 """A run's `config.yaml`: written by the launcher, read by the worker, and nothing else decides a run's result."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.migrate import KEY, VERSION, migrated
-from llmf_hydra.config.schema import Config, entries
+from llmf_hydra.config.schema import Config, Entry, entries, value_at
+from llmf_hydra.config.secrets import MASK, learn, masked_tree, variables
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
+
+HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is masked in its file
 
 
 def dump(cfg: Config) -> str:
-    """The config as YAML, whole and resolved, without secrets: what `config.yaml` of a run holds."""
-    typed = OmegaConf.structured(cfg)
-    for key, entry in entries().items():
-        if entry.param.secret:
-            OmegaConf.update(typed, key, None)
-    return f"{KEY}: {VERSION}\n{OmegaConf.to_yaml(typed, resolve=True)}"
+    """The config as YAML, whole and resolved, its secrets masked: what `config.yaml` of a run holds."""
+    tree = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
+    return f"{KEY}: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(masked_tree(tree)))}"
 
 
 def load(file: Path) -> Config:
@@ -27,20 +28,69 @@ def load(file: Path) -> Config:
 
     The environment has no word here any more, secrets apart.
     """
+    tree = _tree(file)
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), migrated(_tree(file)))
+        typed = OmegaConf.merge(OmegaConf.structured(Config), migrated(tree))
         cfg: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise Refused([_wrong(file, error)]) from error
+    first_layout = tree.get(KEY, 1) == 1  # wrote null for a secret, whether or not it was given
     for key, entry in entries().items():
-        if entry.param.secret:
-            setattr(getattr(cfg, entry.group), entry.name, os.environ.get(secret_variable(key)))
+        recorded = value_at(cfg, key)
+        masked = MASK if first_layout and entry.param.secret else recorded
+        setattr(getattr(cfg, entry.group), entry.name, _unmasked(entry, masked))
+    learn(cfg)
     return cfg
 
 
-def secret_variable(key: str) -> str:
-    """Environment variable through which the launcher hands a secret to its worker."""
-    return "LLMF_SECRET_" + key.replace(".", "_").upper()
+def hidden(cfg: Config) -> dict[str, str]:
+    """What `config.yaml` doesn't hold, as the environment variables in which a worker gets it."""
+    values = {key: value_at(cfg, key) for key in entries()}
+    written = masked_tree(values)
+    return {_variable(key): json.dumps(values[key]) for key in values if written[key] != values[key]}
+
+
+def missing(file: Path) -> list[str]:
+    """The secrets that a run was given and that this process lacks, each with the variable that gives it."""
+    found = []
+    for group, values in migrated(_tree(file)).items():
+        for name, value in values.items():
+            entry = entries().get(f"{group}.{name}")
+            if entry and _is_masked(entry, value) and _unmasked(entry, value) in (None, value):
+                found.append(
+                    f"{entry.key} (set {' or '.join(variables(entry.key) or [_variable(entry.key)])})"
+                )
+    return found
+
+
+def is_handed(variable: str) -> bool:
+    """Whether an environment variable is one in which a worker gets what its `config.yaml` doesn't hold."""
+    return variable.startswith(HANDED)
+
+
+def _is_masked(entry: Entry, recorded: Any) -> bool:
+    return recorded == MASK if entry.param.secret else f":{MASK}@" in str(recorded)
+
+
+def _unmasked(entry: Entry, recorded: Any) -> Any:
+    """The value behind a mask: what the launcher handed over, or the user's variable where it fits the record.
+
+    None for a secret that is missing; the masked URL where its password is.
+    """
+    handed = os.environ.get(_variable(entry.key))
+    if handed is not None:
+        return json.loads(handed)
+    if not _is_masked(entry, recorded):
+        return recorded
+    given = next((os.environ[name] for name in variables(entry.key) if os.environ.get(name)), None)
+    if entry.param.secret:
+        return given
+    return given if given is not None and masked_tree(given) == recorded else recorded
+
+
+def _variable(key: str) -> str:
+    """Environment variable through which the launcher hands a value to its worker."""
+    return HANDED + key.replace(".", "_").upper()
 
 
 def _tree(file: Path) -> dict[str, Any]:

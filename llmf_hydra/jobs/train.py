@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.config.secrets import masked_tree
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
@@ -106,13 +107,13 @@ def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | 
 
 def _run_info(cfg: Config, out: Path) -> RunInfo:
     known = runs.read_manifest(out)
-    params = {key: value_at(cfg, key) for key, entry in entries().items() if not entry.param.secret}
+    shown = {key: value_at(cfg, key) for key, entry in entries().items() if not entry.param.secret}
     sweep = known["sweep"]
     tags = {key: str(known[key]) for key in ("stage", "method", "model", "data")}
     return RunInfo(
         out=out,
         outputs=Path(known["cwd"]) / "outputs",
-        params=params,
+        params=masked_tree(shown),
         tags=tags | ({"sweep": sweep["name"]} if sweep else {}),
         git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
         sweep=sweep["name"] if sweep else None,

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra import __version__
-from llmf_hydra.config.schema import Config, entries
-
-MASK = "***"
+from llmf_hydra.config.schema import Config
+from llmf_hydra.config.secrets import masked_tree, masked_word
 
 
 def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) -> dict[str, Any]:
@@ -22,10 +21,10 @@ def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) 
         "method": cfg.method.name,
         "model": cfg.model.model_name_or_path,
         "data": cfg.data.dataset,
-        "command": ["llmf-hydra", *(_masked(word) for word in words)],
+        "command": ["llmf-hydra", *map(masked_word, words)],
         "cwd": str(Path.cwd()),
         "version": __version__,
-        "sweep": sweep,
+        "sweep": masked_tree(sweep),
         "seeds": {"seed": cfg.training.seed, "data_seed": cfg.training.data_seed},
         "git": git_state(Path.cwd()),
     }
@@ -88,13 +87,6 @@ def _packages() -> dict[str, str]:
     folders = [info for path in sys.path if Path(path).is_dir() for info in Path(path).glob("*.dist-info")]
     parts = (info.name.removesuffix(".dist-info").rpartition("-") for info in folders)
     return dict(sorted((name, version) for name, _, version in parts))
-
-
-def _masked(word: str) -> str:
-    """A word of the command line with the value of a secret taken out."""
-    key, equals, _ = word.partition("=")
-    entry = entries().get(key.lstrip("+"))
-    return f"{key}={MASK}" if equals and entry is not None and entry.param.secret else word
 
 
 def _git(folder: Path, *words: str) -> str | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from llmf_hydra.config.record import secret_variable
-from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.config.record import hidden, is_handed
+from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, INTERRUPTED
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import ranks
@@ -47,7 +47,7 @@ def environment(cfg: Config) -> dict[str, str]:
     PYTHONHASHSEED is fixed, since the order of a set of strings reaches files on disk (adapter_config.json).
     """
     launch = cfg.launch
-    env = dict(os.environ)
+    env = {name: value for name, value in os.environ.items() if not is_handed(name)}
     env.setdefault("PYTHONHASHSEED", "0")
     env.setdefault("TOKENIZERS_PARALLELISM", "true")
     env["OMP_WAIT_POLICY"] = launch.omp_wait_policy
@@ -55,11 +55,7 @@ def environment(cfg: Config) -> dict[str, str]:
         env["OMP_NUM_THREADS"] = str(launch.omp_num_threads)
     if launch.cuda_visible_devices is not None:
         env["CUDA_VISIBLE_DEVICES"] = launch.cuda_visible_devices
-    for key, entry in entries().items():
-        secret = value_at(cfg, key)
-        if entry.param.secret and secret is not None:
-            env[secret_variable(key)] = secret
-    return env
+    return env | hidden(cfg)
 
 
 def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> int:

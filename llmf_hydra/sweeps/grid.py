@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llmf_hydra.config import composition
+from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused, RunFailed
 from llmf_hydra.sweeps.report import Trial, varied, write_report
 
@@ -48,12 +49,16 @@ class GridSweeper(Sweeper):
             raise RuntimeError("setup comes before sweep")
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        recorded: Any = masked_tree(OmegaConf.to_container(self.config))
+        OmegaConf.save(OmegaConf.create(recorded), folder / "multirun.yaml")
         grid = self._grid(arguments)
         trials: list[Trial] = []
         print(f"sweep of {len(grid)} trials in {folder}")
         for number, overrides in enumerate(grid):
-            print(f"trial {number + 1}/{len(grid)}: {' '.join(varied(overrides, grid))}", flush=True)
+            print(
+                f"trial {number + 1}/{len(grid)}: {' '.join(map(masked_word, varied(overrides, grid)))}",
+                flush=True,
+            )
             (result,) = self.launcher.launch([overrides], initial_job_idx=number)
             trials.append(_trial(number, overrides, result))
             write_report(folder, trials)
@@ -82,11 +87,11 @@ def _trial(number: int, overrides: Sequence[str], result: JobReturn) -> Trial:
     if result.status == JobStatus.COMPLETED:
         return Trial(number, list(overrides), out, 0, "", value)
     if isinstance(value, Refused):
-        print(value.report(), file=sys.stderr)
-        return Trial(number, list(overrides), out, REFUSED, str(value.problems[0]), None)
+        print(masked_text(value.report()), file=sys.stderr)
+        return Trial(number, list(overrides), out, REFUSED, masked_text(str(value.problems[0])), None)
     code = value.code if isinstance(value, RunFailed) else FAILED
     reason = str(value).splitlines()[0] if str(value) else type(value).__name__
-    return Trial(number, list(overrides), out, code, reason, None)
+    return Trial(number, list(overrides), out, code, masked_text(reason), None)
 
 
 def register() -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import folder as runs
 
 
@@ -36,7 +37,7 @@ def write_report(folder: Path, trials: list[Trial]) -> str:
     rows: list[dict[str, Any]] = [
         asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked
     ]
-    runs.write_json(folder / "sweep.json", {"trials": rows})
+    runs.write_json(folder / "sweep.json", masked_tree({"trials": rows}))
     head = ["trial", "status", "objective", "duration", "overrides", "folder"]
     grid = [trial.overrides for trial in trials]
     return runs.format_table(head, [_cells(trial, varied(trial.overrides, grid)) for trial in ranked])
@@ -59,4 +60,11 @@ def _manifest(trial: Trial) -> dict[str, Any]:
 def _cells(trial: Trial, words: list[str]) -> list[str]:
     objective = "-" if trial.objective is None else f"{trial.objective:.4f}"
     duration = runs.duration(_manifest(trial))
-    return [str(trial.number), trial.status, objective, duration, " ".join(words), os.path.relpath(trial.out)]
+    return [
+        str(trial.number),
+        trial.status,
+        objective,
+        duration,
+        " ".join(map(masked_word, words)),
+        os.path.relpath(trial.out),
+    ]

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmf_hydra.tracking.contract import KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.reach import Unreachable
 
-PATIENCE = 120.0  # seconds the end of a run waits for a tracker
+PATIENCE = 45.0  # seconds the end of a run waits for a tracker that gets nothing done
+GOT_ON = "."  # printed by the process after each call
 REASON = "tracker failed: "  # begins the line in which the process says why it ends
 
 
@@ -53,14 +55,21 @@ class Detached(Tracker):
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         self._send(("finish", status, summary, files))
-        try:
-            code = self._process.wait(self._patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise TrackerError(f"not done {self._patience:g} seconds after the end of the run") from None
-        if code != 0:
+        if self._end() != 0:
             raise TrackerError(self._last_words())
+
+    def _end(self) -> int:
+        """The exit code of the process, which has time as long as it gets on with its calls."""
+        said = -1
+        while (now := os.fstat(self._said.fileno()).st_size) != said:
+            said = now
+            try:
+                return self._process.wait(self._patience)
+            except subprocess.TimeoutExpired:
+                continue
+        self._process.kill()
+        self._process.wait()
+        raise TrackerError(f"stuck for {self._patience:g} seconds at the end of the run")
 
     def _send(self, message: Any) -> None:
         pipe = self._process.stdin
@@ -87,11 +96,12 @@ def main() -> None:
     threading.Thread(target=_receive, args=(sys.stdin.buffer, calls), daemon=True).start()
     try:
         while not _do(calls.get(), tracker):
-            pass
+            print(GOT_ON, end="", flush=True)
     except Exception as error:
         traceback.print_exc()
         message = " ".join(str(error).split())[:300]
-        print(f"\n{REASON}{type(error).__name__}: {message}", flush=True)
+        reason = message if isinstance(error, Unreachable) else f"{type(error).__name__}: {message}"
+        print(f"\n{REASON}{reason}", flush=True)
         # The thread still reads; Python's own way to end would abort on it.
         os._exit(1)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.reach import check
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +23,12 @@ FOLDER_TAG = "llmf_hydra.folder"
 PARENT_TAG = "mlflow.parentRunId"  # these three are MLflow's own: its pages show them
 SOURCE_TAG = "mlflow.source.name"
 COMMIT_TAG = "mlflow.source.git.commit"
+ENVIRONMENT = {  # read by MLflow when it is imported; what the user has set stays
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds, where MLflow waits for 120, and tries it 8 times
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
 CUT = " … (cut)"
 STATUSES = {DONE: "FINISHED", FAILED: "FAILED", KILLED: "KILLED"}
 TRIES = 6  # of a call to a store that is busy; the waits between them make 6 seconds in all
@@ -39,10 +46,11 @@ class MlflowTracker(Tracker):
         self._uri = tracking.mlflow_tracking_uri  # None: the default store
 
     def start(self, info: RunInfo) -> None:
-        """Open the run, its experiment and its sweep's parent run. Raises MlflowException, OSError."""
-        # Read by MLflow when it is imported; what the user has set stays.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        """Open the run, its experiment and its sweep's parent run. Raises Unreachable, MlflowException, OSError."""
+        if self._uri is not None:
+            check(self._uri)
+        for variable, value in ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
         from filelock import FileLock
 
         self._latest: dict[str, float] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
+from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
 from llmf_hydra.tracking.detached import Detached
@@ -65,7 +66,8 @@ class Trackers:
                 reason = str(error) or type(error).__name__
                 self._warn(f"tracking={tracker.name} is left out from here on: {reason}")
 
-    def _warn(self, text: str) -> None:
+    def _warn(self, sentence: str) -> None:
+        text = masked_text(sentence)
         print(f"warning: {text}", file=sys.stderr)
         for tracker in self._active:
             if isinstance(tracker, FilesTracker):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.reach import check
 
 if TYPE_CHECKING:
     import wandb
@@ -24,11 +25,15 @@ class WandbTracker(Tracker):
         self._pid = os.getpid()  # of the training, also where the tracker has moved to another process
 
     def start(self, info: RunInfo) -> None:
-        """Open the run. Raises wandb's own errors: no network, a key that isn't known."""
+        """Open the run. Raises Unreachable without network, and wandb's own errors: a key that isn't known."""
         import wandb
 
+        settings = self.settings(info)
+        theirs = wandb.setup().settings  # with the user's WANDB_MODE, WANDB_BASE_URL and `wandb login --host`
+        if "online" == settings.mode == theirs.mode:
+            check(theirs.base_url, "WANDB_MODE=offline keeps the run on disk, to be synced later")
         config: dict[str, Any] = {**info.params, "git": info.git}
-        self._run = wandb.init(config=config, dir=info.out, settings=self.settings(info))
+        self._run = wandb.init(config=config, dir=info.out, settings=settings)
 
     def settings(self, info: RunInfo) -> "wandb.Settings":
         """What the config says, as wandb's own settings object."""
