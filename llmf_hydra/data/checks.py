@@ -1,28 +1,22 @@
-"""What a run's templates and datasets must be: names, files and first rows. Standard library only."""
+"""What a run's templates and datasets must be: names, files and first rows. Torch-free."""
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from llmf_hydra.checks.register import CONFIG, DISK, rule
 from llmf_hydra.config.schema import Config
+from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, resolve
 from llmf_hydra.errors import Problem, Refused
-
-_TEMPLATES = Path(__file__).parent / "chat" / "templates"
 
 
 @rule("data.template", "data.tool_format", phase=CONFIG)
 def the_template_is_one_of_ours(cfg: Config) -> Iterator[Problem]:
     """data.template and data.tool_format name a template and a tool format that the package ships."""
-    templates = sorted(path.stem for path in _TEMPLATES.glob("*.jinja"))
-    written = (_TEMPLATES / "tool_formats.yaml").read_text(encoding="utf-8")
-    tools = sorted(re.findall(r"^(\w+):", written, re.MULTILINE))
-    for key, name, known in (
-        ("data.template", cfg.data.template, templates),
-        ("data.tool_format", cfg.data.tool_format, tools),
+    for key, name, names in (
+        ("data.template", cfg.data.template, index),
+        ("data.tool_format", cfg.data.tool_format, tool_formats),
     ):
-        if name and name not in known:
+        if name and name not in (known := sorted(names())):
             yield Problem.bad_choice(key, name, known)
 
 

@@ -3,22 +3,19 @@
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jinja2
-import yaml
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.blind import is_blind
+from llmf_hydra.data.chat.index import index, template_names, template_text, tool_formats
 from llmf_hydra.data.chat.jinja import compiled
 from llmf_hydra.data.chat.layout import Layout
 from llmf_hydra.data.rows import BadRow, Message
 from llmf_hydra.errors import Problem, Refused
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,7 @@ class Chat:
     default_system: str | None = None
     own_system: str | None = None  # what the template puts where there is no system message
     tool_format: str | None = None  # None: the template writes tools itself, if it can
+    call_format: str | None = None  # how calls stand in an answer, for `parse_calls`
     layouts: dict[tuple[str, ...], Layout | None] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
@@ -81,23 +79,6 @@ class Chat:
         return [{"role": "system", "content": self.default_system}, *messages]
 
 
-@functools.cache
-def index() -> dict[str, dict[str, Any]]:
-    """What is known of each named template: `stop`, `tool_format`."""
-    return yaml.safe_load((TEMPLATES / "index.yaml").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def tool_formats() -> dict[str, dict[str, str]]:
-    """The known ways to write tools, by their names."""
-    return yaml.safe_load((TEMPLATES / "tool_formats.yaml").read_text(encoding="utf-8"))
-
-
-def template_names() -> list[str]:
-    """The named templates."""
-    return sorted(index())
-
-
 def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) -> Chat:
     """The template that the config names, else the tokenizer's own. Raises Refused."""
     if data.tool_format is not None and data.tool_format not in tool_formats():
@@ -110,18 +91,20 @@ def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) ->
     elif data.template not in index():
         raise Refused([Problem.bad_choice("data.template", data.template, template_names())])
     else:
-        text = (TEMPLATES / f"{data.template}.jinja").read_text(encoding="utf-8")
+        text = template_text(data.template)
         known = index()[data.template]
     stops |= set(known.get("stop", ()))
-    return Chat(
+    chat = Chat(
         data.template or "",
         text,
         special,
         tuple(sorted(stops, key=len, reverse=True)),
         generation.default_system,
         known.get("system"),
+        data.tool_format,
         data.tool_format or known.get("tool_format"),
     )
+    return chat if chat.writes_tools else replace(chat, tool_format=chat.call_format)
 
 
 def _own(tokenizer: Any) -> str:

@@ -1,14 +1,13 @@
-"""Tools for templates that have no place for them: described, called, and the call read back."""
+"""Tools for templates that have no place for them: described and called in the contents of messages."""
 
-import json
-import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from llmf_hydra.data.chat.index import tool_formats
 from llmf_hydra.data.chat.jinja import compiled
 from llmf_hydra.data.chat.layout import is_plain
-from llmf_hydra.data.chat.template import Chat, tool_formats
+from llmf_hydra.data.chat.template import Chat
 from llmf_hydra.data.rows import Message
 
 Tools = list[dict[str, Any]]
@@ -67,7 +66,7 @@ def _calls_in_content(message: Message, known: dict[str, str]) -> Message:
 
 def _results_joined(messages: list[Message], known: dict[str, str], chat: Chat) -> list[Message]:
     """Results that follow one another as one message; the user says them where the template knows no tool."""
-    role = "tool" if "tool" in chat.text else "user"
+    role = "tool" if "tool" in chat.text and not chat.writes_tools else "user"
     joined: list[Message] = []
     for is_result, group in groupby(messages, lambda message: message["role"] == "tool"):
         if is_result:
@@ -77,40 +76,3 @@ def _results_joined(messages: list[Message], known: dict[str, str], chat: Chat) 
         else:
             joined += group
     return joined
-
-
-def parse_calls(text: str, tool_format: str) -> list[dict[str, Any]] | None:
-    """The calls of tools `[{name, arguments}]` in a model's answer, or None if it makes none."""
-    known = tool_formats()[tool_format]
-    if "json" in known:
-        return _calls(text.strip().removeprefix(known["json"]))
-    if "json_in" in known:
-        found = [_calls(match["json"]) for match in re.finditer(known["json_in"], text, re.DOTALL)]
-        calls = [call for calls in found for call in calls or ()]
-        return calls or None
-    made: list[dict[str, Any]] = []
-    for match in re.finditer(known["parse"], text, re.DOTALL | re.MULTILINE):
-        arguments = _json(match["arguments"])
-        if arguments is None:
-            return None
-        made.append({"name": match["name"], "arguments": arguments})
-    return made or None
-
-
-def _calls(text: str) -> list[dict[str, Any]] | None:
-    """One call or a list of calls in JSON; the arguments may be called parameters."""
-    value = _json(text)
-    calls = value if isinstance(value, list) else [value]
-    made: list[dict[str, Any]] = []
-    for call in calls:
-        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-            return None
-        made.append({"name": call["name"], "arguments": call.get("arguments", call.get("parameters", {}))})
-    return made or None
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None

@@ -1,0 +1,44 @@
+"""The names of templates and tool formats, and what index.yaml and tool_formats.yaml say of them."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TEMPLATES = Path(__file__).parent / "templates"
+_INCLUDE = re.compile(r"\{%- include '([\w/]+\.jinja)' -%\}\n?")
+
+
+@functools.cache
+def index() -> dict[str, dict[str, Any]]:
+    """What is known of each template, by each of its names: `file`, `stop`, `tool_format`, `system`, `source`."""
+    entries = yaml.safe_load((TEMPLATES / "index.yaml").read_text(encoding="utf-8"))
+    return {
+        alias: {"file": name, **entry}
+        for name, entry in entries.items()
+        for alias in (name, *entry.get("aliases", ()))
+    }
+
+
+@functools.cache
+def tool_formats() -> dict[str, dict[str, str]]:
+    """The formats that `data.tool_format` names: how tools, calls and results are written into contents."""
+    return yaml.safe_load((TEMPLATES / "tool_formats.yaml").read_text(encoding="utf-8"))
+
+
+def template_names() -> list[str]:
+    """The named templates."""
+    return sorted(index())
+
+
+@functools.cache
+def template_text(name: str) -> str:
+    """A template with its parts in place, so that it stands alone in a saved tokenizer."""
+    return _text(f"{index()[name]['file']}.jinja")
+
+
+def _text(file: str) -> str:
+    written = (TEMPLATES / file).read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda match: _text(match[1]), written)
