@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.command_line import Cli
 from support.data_samples import make_tokenizer
 
 from llmf_hydra.config.groups.data import DataConfig
@@ -140,6 +141,15 @@ COMPARED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = 
         TOOLS,
     ),
     "two calls": ([CALLS[0], calling(call("now"), call("add", x=1)), CALLS[2], *CALLS[2:]], TOOLS),
+    "calls with ids": (
+        [
+            CALLS[0],
+            calling({"id": "call00001", **call("now")}),
+            {"role": "tool", "content": '{"t": 2}', "tool_call_id": "call00001"},
+            CALLS[3],
+        ],
+        TOOLS,
+    ),
     "thoughts and tools": (
         [
             CALLS[0],
@@ -152,7 +162,7 @@ COMPARED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = 
     "call at the end": ([CALLS[0], calling(call("now"))], TOOLS),
 }
 PLAIN = ("plain", "system")
-CALLING = (*PLAIN, "tools", "tools in two turns", "two calls", "call at the end")
+CALLING = (*PLAIN, "tools", "tools in two turns", "two calls", "calls with ids", "call at the end")
 ORIGINAL = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
 ORIGINALS: dict[
     str, tuple[str, tuple[str, ...]]
@@ -356,6 +366,17 @@ def test_a_template_without_a_place_for_thoughts_gets_them_in_the_content() -> N
     known = chat("chatml")
     found = render_dialogue(known, for_template(known, messages, None)[0], None)
     assert found.text[slice(*found.answers[0])] == "<think>\nwhy\n</think>\n\nHello<|im_end|>"
+
+
+def test_the_command_line_knows_each_name_and_names_the_nearest(cli: Cli) -> None:
+    """An alias is accepted: only the other value is refused."""
+    wrong = cli("stage=sft", "model=tiny", "data.template=gema3", "data.tool_format=qwen")
+    alias = cli("stage=sft", "model=tiny", "data.template=yi", "data.tool_format=quen")
+    assert (wrong.returncode, alias.returncode) == (2, 2)
+    assert "data.template=gema3: is not one of" in wrong.stderr
+    assert "did you mean 'gemma3'?" in wrong.stderr
+    assert "data.tool_format=quen" in alias.stderr
+    assert "data.template" not in alias.stderr
 
 
 def test_an_unknown_template_is_refused_with_the_nearest() -> None:
