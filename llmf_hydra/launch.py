@@ -26,6 +26,7 @@ from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes as process
 from llmf_hydra.runs import ranks
 from llmf_hydra.runs.manifest import first_manifest
+from llmf_hydra.runs.opening import opening
 from llmf_hydra.sweeps import grid
 
 COMMAND = Path(sys.argv[0]).name  # before Hydra is given a name of ours
@@ -123,6 +124,8 @@ def _run(composed: DictConfig) -> float | None:
     except Refused:
         _remove_empty(out)
         raise
+    if sweep is None:
+        print(secrets.masked_text(opening(cfg, out)), flush=True)
     code = process.run_worker(out, cfg, quiet=sweep is not None)
     if code == REFUSED:
         process.remove_refused(out)

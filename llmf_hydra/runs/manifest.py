@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from llmf_hydra import __version__
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_tree, masked_word
+from llmf_hydra.runs import git
 
 
 def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) -> dict[str, Any]:
@@ -26,20 +26,8 @@ def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) 
         "version": __version__,
         "sweep": masked_tree(sweep),
         "seeds": {"seed": cfg.training.seed, "data_seed": cfg.training.data_seed},
-        "git": git_state(Path.cwd()),
-    }
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, branch and uncommitted changes of the repository a folder lies in; None where there is none."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    return {
-        "commit": commit.strip(),
-        "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
-        "diff": _git(folder, "diff", "HEAD") or "",
-        "untracked": (_git(folder, "ls-files", "--others", "--exclude-standard") or "").split("\n")[:-1],
+        "git": git.source(),
+        "repository": git.repository(Path.cwd()),
     }
 
 
@@ -87,16 +75,6 @@ def _packages() -> dict[str, str]:
     folders = [info for path in sys.path if Path(path).is_dir() for info in Path(path).glob("*.dist-info")]
     parts = (info.name.removesuffix(".dist-info").rpartition("-") for info in folders)
     return dict(sorted((name, version) for name, _, version in parts))
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
 
 def _cpu_name() -> str:
