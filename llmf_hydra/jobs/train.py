@@ -7,14 +7,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from transformers import TrainerState
+
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.config.secrets import masked_tree
-from llmf_hydra.jobs import assemble
+from llmf_hydra.jobs import assemble, model_card
+from llmf_hydra.jobs.summary import changes, closing
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import manifest, ranks
 from llmf_hydra.runs import signals as interrupt
-from llmf_hydra.runs.checkpoints import last_checkpoint, save_final
+from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
@@ -63,6 +66,19 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         trackers.attach(out / runs.CONFIG)
         if cfg.training.plot_loss:
             trackers.attach(*draw(out / LOG, out))
+    _tell(cfg, out, trainer.state, chats=bool(inputs.tokenizer.chat_template))
+
+
+def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
+    """Write the model card and print the end of the run."""
+    history = [
+        {key: value for key, value in line.items() if isinstance(value, int | float)}
+        for line in state.log_history
+    ]
+    moved = changes(history)
+    model_card.write(out / FINAL, cfg, state.global_step, moved, chats=chats)
+    tidy_final(out)
+    log.info("%s", "\n".join(closing(cfg, out, runs.read_manifest(out)["command"], moved)))
 
 
 def _checkpoint(cfg: Config, out: Path, resume: bool) -> str | None:

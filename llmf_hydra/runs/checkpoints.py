@@ -1,11 +1,13 @@
 """Checkpoints of a run: the last whole one, and the final model."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 from llmf_hydra.errors import Problem
 
 FINAL = "final"
+ARGUMENTS = "training_args.bin"  # pickled by the trainer; config.yaml says it all
 STATE = "trainer_state.json"  # the file a checkpoint is finished with
 
 
@@ -18,6 +20,16 @@ def last_checkpoint(out: Path) -> str | None:
 def save_final(trainer: Any, out: Path) -> None:
     """Save model and tokenizer to `final/`, as plain Transformers or PEFT loads them."""
     trainer.save_model(str(out / FINAL))
+
+
+def tidy_final(out: Path) -> None:
+    """Leave in `final/` what a hub takes: no pickled arguments, and files that all may read whom the umask lets."""
+    (out / FINAL / ARGUMENTS).unlink(missing_ok=True)
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in (out / FINAL).iterdir():
+        if file.is_file():
+            file.chmod(0o666 & ~umask)  # safetensors writes 0600
 
 
 def check_checkpoint(path: str) -> Problem | None:

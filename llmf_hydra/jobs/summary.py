@@ -1,0 +1,89 @@
+"""The end of a run, for people: how its metrics moved, what it left, and what can be done with it."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmf_hydra.config.choices import METHODS
+from llmf_hydra.config.quoting import command_line
+from llmf_hydra.config.schema import Config
+from llmf_hydra.config.secrets import MASK
+from llmf_hydra.runs.checkpoints import FINAL
+
+# The metrics worth a line, in this order; each with its eval_ twin.
+TOLD = ("loss", "accuracy", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "margin",
+        "objective/rlhf_reward", "objective/scores", "objective/kl")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric from its first value in the log to its last."""
+
+    metric: str
+    first: float
+    last: float
+    first_step: int
+    last_step: int
+
+    def __str__(self) -> str:
+        if self.first_step == self.last_step:
+            return f"{self.metric} {self.last:.4f} (step {self.last_step})"
+        return (
+            f"{self.metric} {self.first:.4f} (step {self.first_step}) -> "
+            f"{self.last:.4f} (step {self.last_step})"
+        )
+
+
+def changes(history: Iterable[Mapping[str, float]]) -> list[Change]:
+    """How each metric worth a line moved, from the trainer's log."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for line in history:
+        for metric, value in line.items():
+            points.setdefault(metric, []).append((int(line["step"]), value))
+    told = [metric for name in TOLD for metric in (name, f"eval_{name}") if metric in points]
+    told += sorted(metric for metric in points if metric.startswith("eval_") and metric.endswith("_loss"))
+    return [
+        Change(
+            metric, points[metric][0][1], points[metric][-1][1], points[metric][0][0], points[metric][-1][0]
+        )
+        for metric in dict.fromkeys(told)
+    ]
+
+
+def closing(cfg: Config, out: Path, command: Sequence[str], moved: Iterable[Change]) -> list[str]:
+    """The last lines of a run; `command` holds the words it was started with, the program first."""
+    folder = os.path.relpath(out)
+    return [
+        f"done: {folder}",
+        *(f"  {change}" for change in moved),
+        f"  {folder}/{FINAL} holds {_product(cfg)}; its README.md has the code that loads it",
+        "next",
+        *(f"  {what:<14}{line}" for what, line in _next(cfg, folder, command)),
+    ]
+
+
+def _product(cfg: Config) -> str:
+    kind = "reward model" if cfg.stage.scores else "model"
+    model = cfg.model.model_name_or_path
+    return f"the adapter of {model}" if METHODS[cfg.method.name].adapters else f"the whole {kind}"
+
+
+def _next(cfg: Config, folder: str, command: Sequence[str]) -> Iterable[tuple[str, str]]:
+    words = [word for word in command[1:] if not word.startswith(("hydra.", "job="))]
+    if not any(MASK in word or word.startswith("-") for word in words):
+        yield "see the rows", command_line([*words, "job=preview"])
+    if cfg.stage.scores:
+        yield "score answers", f"llmf score FILE.jsonl --model {folder}/{FINAL}"
+    elif METHODS[cfg.method.name].adapters:
+        adapters = ",".join([*cfg.merged_adapters, f"{folder}/{FINAL}"])
+        model = f"model.model_name_or_path={cfg.model.model_name_or_path}"
+        quoted = f"'{adapters}'" if "," in adapters else adapters
+        yield (
+            "train it on",
+            command_line([f"stage={cfg.stage.name}", model, f"model.adapter_name_or_path={quoted}"]),
+        )
+    else:
+        whole = f"model.model_name_or_path={folder}/{FINAL}"
+        yield "train it on", command_line([f"stage={cfg.stage.name}", f"method={cfg.method.name}", whole])
+    yield "all runs", "llmf runs"

@@ -1,0 +1,50 @@
+"""One finished run of each stage, made once a session through the real command line, for tests that only read it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.command_line import only_run
+
+SHORT = (
+    "model=tiny",
+    "training.max_steps=12",
+    "training.logging_steps=2",
+    "training.eval_steps=6",
+    "training.save_steps=6",
+    "training.learning_rate=0.01",
+)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What the command line printed, and the folder it left."""
+
+    done: "subprocess.CompletedProcess[str]"
+    out: Path
+    cwd: Path
+
+
+Finished = Callable[..., FinishedRun]
+
+
+@pytest.fixture(scope="session")
+def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """`finished("sft", "method=full")`: twelve steps of a stage on the tiny model, trained at the first call only."""
+    made: dict[tuple[str, ...], FinishedRun] = {}
+
+    def run(stage: str, *words: str) -> FinishedRun:
+        if (stage, *words) not in made:
+            cwd = tmp_path_factory.mktemp(f"finished_{stage}")
+            command = [sys.executable, "-m", "llmf_hydra", f"stage={stage}", *SHORT, *words]
+            done = subprocess.run(
+                command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            made[stage, *words] = FinishedRun(done, only_run(cwd, stage), cwd)
+        return made[stage, *words]
+
+    return run
