@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Cli
 
-pytest_plugins = ["support.stage_fixtures"]
+pytest_plugins = ["support.stage_fixtures", "support.finished_runs"]
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,6 @@ def test_final_holds_no_pickle_and_every_file_can_be_read_by_all(runs: list[Fini
         assert [file.name for file in files if file.suffix in PICKLED] == []
         modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in files}
         assert set(modes.values()) == {oct(stat.S_IMODE((run.out / "config.yaml").stat().st_mode))}, modes
-        assert not (run.out / "README.md").exists()
 
 
 def test_the_model_card_is_the_runs_own_and_its_code_loads_the_model(
