@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from llmf_hydra.checks.register import rule
 from llmf_hydra.config.choices import STAGES
 from llmf_hydra.config.names import names
-from llmf_hydra.config.schema import Config
+from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem
 
 
@@ -31,6 +31,19 @@ def one_source_of_evaluation(cfg: Config) -> Iterator[Problem]:
             f"contradicts data.eval_dataset={cfg.data.eval_dataset}",
             "give one of them",
         )
+
+
+@rule("data.dataset", "data.eval_dataset", "data.interleave_probs")
+def each_dataset_is_named_once(cfg: Config) -> Iterator[Problem]:
+    """A dataset is named once; data.interleave_probs gives it more weight."""
+    for key in ("data.dataset", "data.eval_dataset"):
+        named = names(value_at(cfg, key))
+        twice = next((name for name in named if named.count(name) > 1), None)
+        if twice is not None:
+            remedy = "name it once"
+            if key == "data.dataset":
+                remedy += "; to weight it, set data.mix_strategy=interleave_over and data.interleave_probs"
+            yield Problem(key, value_at(cfg, key), f"names {twice} twice", remedy)
 
 
 @rule("data.val_size")

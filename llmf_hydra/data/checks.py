@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from llmf_hydra.checks.register import CONFIG, DISK, rule
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat.index import index, tool_formats
-from llmf_hydra.data.sources.resolve import check_sources, resolve
+from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolve
 from llmf_hydra.errors import Problem, Refused
 
 
@@ -35,7 +35,5 @@ def only_text_is_trained_on(cfg: Config) -> Iterator[Problem]:
         except Refused:  # what is wrong with it is told by check_sources
             continue
         for source in found:
-            if source.media:
-                what = f"has {' and '.join(source.media)}, and only text is trained on"
-                remedy = f"take the {' and '.join(source.media)} out of its columns in dataset_info.json"
-                yield Problem(f"data.{key}", source.name, what, remedy)
+            if problem := media_problem(source, f"data.{key}"):
+                yield problem

@@ -2,7 +2,9 @@
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ SCHEMA = pa.schema(
         ("source", pa.list_(pa.int16())),
     ]
 )
+_ROWS = pa.schema([*list(SCHEMA)[:2], ("row", pa.int64()), ("source", pa.int16())])
 _AT_A_TIME = 500  # packs that are put together in memory
 
 
@@ -55,14 +58,18 @@ def write_packed(rows: Dataset, capacity: int, neat: bool, path: Path) -> dict[s
     packs = best_fit_decreasing(lengths.tolist(), capacity)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as arrow:
         for start in range(0, len(packs), _AT_A_TIME):
-            arrow.write_batch(packed_batch(rows, packs[start : start + _AT_A_TIME], neat))
+            some = packs[start : start + _AT_A_TIME]
+            table = as_arrow(rows, [index for pack in some for index in pack])
+            arrow.write_batch(packed_batch(table, some, neat))
     full = float(lengths.sum()) / (len(packs) * capacity) if packs else 0.0
     return {"sequences": len(packs), "full": round(full, 4)}
 
 
-def packed_batch(rows: Dataset, packs: Sequence[Sequence[int]], neat: bool) -> pa.RecordBatch:
-    """The rows of some packs joined. With `neat` the first token of each row is no target of a loss."""
-    table = as_arrow(rows, [index for pack in packs for index in pack])
+def packed_batch(table: pa.Table, packs: Sequence[Sequence[int]], neat: bool) -> pa.RecordBatch:
+    """The rows of some packs joined; `table` holds them in the order of the packs, each column in one chunk.
+
+    With `neat` the first token of each row is no target of a loss.
+    """
     counts = np.cumsum([0, *map(len, packs)], dtype=np.int32)  # where each pack begins, in rows
     ids = table["input_ids"].chunk(0)
     starts = ids.offsets.to_numpy() - ids.offsets[0].as_py()  # where each row begins, in tokens
@@ -81,30 +88,12 @@ def packed_batch(rows: Dataset, packs: Sequence[Sequence[int]], neat: bool) -> p
     return pa.record_batch(columns, schema=SCHEMA)
 
 
-def packed_stream(rows: Iterator[dict], capacity: int, neat: bool, held: int) -> Iterator[dict]:
+def packed_stream(
+    rows: Iterator[dict[str, Any]], capacity: int, neat: bool, held: int
+) -> Iterator[dict[str, Any]]:
     """Packs of a stream, `held` rows at a time."""
-    waiting: list[dict] = []
-    for row in rows:
-        waiting.append(row)
-        if len(waiting) == held:
-            yield from _packed_now(waiting, capacity, neat)
-            waiting = []
-    yield from _packed_now(waiting, capacity, neat)
-
-
-def _packed_now(rows: Sequence[dict], capacity: int, neat: bool) -> Iterator[dict]:
-    for pack in best_fit_decreasing([len(row["input_ids"]) for row in rows], capacity):
-        made: dict[str, list[int]] = {
-            "input_ids": [],
-            "labels": [],
-            "seq_lengths": [],
-            "row": [],
-            "source": [],
-        }
-        for row in (rows[index] for index in pack):
-            made["input_ids"] += row["input_ids"]
-            made["labels"] += [IGNORED, *row["labels"][1:]] if neat else row["labels"]
-            made["seq_lengths"].append(len(row["input_ids"]))
-            made["row"].append(row["row"])
-            made["source"].append(row["source"])
-        yield made
+    while waiting := list(islice(rows, held)):
+        packs = best_fit_decreasing([len(row["input_ids"]) for row in waiting], capacity)
+        in_order = [waiting[index] for pack in packs for index in pack]
+        table = pa.Table.from_pylist(in_order, schema=_ROWS).combine_chunks()
+        yield from packed_batch(table, packs, neat).to_pylist()

@@ -11,14 +11,12 @@ from datasets import Dataset, IterableDataset
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.cache import digest, ranks, store
-from llmf_hydra.data.cache import tokenized_path as saved
-from llmf_hydra.data.cache.dataset_cache import REJECTED, ROWS, cache_root, kept_source
+from llmf_hydra.data.cache import digest, ranks, store, tokenized_path
+from llmf_hydra.data.cache.dataset_cache import REJECTED, ROWS, cache_root, cached_source
 from llmf_hydra.data.mix import concatenated, mixed, sample, split
 from llmf_hydra.data.packing import write_packed
 from llmf_hydra.data.report import DataReport
-from llmf_hydra.data.sources import hub
-from llmf_hydra.data.sources import resolve as sources
+from llmf_hydra.data.sources import hub, resolve
 from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.streaming import stream
 from llmf_hydra.data.tokenize.features import Setup
@@ -32,7 +30,7 @@ Known = tuple[str, Source, str]  # with the digest of all that its tokens depend
 
 @dataclass
 class Prepared:
-    """Tokenized data of a run. Columns are those of `features.COLUMNS`, with `row` and `source` beside them.
+    """Tokenized data of a run. Columns are those of `features.TOKEN_COLUMNS`, with `row` and `source` beside them.
 
     When streaming, the datasets are iterable, and the counts of the report are those of what was read so far.
     """
@@ -77,18 +75,27 @@ def _named(data: DataConfig) -> list[Named]:
     ):
         if names:
             found += [
-                (use, hub.fetched(source, f"data.{field}", data.streaming))
-                for source in sources.resolve(data, names, field)
+                (use, _text_only(hub.fetched(source, f"data.{field}", data.streaming), f"data.{field}"))
+                for source in resolve.resolve(data, names, field)
             ]
     return found
 
 
-def _prepared(data: DataConfig, setup: Setup, known: list[Known], seed: int, packing: bool) -> saved.Kept:
-    report = DataReport(setup.kind)
+def _text_only(source: Source, key: str) -> Source:
+    """The source; refused where its rows have media that no table describes, as they are seen once it is fetched."""
+    if not source.format and (problem := resolve.media_problem(source, key)):
+        raise Refused([problem])
+    return source
+
+
+def _prepared(
+    data: DataConfig, setup: Setup, known: list[Known], seed: int, packing: bool
+) -> tokenized_path.Saved:
+    report = DataReport(setup.kind, notes=setup.notes)
     parts: dict[str, dict[str, Dataset]] = {"train": {}, "eval": {}}
     rejected: list[Path] = []
     for index, (use, source, name) in enumerate(known):
-        folder, counts = kept_source(data, setup, source, name)
+        folder, counts = cached_source(data, setup, source, name)
         counts.use = use
         report.sources.append(counts)
         parts[use][source.name] = _loaded(folder, index, source, seed)
@@ -110,16 +117,16 @@ def _prepared(data: DataConfig, setup: Setup, known: list[Known], seed: int, pac
 
 def _at_path(
     data: DataConfig, setup: Setup, known: list[Known], chosen: dict[str, Any], seed: int, packing: bool
-) -> saved.Kept:
+) -> tokenized_path.Saved:
     """Load what lies at data.tokenized_path, or make it and save it there."""
     path = Path(str(data.tokenized_path)).expanduser()
     datasets = [[use, source.name, source_digest(source, {})] for use, source, _ in known]
     made_with = {**chosen, **_shape_by_name(data, seed, packing), "datasets": datasets}
-    if path.exists():
-        return saved.load(path, made_with)
+    if tokenized_path.is_saved(path):
+        return tokenized_path.load(path, made_with)
     kept = _prepared(data, setup, known, seed, packing)
     if ranks.makes_data(data.data_shared_file_system):
-        saved.save(path, made_with, kept)
+        tokenized_path.save(path, made_with, kept)
     return kept
 
 
@@ -149,17 +156,19 @@ def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:
 
 def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, Any]]:
     """The rows in packs, kept on disk like the rows themselves."""
-    root = cache_root()
     packed_name = digest.of([name, data.cutoff_len, data.neat_packing])
 
     def make(folder: Path) -> None:
         made = write_packed(rows, data.cutoff_len, data.neat_packing, folder / ROWS)
         (folder / "packed.json").write_text(json.dumps(made), encoding="utf-8")
 
-    def kept() -> tuple[Path, bool]:
-        return store.kept(root, packed_name, make, data.overwrite_cache)
-
-    folder, _ = ranks.make_or_wait(root, packed_name, ranks.makes_data(data.data_shared_file_system), kept)
+    folder, _ = store.obtain(
+        cache_root(),
+        packed_name,
+        make,
+        again=data.overwrite_cache,
+        maker=ranks.makes_data(data.data_shared_file_system),
+    )
     return Dataset.from_file(str(folder / ROWS)), json.loads(
         (folder / "packed.json").read_text(encoding="utf-8")
     )

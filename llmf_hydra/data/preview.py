@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any
 
-import jinja2
-
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.render import Rendered
-from llmf_hydra.data.rows import BadRow, Row
-from llmf_hydra.data.sources import hub, reader
-from llmf_hydra.data.sources import resolve as sources
+from llmf_hydra.data.rows import Row
+from llmf_hydra.data.sources import hub, reader, resolve
 from llmf_hydra.data.sources.dataset_info import Source
+from llmf_hydra.data.tokenize.batches import write
 from llmf_hydra.data.tokenize.features import Example, Setup
 from llmf_hydra.data.tokenize.setup import make_setup
 
@@ -31,7 +29,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Preview:
-    """One row. `parts` has an entry for each column of tokens, in the order of `features.COLUMNS`."""
+    """One row. `parts` has an entry for each column of tokens, in the order of `features.TOKEN_COLUMNS`."""
 
     source: str
     row: int
@@ -56,34 +54,34 @@ def _shown(segment: Segment) -> str:
 
 
 def preview(
-    data: DataConfig, kind: str, tokenizer: Any, generation: GenerationConfig, count: int
+    data: DataConfig,
+    kind: str,
+    tokenizer: Any,
+    generation: GenerationConfig,
+    count: int,
+    packing: bool = False,
 ) -> list[Preview]:
     """The first `count` usable rows of the training data, read and encoded as training does.
 
-    Raises Refused.
+    A long text that goes on in further rows, as it does where rows are packed, is shown as these rows. Raises Refused.
     """
-    setup = make_setup(data, kind, tokenizer, generation, packing=False)
+    setup = make_setup(data, kind, tokenizer, generation, packing)
     found: list[Preview] = []
-    for source in sources.resolve(data, data.dataset or "", "dataset"):
+    for source in resolve.resolve(data, data.dataset or "", "dataset"):
         source = hub.fetched(source, "data.dataset")
-        found += islice(_of_source(setup, source, tokenizer), count - len(found))
+        found += islice(_of_source(data, setup, source, tokenizer), count - len(found))
     return found
 
 
-def _of_source(setup: Setup, source: Source, tokenizer: Any) -> Iterator[Preview]:
-    for read in reader.rows(source, setup.kind, reader.read_files(source)):
-        try:
-            if isinstance(read.row, BadRow):
-                continue
-            texts = setup.texts(read.row)
-        except BadRow:
-            continue
-        encodings = setup.encoder.batch([text.text for text in texts])
-        for example in setup.examples(read.row, texts, encodings):
-            parts = {name: _segments(name, ids, example, tokenizer) for name, ids in example.ids.items()}
-            yield Preview(
-                source.name, read.number, parts, example.lost, _difference(read.row, texts, tokenizer)
-            )
+def _of_source(data: DataConfig, setup: Setup, source: Source, tokenizer: Any) -> Iterator[Preview]:
+    for read in reader.rows(source, setup.kind, islice(reader.read_files(source), data.max_samples)):
+        written = write(setup, [read])
+        encodings = setup.encoder.batch(written.texts())
+        for _, row, texts in written.rows:
+            for example in setup.examples(row, texts, encodings):
+                parts = {name: _segments(name, ids, example, tokenizer) for name, ids in example.ids.items()}
+                difference = _difference(row, texts, tokenizer)
+                yield Preview(source.name, read.number, parts, example.lost, difference)
 
 
 def _segments(name: str, ids: list[int], example: Example, tokenizer: Any) -> list[Segment]:
@@ -109,7 +107,7 @@ def _difference(row: Row, texts: list[Rendered], tokenizer: Any) -> list[str]:
         own = tokenizer.apply_chat_template(
             messages, tools=row.tools, tokenize=False, add_generation_prompt=not texts[0].answers
         )
-    except jinja2.TemplateError as error:
+    except Exception as error:  # as in `Chat.render`
         return [f"the tokenizer's template refuses this row: {error}"]
     return list(
         difflib.unified_diff(own.splitlines(), texts[0].text.splitlines(), "tokenizer", "ours", lineterm="")

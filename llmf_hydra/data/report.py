@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ class SourceReport:
     rows_kept: int = 0
     rows_cut: int = 0
     tokens_cut: int = 0
+    answers_cut: int = 0  # answers that lost their end to data.cutoff_len
+    rows_special: int = 0  # their text holds what the tokenizer takes for a special token
+    rows_repeated: int = 0  # a key stands twice in them
+    rows_equal: int = 0  # chosen is the same as rejected
+    rows_good: int = 0  # of rows with a label
+    rows_bad: int = 0
     rows_untrained: int = 0  # left out: nothing of them would be trained
     untrained: list[int] = field(default_factory=list)  # the first of them
     rows_rejected: int = 0  # left out: they could not be read
@@ -55,6 +62,7 @@ class SourceReport:
         ]
         if self.rows_cut:
             lines.append(f"  cut to data.cutoff_len: {self.rows_cut} rows, {self.tokens_cut} tokens lost")
+        lines += self._oddities()
         if self.rows_untrained:
             lines.append(
                 f"  left out, nothing to train: {self.rows_untrained} rows ({_named(self.untrained)})"
@@ -65,9 +73,27 @@ class SourceReport:
             )
         return lines
 
+    def _oddities(self) -> Iterator[str]:
+        """What is trained as it is, and is seldom meant."""
+        if self.answers_cut:
+            yield f"  answers cut: {self.answers_cut}, trained without an end of turn"
+        if self.rows_special:
+            yield (
+                f"  special tokens within their text: {self.rows_special} rows, read as special; "
+                "model.split_special_tokens=true makes them plain text"
+            )
+        if self.rows_repeated:
+            yield f"  a key twice in a row: {self.rows_repeated} rows, the last value counts"
+        if self.rows_equal:
+            yield f"  chosen equal to rejected: {self.rows_equal} rows, nothing to prefer"
+        if bool(self.rows_good) != bool(self.rows_bad):
+            count, label = (self.rows_good, "good") if self.rows_good else (self.rows_bad, "bad")
+            yield f"  one-sided: all {count} answers are labelled {label}"
+
 
 _COUNTS = (
-    "rows_read", "rows_kept", "rows_cut", "tokens_cut", "rows_untrained", "rows_rejected",
+    "rows_read", "rows_kept", "rows_cut", "tokens_cut", "answers_cut", "rows_special", "rows_repeated", "rows_equal",
+    "rows_good", "rows_bad", "rows_untrained", "rows_rejected",
     "tokens", "trained_tokens",
 )  # fmt: skip
 
@@ -84,6 +110,7 @@ class DataReport:
     sources: list[SourceReport] = field(default_factory=list)
     train_rows: int | None = None  # None when streaming
     eval_rows: int | None = None
+    notes: list[str] = field(default_factory=list)  # of the template
     packed: dict[str, Any] | None = None  # sequences, full (share of cutoff_len that is used)
     digest: str = ""
 
@@ -102,7 +129,7 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """For people."""
-        lines = [line for source in self.sources for line in source.lines()]
+        lines = [*(line for source in self.sources for line in source.lines()), *self.notes]
         if self.packed:
             full = f"{self.packed['full']:.1%}"
             lines.append(f"packed into {self.packed['sequences']} sequences, {full} full")

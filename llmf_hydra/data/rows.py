@@ -1,7 +1,7 @@
 """The canonical row: whatever came in, this is what the rest of the engine sees. Standard library only."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,10 +77,28 @@ def _order_remedy(role: str) -> str:
 def check_characters(row: Row) -> None:
     """No text may hold what is no character: noncharacters mark places while it is written. Raises BadRow."""
     messages = [*row.prompt, *(message for answer in row.answers for message in answer)]
-    for text in (row.text or "", *(message["content"] for message in messages)):
+    for text in _texts([row.text or "", messages, row.tools]):
         if found := _NO_CHARACTER.search(text):
             what = f"holds the character U+{ord(found[0]):04X}, which is no character of any text"
             raise BadRow("", what, "remove it")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts within lists and mappings, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _texts(key)
+            yield from _texts(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def need_text(value: Any, field: str) -> str:
@@ -88,7 +106,7 @@ def need_text(value: Any, field: str) -> str:
     if value is None:
         raise BadRow(field, "is missing", "fill it in, or name the right column in dataset_info.json")
     if not isinstance(value, str):
-        raise BadRow(field, f"is {_type_name(value)}, not text", "write it as a string")
+        raise BadRow(field, f"is {type_name(value)}, not text", "write it as a string")
     return value
 
 
@@ -100,6 +118,15 @@ def need_answer(value: Any, field: str) -> str:
     return text
 
 
-def _type_name(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", int: "a number", float: "a number", bool: "true or false"}
+def type_name(value: Any) -> str:
+    """What a value is, in words of JSON."""
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+    }
     return names.get(type(value), f"a {type(value).__name__}")

@@ -18,8 +18,7 @@ from llmf_hydra.data.mix import concatenated, mixed
 from llmf_hydra.data.packing import SCHEMA, packed_stream
 from llmf_hydra.data.report import DataReport, SourceReport
 from llmf_hydra.data.rows import BadRow
-from llmf_hydra.data.sources import files, reader
-from llmf_hydra.data.sources import resolve as sources
+from llmf_hydra.data.sources import files, reader, resolve
 from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.tokenize.batches import finish, write
 from llmf_hydra.data.tokenize.columns import schema
@@ -35,6 +34,7 @@ _RAW = pa.schema(
         ("file", pa.string()),
         ("line", pa.int64()),
         ("raw", pa.string()),  # the row as JSON
+        ("repeated_keys", pa.bool_()),
         ("bad", pa.string()),  # or what is wrong with it: field, fault and remedy as JSON
     ]
 )
@@ -44,7 +44,9 @@ def stream(
     data: DataConfig, setup: Setup, named: list[tuple[str, Source]], seed: int, packing: bool
 ) -> tuple[IterableDataset, Streams, DataReport]:
     """Iterable datasets to train and to evaluate on. The first `data.val_size` rows are held out."""
-    report = DataReport(setup.kind, [SourceReport(source.name, use) for use, source in named])
+    report = DataReport(
+        setup.kind, [SourceReport(source.name, use) for use, source in named], notes=setup.notes
+    )
     settled = [reader.settled_by_first_row(source) for _, source in named]
     encode = functools.partial(_tokenized, data, setup, settled, report)
     parts: dict[str, dict[str, IterableDataset]] = {"train": {}, "eval": {}}
@@ -79,13 +81,19 @@ def _raw_rows(data: DataConfig, source: Source, index: int) -> Iterator[dict[str
     try:
         raw_rows = islice(reader.read_files(source), min(limits, default=None))
         for number, (file, line, raw) in enumerate(raw_rows, 1):
-            place = {"source": index, "number": number, "file": str(file), "line": line}
-            if isinstance(raw, BadRow):
-                yield {**place, "raw": None, "bad": json.dumps([raw.field, raw.what, raw.remedy])}
-            else:
-                yield {**place, "raw": json.dumps(raw, default=str), "bad": None}
+            yield {"source": index, "number": number, "file": str(file), "line": line} | _as_json(raw)
     except files.Unreadable as error:
         raise Refused([Problem("data.dataset", source.name, str(error))]) from None
+
+
+def _as_json(raw: Any) -> dict[str, Any]:
+    repeated = isinstance(raw, files.RepeatedKeys)
+    if not isinstance(raw, BadRow):
+        try:
+            return {"raw": json.dumps(raw, default=str), "repeated_keys": repeated, "bad": None}
+        except (TypeError, ValueError, RecursionError) as error:
+            raw = reader.unforeseen(error)
+    return {"raw": None, "repeated_keys": repeated, "bad": json.dumps([raw.field, raw.what, raw.remedy])}
 
 
 def _encoded(rows: IterableDataset, encode: Any, setup: Setup) -> IterableDataset:
@@ -108,7 +116,7 @@ def _tokenized(
     for index, group in groupby(rows, key=lambda row: row["source"]):
         written = write(setup, (_read(settled[index], setup.kind, row) for row in group))
         if written.bad and not data.skip_bad_rows:
-            raise Refused(sources.listed([read.problem() for read in written.bad]))
+            raise Refused(resolve.listed([read.problem() for read in written.bad]))
         done = finish(setup, written, setup.encoder.batch(written.texts()))
         report.sources[index].add(done.counts)
         columns = done.batch.to_pydict() if done.batch else {}
@@ -119,7 +127,11 @@ def _tokenized(
 
 
 def _read(source: Source, kind: str, row: dict[str, Any]) -> reader.Read:
-    raw = BadRow(*json.loads(row["bad"])) if row["bad"] else json.loads(row["raw"])
+    if row["bad"]:
+        raw = BadRow(*json.loads(row["bad"]))
+    else:
+        raw = json.loads(row["raw"])
+        raw = files.RepeatedKeys(raw) if row["repeated_keys"] else raw
     return reader.read_one(source, kind, row["number"], Path(row["file"]), row["line"], raw)
 
 

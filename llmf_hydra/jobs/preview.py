@@ -15,7 +15,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Print `job.preview_rows` rows, and leave them in `preview.txt` without colours."""
     job = cfg.job
     tokenizer = load_tokenizer(cfg.model)
-    rows = preview(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, job.preview_rows)
+    rows = preview(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, job.preview_rows, cfg.packs)
     (out / "preview.txt").write_text(
         "\n\n".join("\n".join(row.lines()) for row in rows) + "\n", encoding="utf8"
     )

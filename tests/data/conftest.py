@@ -20,7 +20,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache of this test alone."""
     monkeypatch.setenv("LLMF_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in ("RANK", "LOCAL_RANK"):
+    for module in (
+        "huggingface_hub.constants",
+        "datasets.config",
+    ):  # which read the environment when imported
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 

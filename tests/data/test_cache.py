@@ -15,7 +15,7 @@ from support.data_samples import CHATML, alpaca, make_tokenizer, run
 
 from llmf_hydra.config.groups.rlhf import RlhfConfig
 from llmf_hydra.data.cache import store
-from llmf_hydra.errors import Refused
+from llmf_hydra.errors import Refused, TrainingFailed
 
 HERE = Path(__file__).parent
 
@@ -168,7 +168,7 @@ def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
         raise Refused(["no"])
 
     with pytest.raises(Refused):
-        store.kept(tmp_path, "name", fail)
+        store.obtain(tmp_path, "name", fail)
     assert [p.name for p in tmp_path.iterdir()] == ["name.lock"]
 
 
@@ -179,24 +179,61 @@ def test_the_others_wait_for_the_process_that_makes_the_data(
     monkeypatch.setenv("RANK", "4")
     monkeypatch.setenv("LOCAL_RANK", "0")
     path = write(alpaca())
-    monkeypatch.setattr("llmf_hydra.data.cache.ranks._PATIENCE", 0.3)
+    monkeypatch.setattr("llmf_hydra.data.cache.store._PATIENCE", 0.3)
     with pytest.raises(Exception, match="waited in vain"):
         run(tokenizer, path, data_shared_file_system=True)
     assert not found(tokenizer, path, data_shared_file_system=False)
     assert found(tokenizer, path, data_shared_file_system=True)
 
 
+def _as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, port: int = 1) -> None:
+    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+
+
 def test_the_others_hear_why_the_data_could_not_be_made(
-    tokenizer: Any, own_cache: Path, write: Any, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Any, write: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write([{"instruction": "hello", "output": ""}])
+    _as_rank(monkeypatch, 0)
     with pytest.raises(Refused, match="output is empty"):
         run(tokenizer, path)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    failed = next((own_cache / "data").glob("*.failed"))
-    os.utime(failed, (time.time() + 5, time.time() + 5))  # as if it failed while this process waits
+    _as_rank(monkeypatch, 1)
     with pytest.raises(Refused, match="output is empty"):
         run(tokenizer, path)
+    monkeypatch.setattr("llmf_hydra.data.cache.store._PATIENCE", 0.3)
+    _as_rank(monkeypatch, 1, port=2)  # of another launch: what went wrong before is not its own fault
+    with pytest.raises(TrainingFailed, match="waited in vain"):
+        run(tokenizer, path)
+
+
+def _rank(rank: int, path: str, results: Any) -> None:
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": "9"})
+    if rank == 0:
+        time.sleep(0.5)  # the other looks first, and finds the old rows
+    made = run(make_tokenizer(), path, overwrite_cache=True)
+    rows = Path(str(made.train.cache_files[0]["filename"]))  # pyright: ignore
+    results.put((rank, made.report.sources[0].found, rows.stat().st_ino))
+
+
+def test_with_overwrite_cache_the_second_process_waits_for_the_new_rows(
+    own_cache: Path, tokenizer: Any, write: Any
+) -> None:
+    path = write(alpaca(50))
+    digest = run(tokenizer, path).report.sources[0].digest
+    old = (own_cache / "data" / digest / "rows.arrow").stat().st_ino
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=_rank, args=(rank, path, results)) for rank in (1, 0)]
+    for process in processes:
+        process.start()
+    (first, first_found, first_rows), (second, second_found, second_rows) = sorted(
+        results.get(timeout=60) for _ in processes
+    )
+    for process in processes:
+        process.join(60)
+    assert (first, first_found, second, second_found) == (0, False, 1, True)
+    assert first_rows == second_rows != old
 
 
 def test_a_second_start_is_quick(tokenizer: Any, write: Any) -> None:
@@ -241,8 +278,35 @@ class TestTokenizedPath:
 
     def test_a_strange_folder_is_refused(self, tokenizer: Any, write: Any, tmp_path: Path) -> None:
         (tmp_path / "kept").mkdir()
+        (tmp_path / "kept" / "notes.txt").write_text("mine")
         with pytest.raises(Refused, match="holds no tokenized data of ours"):
             run(tokenizer, write(alpaca()), tokenized_path=str(tmp_path / "kept"))
+        assert [p.name for p in (tmp_path / "kept").iterdir()] == ["notes.txt"]
+
+    def test_everything_is_written_within_an_empty_folder(
+        self, tokenizer: Any, write: Any, tmp_path: Path
+    ) -> None:
+        """Also where a process was killed in it; the names of evaluation sets are no paths in it."""
+        kept = tmp_path / "in" / "kept"
+        (kept / ".data-killed").mkdir(parents=True)
+        held = {
+            "a/../../b": {"file_name": write(alpaca(2, 4), "held.jsonl")},
+            "t": {"file_name": write(alpaca())},
+        }
+        settings = {"eval_dataset": "a/../../b", "eval_on_each_dataset": True, "tokenized_path": str(kept)}
+        for _ in range(2):
+            made = run(tokenizer, "t", dataset_dir=held, **settings)
+            assert isinstance(made.eval, dict)
+            assert {name: len(part) for name, part in made.eval.items()} == {"a/../../b": 2}
+        assert [p.name for p in (tmp_path / "in").iterdir()] == ["kept"]
+        assert sorted(p.name for p in kept.iterdir()) == ["data", "data.lock"]
+
+    def test_an_evaluation_that_is_not_parted_has_no_name(
+        self, tokenizer: Any, write: Any, tmp_path: Path
+    ) -> None:
+        settings = {"tokenized_path": str(tmp_path / "kept"), "val_size": 1.0}
+        for _ in range(2):
+            assert len(run(tokenizer, write(alpaca()), **settings).eval) == 1  # pyright: ignore
 
 
 def test_the_report_and_the_bad_rows_go_into_the_run_folder(

@@ -24,14 +24,12 @@ def test_question_and_answer_are_cut_in_proportion_and_keep_their_frame(
     made = run(tokenizer, "rows", dataset_dir=described(tmp_path, [row], OPENAI), cutoff_len=32)
     assert len(made.train[0]["input_ids"]) == 32
     assert texts(tokenizer, made.train) == [
-        "<|im_start|>user\n"
-        + " hello" * 6
-        + "<|im_end|>\n<|im_start|>assistant\n"
-        + " good" * 15
-        + "<|im_end|>"
+        "<|im_start|>user\n" + " hello" * 6 + "<|im_end|>\n<|im_start|>assistant\n" + " good" * 16
     ]
-    assert texts(tokenizer, made.train, "labels") == [" good" * 15 + "<|im_end|>"]
-    assert (made.report.sources[0].rows_cut, made.report.sources[0].tokens_cut) == (1, 60)
+    assert texts(tokenizer, made.train, "labels") == [" good" * 16]
+    report = made.report.sources[0]
+    assert (report.rows_cut, report.tokens_cut, report.answers_cut) == (1, 60, 1)
+    assert "  answers cut: 1, trained without an end of turn" in made.report.lines()
 
 
 def test_old_turns_go_whole_and_the_system_message_stays(tokenizer: Any, tmp_path: Path) -> None:
@@ -53,7 +51,7 @@ def test_ranked_answers_are_cut_with_the_same_prompt(tokenizer: Any, tmp_path: P
     assert (
         tokenizer.decode(made["prompt_ids"]) == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert tokenizer.decode(made["chosen_ids"]) == " good" * 19 + "<|im_end|>"
+    assert tokenizer.decode(made["chosen_ids"]) == " good" * 20
     assert tokenizer.decode(made["rejected_ids"]) == " bad<|im_end|>"
 
 
@@ -97,7 +95,8 @@ def test_cut_takes_the_end_of_the_question_first() -> None:
     assert cut(ids, 8, (2, 6)) == ids
 
 
-def test_a_cut_answer_keeps_its_end() -> None:
-    assert cut_answer([1, 2, 3, 4, 99], 3, 1) == [1, 2, 99]
+def test_a_cut_answer_has_no_end_of_turn() -> None:
+    assert cut_answer([1, 2, 3, 4, 99], 3, 1) == [1, 2, 3]
     assert cut_answer([1, 2, 99], 3, 1) == [1, 2, 99]
-    assert cut_answer([1, 2, 98, 99], 1, 2) == [99]
+    assert cut_answer([1, 2, 98, 99], 3, 2) == [1, 2]
+    assert cut_answer([1, 2, 98, 99], 1, 2) == [1]

@@ -11,7 +11,6 @@ from support.data_samples import alpaca, described, run
 from llmf_hydra.cli.data import main
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.chat.blind import is_blind
 from llmf_hydra.data.lengths import draw_lengths, row_lengths
 from llmf_hydra.data.preview import preview
 
@@ -159,34 +158,3 @@ def test_lengths_of_each_kind(tokenizer: Any, write: Any) -> None:
 def test_the_picture_is_a_png(tmp_path: Path) -> None:
     draw_lengths({"rows": np.array([3, 5, 900])}, 1000, tmp_path / "lengths.png")
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
-
-
-BLIND = (
-    "{% for m in messages %}{{ '<' + m.role + '>' + m['content'] }}"
-    "{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
-)
-SEEING = [
-    "{{ messages[0] }}",
-    "{% for m in messages %}{{ m }}{% endfor %}",
-    "{% for m in messages %}{{ m.content | trim }}{% endfor %}",
-    "{% for m in messages %}{{ (m.content + 'a') | trim }}{% endfor %}",
-    "{% for m in messages %}{% if m.content + 'a' == 'a' %}{% endif %}{% endfor %}",
-    "{% for m in messages %}{% set x %}{{ m.content }}{% endset %}{{ x | trim }}{% endfor %}",
-    "{% filter trim %}{% for m in messages %}{{ m.content }}{% endfor %}{% endfilter %}",
-    "{% for m in messages %}{{ m.get('content') }}{% endfor %}",
-    "{% for m in messages %}{{ m['con' + 'tent'] }}{% endfor %}",
-    "{% for m in messages[1:] %}{{ m.content | trim }}{% endfor %}",
-    "{% for m in messages %}{{ loop.previtem.content | trim }}{% endfor %}",
-    "{% set all = messages %}{{ all }}",
-    "{% for m in messages %}{{ 'a' in m.content }}{% endfor %}",
-    "{% macro f(x) %}{{ x | trim }}{% endmacro %}{% for m in messages %}{{ f(m.content) }}{% endfor %}",
-]
-
-
-def test_a_template_that_only_writes_contents_is_blind_to_them() -> None:
-    assert is_blind(BLIND)
-
-
-@pytest.mark.parametrize("template", SEEING)
-def test_a_template_that_looks_at_contents_is_not(template: str) -> None:
-    assert not is_blind(template)

@@ -11,7 +11,8 @@ from support.data_samples import alpaca, run
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmf_hydra.config.groups.data import DataConfig
-from llmf_hydra.data.checks import wants_packing
+from llmf_hydra.config.groups.stage import StageConfig
+from llmf_hydra.config.schema import Config
 from llmf_hydra.data.collate import FORMS, Collator, block_mask, make_collator
 from llmf_hydra.data.packing import best_fit_decreasing
 
@@ -139,17 +140,17 @@ def test_prepare_packs_rows_whole(neat: bool, tokenizer: Any, write: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings", "packs"),
+    ("stage", "settings", "packs"),
     [
-        ("text", {}, True),
-        ("dialogue", {}, False),
-        ("text", {"packing": False}, False),
-        ("dialogue", {"packing": True}, True),
-        ("dialogue", {"neat_packing": True}, True),
+        ("pt", {}, True),
+        ("sft", {}, False),
+        ("pt", {"packing": False}, False),
+        ("sft", {"packing": True}, True),
+        ("sft", {"neat_packing": True}, True),
     ],
 )
-def test_when_rows_are_packed(kind: str, settings: dict[str, bool], packs: bool) -> None:
-    assert wants_packing(DataConfig(**settings), kind) is packs
+def test_when_rows_are_packed(stage: str, settings: dict[str, bool], packs: bool) -> None:
+    assert Config(stage=StageConfig(name=stage), data=DataConfig(**settings)).packs is packs
 
 
 def test_the_first_token_of_a_row_is_a_target_only_where_it_sees_the_row_before(

@@ -1,4 +1,4 @@
-"""Each parameter of the group: an outcome that differs with its value. (The cache: test_data_cache.)"""
+"""Each parameter of the group: an outcome that differs with its value. (The cache: test_cache.)"""
 
 import itertools
 import re
@@ -31,7 +31,7 @@ def rows_of(rows: Any) -> list[int]:
 
 
 def test_each_parameter_is_named_in_these_tests() -> None:
-    here = "".join(path.read_text() for path in Path(__file__).parent.glob("test_data_*.py"))
+    here = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     missing = [name for name in GROUPS["data"].__dataclass_fields__ if not re.search(rf"\b{name}\b", here)]
     assert missing == []
 

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -14,15 +16,23 @@ import pytest
 from datasets import Dataset
 from support.data_samples import alpaca, run
 
+from llmf_hydra import refusals
+from llmf_hydra.config.choices import STAGES
 from llmf_hydra.config.groups.data import DataConfig
-from llmf_hydra.data.sources.resolve import check_sources, resolve, shipped_data_dir
+from llmf_hydra.config.groups.stage import StageConfig
+from llmf_hydra.config.schema import Config
+from llmf_hydra.data.sources.resolve import resolve, shipped_data_dir
 from llmf_hydra.errors import Refused
 
 ROWS = alpaca(3)
 
 
 def problems(kind: str = "dialogue", **settings: Any) -> list[str]:
-    return [str(problem) for problem in check_sources(DataConfig(**settings), kind)]
+    """What a start would say of the group, cheap checks and files."""
+    stage = next(name for name, info in STAGES.items() if info.rows == kind)
+    cfg = Config(stage=StageConfig(name=stage), data=DataConfig(**settings))
+    cfg.launch.nproc_per_node = 1
+    return [str(found) for found in refusals.problems(cfg, {}) if found.key.startswith(("data", "/"))]
 
 
 def as_jsonl(path: Path) -> None:
@@ -170,7 +180,7 @@ WRONG = {
     "unknown tools": ({"dataset": "demo_instruct", "tool_format": "qwem"}, "did you mean 'qwen'?"),
     "an unknown name": ({"dataset": "demo_instrct"}, "did you mean 'demo_instruct'?"),
     "a missing file": ({"dataset": "nothing.jsonl"}, "data.dataset=nothing.jsonl: there is no such file"),
-    "no data": ({}, "data.dataset=null: names no data"),
+    "no data": ({}, "data.dataset=null: no training data is named"),
     "an empty name": ({"dataset": "demo_instruct,,x"}, "has an empty name"),
     "a missing file of the table": (
         {"dataset": "x", "dataset_dir": {"x": {"file_name": "none.jsonl"}}},
@@ -202,6 +212,31 @@ WRONG = {
         "has num_samples 0, which is no count of rows",
     ),
     "a row that is no mapping": ({"dataset": "x", "dataset_dir": {"x": "a.jsonl"}}, "is a str, not a mapping"),
+    "columns that are a list": (
+        {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "columns": ["prompt"]}}},
+        "has columns a list, not a mapping of names",
+    ),
+    "tags that are text": (
+        {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "tags": "role"}}}, "has tags text, not a mapping of names",
+    ),
+    "a file name that is a number": ({"dataset": "x", "dataset_dir": {"x": {"file_name": 3}}}, "has file_name a number, not text"),
+    "a format that is a list": (
+        {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "formatting": ["alpaca"]}}}, "has formatting a list, not text",
+    ),
+    "a ranking that is text": (
+        {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "ranking": "yes"}}}, "has ranking text, not true or false",
+    ),
+    "a column that is a number": (
+        {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "columns": {"prompt": 1}}}}, "has columns.prompt a number, not text",
+    ),
+    "a folder that is a mapping": (
+        {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "folder": {}}}}, "has folder a mapping, not text",
+    ),
+    "a name that no file can have": ({"dataset": "x" * 300 + ".jsonl"}, "cannot be looked for: File name too long"),
+    "a dataset named twice": (
+        {"dataset": "demo_instruct,demo_instruct"},
+        "names demo_instruct twice; name it once; to weight it, set data.mix_strategy=interleave_over",
+    ),
     "a folder without a table": ({"dataset": "x", "dataset_dir": "/nowhere"}, "/nowhere/dataset_info.json does not exist"),
     "two that exclude each other": (
         {"dataset": "demo_instruct", "mask_history": True, "train_on_prompt": True},
@@ -209,16 +244,16 @@ WRONG = {
     ),
     "evaluation twice": (
         {"dataset": "demo_instruct", "eval_dataset": "demo_instruct", "val_size": 0.1},
-        "data.val_size=0.1: with data.eval_dataset",
+        "data.val_size=0.1: contradicts data.eval_dataset",
     ),
-    "half a row": ({"dataset": "demo_instruct", "val_size": 2.5}, "is neither a share below 1 nor a whole count"),
-    "a share of a stream": ({"dataset": "demo_instruct", "val_size": 0.1, "streaming": True}, "give a count of rows"),
+    "half a row": ({"dataset": "demo_instruct", "val_size": 2.5}, "must be a share below 1 or a whole number of rows"),
+    "a share of a stream": ({"dataset": "demo_instruct", "val_size": 0.1, "streaming": True}, "give a number of rows"),
     "too few shares": (
         {"dataset": "demo_instruct", "interleave_probs": "0.5,0.5", "mix_strategy": "interleave_under"},
         "has 2 shares for 1 datasets",
     ),
     "shares of more than all": (
-        {"dataset": "demo_instruct,demo_instruct", "interleave_probs": "0.9,0.5", "mix_strategy": "interleave_under"},
+        {"dataset": "demo_instruct,demo_text", "interleave_probs": "0.9,0.5", "mix_strategy": "interleave_under"},
         "adds up to 1.4",
     ),
     "shares that are no numbers": ({"dataset": "demo_instruct", "interleave_probs": "all"}, "is not a list of numbers"),
@@ -272,10 +307,33 @@ def test_a_hub_dataset_is_fetched_once(tokenizer: Any, monkeypatch: pytest.Monke
     assert asked == [("owner/name", "small", "test", "in")]
 
 
-def test_modelscope_without_its_package_is_refused(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-    with pytest.raises(Refused, match=r"from ModelScope \(o/n\): modelscope is not installed"):
-        run(tokenizer, "x", dataset_dir={"x": {"ms_hub_url": "o/n"}})
+def test_a_hub_without_its_package_is_refused(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    for key, package, extra in (("ms", "modelscope", "modelscope"), ("om", "openmind_hub", "openmind")):
+        with pytest.raises(Refused) as refused:
+            run(tokenizer, "x", dataset_dir={"x": {f"{key}_hub_url": "o/n"}})
+        assert f"x: needs the package {package}; pip install 'llmf_hydra[{extra}]'" in str(refused.value)
+
+
+def test_a_dataset_of_modelers_is_read(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`openmind_hub` downloads a repository of files, which is then a folder."""
+    asked: list[str] = []
+
+    def snapshot_download(repo_id: str, repo_type: str) -> str:
+        asked.append(f"{repo_type} {repo_id}")
+        (tmp_path / "snapshot").mkdir(exist_ok=True)
+        as_jsonl(tmp_path / "snapshot" / "train.jsonl")
+        return str(tmp_path / "snapshot")
+
+    package = ModuleType("openmind_hub")
+    package.__dict__["snapshot_download"] = snapshot_download
+    package.__spec__ = ModuleSpec("openmind_hub", None)
+    monkeypatch.setitem(sys.modules, "openmind_hub", package)
+    for _ in range(2):
+        assert len(run(tokenizer, "x", dataset_dir={"x": {"om_hub_url": "owner/name"}}).train) == 3
+    assert asked == ["dataset owner/name"]
 
 
 def test_a_cloud_file_is_fetched(tokenizer: Any, write: Any) -> None:
@@ -286,7 +344,7 @@ def test_a_cloud_file_is_fetched(tokenizer: Any, write: Any) -> None:
 def test_the_check_imports_nothing_heavy() -> None:
     code = (
         "import sys; from llmf_hydra.config.groups.data import DataConfig; from llmf_hydra.data.sources.resolve import check_sources\n"
-        "from llmf_hydra.data import commands\n"
+        "from llmf_hydra.cli import data\n"
         "assert check_sources(DataConfig(dataset='demo_instruct'), 'dialogue') == []\n"
         "heavy = {'torch', 'transformers', 'datasets', 'numpy', 'pyarrow', 'jinja2', 'yaml'} & set(sys.modules)\n"
         "print(sorted(heavy))"

@@ -57,7 +57,7 @@ def trained(tokenizer: Any, example: Example) -> list[str]:
 SETUPS = {
     "the tokenizer's own, by turns": setup_for(make_tokenizer(CHATML)),
     "the tokenizer's own, marked": setup_for(make_tokenizer(CHATML_MARKED)),
-    "named, blind to contents": setup_for(TOKENIZER, "chatml"),
+    "named, without conditions": setup_for(TOKENIZER, "chatml"),
     "named, with conditions": setup_for(TOKENIZER, "qwen"),
 }
 

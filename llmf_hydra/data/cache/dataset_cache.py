@@ -1,4 +1,4 @@
-"""One source, tokenized and kept on disk: made once, found afterwards."""
+"""The dataset cache: one source, tokenized, under its digest; made once, found afterwards."""
 
 import dataclasses
 import json
@@ -12,8 +12,7 @@ from llmf_hydra import paths
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.cache import ranks, store
 from llmf_hydra.data.report import SourceReport
-from llmf_hydra.data.sources import files, reader
-from llmf_hydra.data.sources import resolve as sources
+from llmf_hydra.data.sources import files, reader, resolve
 from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.tokenize.columns import schema
 from llmf_hydra.data.tokenize.features import Setup
@@ -28,16 +27,16 @@ def cache_root() -> Path:
     return paths.cache_dir() / "data"
 
 
-def kept_source(data: DataConfig, setup: Setup, source: Source, name: str) -> tuple[Path, SourceReport]:
+def cached_source(data: DataConfig, setup: Setup, source: Source, name: str) -> tuple[Path, SourceReport]:
     """The folder with the rows of a source, and their report. Raises Refused."""
 
-    def make() -> tuple[Path, bool]:
-        return store.kept(
-            root, name, lambda folder: _make(data, setup, source, name, folder), data.overwrite_cache
-        )
-
-    root = cache_root()
-    folder, found = ranks.make_or_wait(root, name, ranks.makes_data(data.data_shared_file_system), make)
+    folder, found = store.obtain(
+        cache_root(),
+        name,
+        lambda folder: _make(data, setup, source, name, folder),
+        again=data.overwrite_cache,
+        maker=ranks.makes_data(data.data_shared_file_system),
+    )
     report = SourceReport(**json.loads((folder / REPORT).read_text(encoding="utf-8")))
     return folder, dataclasses.replace(report, name=source.name, found=found)
 
@@ -57,12 +56,12 @@ def _make(data: DataConfig, setup: Setup, source: Source, name: str, folder: Pat
             for read in done.bad:
                 rejected.write(json.dumps(read.to_dict(), ensure_ascii=False, default=str) + "\n")
             bad += [] if data.skip_bad_rows else [read.problem() for read in done.bad]
-            if len(bad) >= sources.SHOWN:
+            if len(bad) >= resolve.SHOWN:
                 break
             if done.batch:
                 arrow.write_batch(done.batch)
     if bad:
-        raise Refused(sources.listed(bad))
+        raise Refused(resolve.listed(bad))
     if not counts.rows_kept:
         raise Refused([_nothing_kept(source, counts)])
     (folder / REPORT).write_text(json.dumps(dataclasses.asdict(counts), indent=2), encoding="utf-8")

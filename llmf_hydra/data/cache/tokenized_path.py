@@ -10,60 +10,76 @@ from llmf_hydra.data.cache import store
 from llmf_hydra.data.report import DataReport, SourceReport
 from llmf_hydra.errors import Problem, Refused
 
-_SETTINGS, _REPORT, _TRAIN, _EVAL, _REJECTED = (
-    "settings.json",
-    "report.json",
-    "train",
-    "eval",
-    "rejected.jsonl",
+_DATA = (
+    "data"  # within the user's folder: written beside it under another name, and given this one when whole
 )
-_ALL = "all"  # the name of an evaluation set that is not parted
+_SETTINGS, _REPORT, _REJECTED = "settings.json", "report.json", "rejected.jsonl"
+_TRAIN, _EVAL, _EVAL_NAMES = "train", "eval", "eval_names.json"
 Evaluation = Dataset | dict[str, Dataset] | None
-Kept = tuple[Dataset, Evaluation, DataReport, tuple[Path, ...]]
+Saved = tuple[Dataset, Evaluation, DataReport, tuple[Path, ...]]
 
 
-def save(path: Path, settings: dict[str, Any], kept: Kept) -> None:
-    """Write everything into a new folder, whole or not at all."""
-    train, held, report, rejected = kept
+def save(path: Path, settings: dict[str, Any], prepared: Saved) -> None:
+    """Write everything into the folder `path`, whole or not at all, and nothing outside of it."""
+    train, held, report, rejected = prepared
 
     def make(folder: Path) -> None:
         train.save_to_disk(folder / _TRAIN)
-        for name, part in _parts(held).items():
-            part.save_to_disk(folder / _EVAL / name)
+        _save_evaluation(held, folder)
         with (folder / _REJECTED).open("wb") as out:
             for file in rejected:
                 out.write(file.read_bytes())
         (folder / _REPORT).write_text(json.dumps(report.to_dict()), encoding="utf-8")
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
-    path = path.absolute()
-    store.kept(path.parent, path.name, make)
+    store.obtain(path.absolute(), _DATA, make)
 
 
-def load(path: Path, settings: dict[str, Any]) -> Kept:
+def is_saved(path: Path) -> bool:
+    """Whether there is something to load. A folder that is empty, or that a killed process left, is written anew."""
+    if not path.exists():
+        return False
+    left_over = path.is_dir() and all(
+        p.name.startswith(f".{_DATA}-") or p.name == f"{_DATA}.lock" for p in path.iterdir()
+    )
+    return not left_over
+
+
+def load(path: Path, settings: dict[str, Any]) -> Saved:
     """What was saved. Raises Refused where it was made with other settings, each named."""
-    if not (path / _SETTINGS).is_file():
+    folder = path / _DATA if (path / _DATA).is_dir() else path  # version 1 had no folder of its own
+    if not (folder / _SETTINGS).is_file():
         what = "exists, and holds no tokenized data of ours"
         raise Refused([Problem("data.tokenized_path", path, what, "take another folder")])
-    made_with = json.loads((path / _SETTINGS).read_text(encoding="utf-8"))
+    made_with = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(settings))
     problems = [_mismatch(path, name, made_with.get(name), value) for name, value in wanted.items()]
     if any(problems):
         raise Refused([problem for problem in problems if problem])
-    names = sorted(p.name for p in (path / _EVAL).iterdir()) if (path / _EVAL).is_dir() else []
-    parts = {name: _rows(path / _EVAL / name) for name in names}
-    held: Evaluation = parts[_ALL] if names == [_ALL] else parts or None
-    report = json.loads((path / _REPORT).read_text(encoding="utf-8"))
+    report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
     known = [{k: v for k, v in s.items() if k != "mean"} for s in report["sources"]]
     report["sources"] = [SourceReport(**{**source, "found": True}) for source in known]
-    rejected = path / _REJECTED
-    return _rows(path / _TRAIN), held, DataReport(**report), (rejected,) if rejected.stat().st_size else ()
+    rejected = folder / _REJECTED
+    bad_rows = (rejected,) if rejected.stat().st_size else ()
+    return _rows(folder / _TRAIN), _load_evaluation(folder), DataReport(**report), bad_rows
 
 
-def _parts(held: Evaluation) -> dict[str, Dataset]:
-    if held is None:
-        return {}
-    return held if isinstance(held, dict) else {_ALL: held}
+def _save_evaluation(held: Evaluation, folder: Path) -> None:
+    """By index: a dataset's name may be a path. Their names stand in a file; null where the rows aren't parted."""
+    parts: dict[str | None, Dataset] = (
+        {} if held is None else {None: held} if isinstance(held, Dataset) else {**held}
+    )
+    for index, part in enumerate(parts.values()):
+        part.save_to_disk(folder / _EVAL / f"{index:05d}")
+    (folder / _EVAL_NAMES).write_text(json.dumps(list(parts)), encoding="utf-8")
+
+
+def _load_evaluation(folder: Path) -> Evaluation:
+    names: list[str | None] = json.loads((folder / _EVAL_NAMES).read_text(encoding="utf-8"))
+    parts = [_rows(folder / _EVAL / f"{index:05d}") for index in range(len(names))]
+    if not names:
+        return None
+    return parts[0] if names == [None] else {str(name): part for name, part in zip(names, parts, strict=True)}
 
 
 def _rows(path: Path) -> Dataset:

@@ -64,8 +64,3 @@ def _environment() -> ImmutableSandboxedEnvironment:
 def compiled(text: str) -> jinja2.Template:
     """A template, compiled once in a process. Raises jinja2.TemplateSyntaxError."""
     return _environment().from_string(text)
-
-
-def parsed(text: str) -> nodes.Template:
-    """The syntax tree of a template."""
-    return _environment().parse(text)

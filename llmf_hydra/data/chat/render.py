@@ -1,8 +1,7 @@
 """From messages to text, and to the characters of it that are trained: each answer and the end of its turn.
 
 Where the template marks what is generated, the marks are taken. Otherwise the dialogue is written turn by
-turn, and each beginning must be the beginning of the whole; the layout learned so serves all dialogues of the
-same roles whose pieces are the whole. Where none of this works the row is refused.
+turn, and each beginning must be the beginning of the whole. Where neither works the row is refused.
 """
 
 import re
@@ -11,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmf_hydra.data.chat.jinja import CLOSE, OPEN
-from llmf_hydra.data.chat.layout import Layout, Span, is_plain, learned
 from llmf_hydra.data.chat.template import Chat
 from llmf_hydra.data.rows import BadRow, Message
 
+Span = tuple[int, int]
 _MARK = re.compile(f"[{OPEN}{CLOSE}]")
 _PROBE = "\ufdd2"  # stands for an answer where one is asked where it lies in the text
 
@@ -32,34 +31,10 @@ def render_dialogue(chat: Chat, messages: Sequence[Message], tools: list[dict[st
     """The whole dialogue and all its answers. Raises BadRow."""
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     weights = [int(messages[i].get("weight", 1) != 0) for i in turns]
-    layout = _layout(chat, messages) if tools is None and is_plain(messages) else None
-    if layout and chat.is_blind:
-        return Rendered(layout.text(messages), layout.spans(messages), weights)
     if chat.marks:
         return Rendered(*_by_marks(chat, messages, tools), weights)
     whole = chat.render(messages, tools)
-    if layout and layout.text(messages) == whole:
-        return Rendered(whole, layout.spans(messages), weights)
     return Rendered(whole, [_answer(chat, messages, tools, whole, turn) for turn in turns], weights)
-
-
-def _layout(chat: Chat, messages: Sequence[Message]) -> Layout | None:
-    """The layout of dialogues with these roles, learned at the first of them."""
-    roles = tuple(message["role"] for message in messages)
-    if roles not in chat.layouts:
-        try:
-            chat.layouts[roles] = learned(roles, lambda probe: _found(chat, probe))
-        except BadRow:  # the template refuses the stand-ins; what it says of the row itself is what counts
-            chat.layouts[roles] = None
-    return chat.layouts[roles]
-
-
-def _found(chat: Chat, messages: list[Message]) -> tuple[str, list[Span]]:
-    if chat.marks:
-        return _by_marks(chat, messages, None)
-    whole = chat.render(messages)
-    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    return whole, [_answer(chat, messages, None, whole, turn) for turn in turns]
 
 
 def _by_marks(

@@ -10,11 +10,9 @@ import jinja2
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.chat.blind import is_blind
 from llmf_hydra.data.chat.index import index, template_names, template_text, tool_formats
 from llmf_hydra.data.chat.jinja import compiled
-from llmf_hydra.data.chat.layout import Layout
-from llmf_hydra.data.rows import BadRow, Message
+from llmf_hydra.data.rows import BadRow, Message, first_line
 from llmf_hydra.errors import Problem, Refused
 
 
@@ -26,21 +24,16 @@ class Chat:
     text: str
     special_tokens: Mapping[str, Any] = field(default_factory=dict)
     stops: tuple[str, ...] = ()  # texts that end a turn, longest first
+    turn_ends: tuple[str, ...] = ()  # those of a named template
     default_system: str | None = None
     own_system: str | None = None  # what the template puts where there is no system message
     tool_format: str | None = None  # None: the template writes tools itself, if it can
     call_format: str | None = None  # how calls stand in an answer, for `parse_calls`
-    layouts: dict[tuple[str, ...], Layout | None] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
     def marks(self) -> bool:
         """Whether the template says itself what is generated."""
         return re.search(r"\{%-?\s*generation\s*-?%\}", self.text) is not None
-
-    @functools.cached_property
-    def is_blind(self) -> bool:
-        """Whether the template writes contents out without a look at them."""
-        return is_blind(self.text)
 
     @functools.cached_property
     def knows_thoughts(self) -> bool:
@@ -71,6 +64,9 @@ class Chat:
             raise BadRow(
                 "", f"is refused by the chat template: {error}", "choose a template that fits"
             ) from None
+        except Exception as error:  # a template runs filters and methods of Python on whatever the row holds
+            what = f"makes the chat template fail: {type(error).__name__}: {first_line(error)}"
+            raise BadRow("", what, "mend the row, or choose a template that fits") from None
 
     def with_system(self, messages: list[Message]) -> list[Message]:
         """The messages, with the default system message in front where there is none."""
@@ -99,12 +95,23 @@ def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) ->
         text,
         special,
         tuple(sorted(stops, key=len, reverse=True)),
+        tuple(known.get("stop", ())),
         generation.default_system,
         known.get("system"),
         data.tool_format,
         data.tool_format or known.get("tool_format"),
     )
     return chat if chat.writes_tools else replace(chat, tool_format=chat.call_format)
+
+
+def stop_sequences(data: DataConfig, tokenizer: Any) -> list[list[int]]:
+    """Token ids at which an answer ends, a sequence per text that ends a turn: of the named template, and EOS.
+
+    A text that the tokenizer doesn't know as one token is a sequence of several.
+    """
+    ends = index()[data.template].get("stop", ()) if data.template is not None else ()
+    texts = dict.fromkeys([*ends, *([str(tokenizer.eos_token)] if tokenizer.eos_token else [])])
+    return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
 def _own(tokenizer: Any) -> str:

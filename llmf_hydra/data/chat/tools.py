@@ -6,7 +6,6 @@ from typing import Any
 
 from llmf_hydra.data.chat.index import tool_formats
 from llmf_hydra.data.chat.jinja import compiled
-from llmf_hydra.data.chat.layout import is_plain
 from llmf_hydra.data.chat.template import Chat
 from llmf_hydra.data.rows import Message
 
@@ -21,7 +20,7 @@ def for_template(
 
     What it has no place for is written into the contents.
     """
-    if tools is None and is_plain(messages) and all(message["role"] != "tool" for message in messages):
+    if tools is None and all(len(m) == 2 and m["role"] != "tool" for m in messages):  # role and content alone
         return list(messages), None
     written = [
         _thought_placed(message, chat) if message.get("reasoning_content") else message

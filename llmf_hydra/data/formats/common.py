@@ -47,13 +47,19 @@ def tools_of(value: Any, field: str) -> list[dict[str, Any]] | None:
     if value is None or value == "" or value == []:
         return None
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            what = f"is not valid JSON: {error.msg} at column {error.colno}"
-            raise BadRow(field, what, "write a list of function descriptions") from None
+        value = _json(value, field, "is not valid JSON", "write a list of function descriptions")
     tools = value if isinstance(value, list) else [value]
     return [_tool(tool, field) for tool in tools] or None
+
+
+def _json(text: str, field: str, what: str, remedy: str) -> Any:
+    """The value that JSON text within a row stands for. Raises BadRow."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadRow(field, f"{what}: {error.msg} at column {error.colno}", remedy) from None
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a thousand brackets
+        raise BadRow(field, f"{what}: its numbers are too long, or it is nested too deeply", remedy) from None
 
 
 def _tool(tool: Any, field: str) -> dict[str, Any]:
@@ -77,11 +83,8 @@ def label_of(value: Any, field: str) -> bool | None:
 def calls_of(value: Any, field: str) -> list[dict[str, Any]]:
     """Calls of tools from JSON text, a mapping or a list, in the shape that chat templates read."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            what = f"holds a call of a tool that is not valid JSON: {error.msg}"
-            raise BadRow(field, what, 'write {"name": ..., "arguments": {...}}') from None
+        remedy = 'write {"name": ..., "arguments": {...}}'
+        value = _json(value, field, "holds a call of a tool that is not valid JSON", remedy)
     calls = value if isinstance(value, list) else [value]
     return [_call(call, field) for call in calls]
 
@@ -94,11 +97,8 @@ def _call(call: Any, field: str) -> dict[str, Any]:
         )
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            what = f"calls {function['name']} with arguments that are not valid JSON: {error.msg}"
-            raise BadRow(field, what, "write the arguments as a mapping") from None
+        what = f"calls {function['name']} with arguments that are not valid JSON"
+        arguments = _json(arguments, field, what, "write the arguments as a mapping")
     made: dict[str, Any] = {
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},

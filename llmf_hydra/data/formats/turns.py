@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmf_hydra.data.rows import BadRow, Message
+from llmf_hydra.data.rows import BadRow, Message, type_name
 from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.errors import did_you_mean
 
@@ -43,6 +43,8 @@ def _tag(message: Mapping[str, Any], key: str, known: Mapping[str, str], field: 
     name = message.get(key)
     if name is None:
         raise BadRow(f"{field}.{key}", "is missing", "name the key of the role: tags {role_tag: ...}")
+    if not isinstance(name, str):
+        raise BadRow(f"{field}.{key}", f"is {type_name(name)}, not text", "write the role as a string")
     if name not in known:
         remedy = did_you_mean(str(name), known) or f"known are {', '.join(known)}"
         raise BadRow(f"{field}.{key}", f"is the unknown role {name!r}", remedy)

@@ -3,18 +3,18 @@
 Standard library only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.data.rows import MEDIA
+from llmf_hydra.data.rows import MEDIA, type_name
 from llmf_hydra.errors import Problem, did_you_mean
 
 FORMATS = ("alpaca", "openai", "sharegpt", "text", "trl")  # the modules of formats/
 ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
 
-COLUMNS = (
+COLUMN_NAMES = (
     "prompt", "query", "response", "history", "messages", "system", "tools",
     "images", "videos", "audios", "chosen", "rejected", "kto_tag", "text",
 )  # fmt: skip
@@ -60,7 +60,12 @@ DEFAULT_TAGS: dict[str, dict[str, str]] = {
     },
 }
 TAGS = tuple(DEFAULT_TAGS["sharegpt"])
-PLACES = ("file_name", "hf_hub_url", "ms_hub_url", "script_url", "cloud_file_name")
+HUGGING_FACE, MODELSCOPE, MODELERS = HUBS = (
+    "hf_hub_url",
+    "ms_hub_url",
+    "om_hub_url",
+)  # the keys that name them
+PLACES = ("file_name", *HUBS, "script_url", "cloud_file_name")
 _KNOWN = (*PLACES, "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
 
 
@@ -79,7 +84,7 @@ class Source:
     ranking: bool = False
     num_samples: int | None = None
     hub: str = ""  # name on the hub, where there are no files
-    modelscope: bool = False  # the hub is ModelScope
+    hub_kind: str = HUGGING_FACE
     streamed: bool = False  # its rows stay on the hub until they are read
     subset: str | None = None
     split: str = "train"
@@ -101,18 +106,22 @@ def described(name: str, info: Any, key: str) -> tuple[Source, list[Problem]]:
     """The source that a table row describes, still without files, and what is wrong with the row."""
     if not isinstance(info, Mapping):
         return Source(name), [Problem(key, name, f"is a {type(info).__name__}, not a mapping")]
+    if wrong := list(_wrong_types(name, info, key)):
+        return Source(name), wrong
     problems = [*_unknown(name, info, key), *_wrong_values(name, info, key)]
-    formatting = info.get("formatting", "alpaca")
-    given = dict(info.get("columns") or {})
+    formatting = info.get("formatting") or "alpaca"
+    given = {name: column for name, column in (info.get("columns") or {}).items() if column is not None}
     source = Source(
         name,
         format=formatting,
         columns=columns_of(formatting, given),
-        tags=tags_of(formatting, info.get("tags") or {}),
+        tags=tags_of(
+            formatting, {tag: text for tag, text in (info.get("tags") or {}).items() if text is not None}
+        ),
         ranking=bool(info.get("ranking", False)),
         num_samples=info.get("num_samples"),
         subset=info.get("subset"),
-        split=info.get("split", "train"),
+        split=info.get("split") or "train",
         folder=info.get("folder"),
         given_columns=tuple(given),
     )
@@ -136,10 +145,37 @@ def tags_of(formatting: str, given: Mapping[str, str]) -> dict[str, str]:
     return {**DEFAULT_TAGS.get(formatting, {}), **given}
 
 
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys((*PLACES, "formatting", "subset", "split", "folder"), ((str,), "text")),
+    "ranking": ((bool,), "true or false"),
+    "columns": ((Mapping,), "a mapping of names"),
+    "tags": ((Mapping,), "a mapping of names"),
+}
+
+
+def _wrong_types(name: str, info: Mapping[str, Any], key: str) -> Iterator[Problem]:
+    """Values of another type than the key takes; null is none."""
+    for word, (types, wanted) in _TYPES.items():
+        value = info.get(word)
+        if value is not None and not isinstance(value, types):
+            yield Problem(
+                key, name, f"its row in dataset_info.json has {word} {type_name(value)}, not {wanted}"
+            )
+        elif isinstance(value, Mapping):
+            for inner, text in value.items():
+                if text is not None and not isinstance(text, str):
+                    what = f"its row in dataset_info.json has {word}.{inner} {type_name(text)}, not text"
+                    yield Problem(key, name, what)
+
+
 def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
-    found = [(word, _KNOWN, "") for word in info if word not in _KNOWN]
-    found += [(word, COLUMNS, "columns.") for word in info.get("columns") or {} if word not in COLUMNS]
-    found += [(word, TAGS, "tags.") for word in info.get("tags") or {} if word not in TAGS]
+    found = [(str(word), _KNOWN, "") for word in info if word not in _KNOWN]
+    found += [
+        (str(word), COLUMN_NAMES, "columns.")
+        for word in info.get("columns") or {}
+        if word not in COLUMN_NAMES
+    ]
+    found += [(str(word), TAGS, "tags.") for word in info.get("tags") or {} if word not in TAGS]
     return [
         Problem(
             key,
@@ -153,7 +189,7 @@ def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
 
 def _wrong_values(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
     problems: list[Problem] = []
-    formatting = info.get("formatting", "alpaca")
+    formatting = info.get("formatting") or "alpaca"
     if formatting not in FORMATS:
         near = did_you_mean(str(formatting), FORMATS)
         problems.append(

@@ -5,7 +5,7 @@ Each reader yields `(number, row)`, counted from 1, or `(number, BadRow)` for a 
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from llmf_hydra.data.rows import BadRow
 
 Item = tuple[int, dict[str, Any] | BadRow]
 _CHUNK = 1 << 20
+_DIGITS = 4000  # of an integer; Python refuses to read or write more than 4300
 _WHITE = " \t\r\n"
 
 
@@ -26,23 +27,59 @@ def read(path: Path) -> Iterator[Item]:
 
 
 def _jsonl(path: Path) -> Iterator[Item]:
+    decoder = _Decoder()
     with path.open("rb") as lines:
         for number, raw in enumerate(lines, 1):
             if raw.isspace():
                 continue
-            yield number, _parsed(raw)
+            yield number, _parsed(raw, decoder)
 
 
-def _parsed(raw: bytes) -> dict[str, Any] | BadRow:
+class RepeatedKeys(dict[str, Any]):
+    """A row with a key that stands twice in it, or in a mapping within it: the last value is taken."""
+
+
+class _Decoder(json.JSONDecoder):
+    """Decodes rows one after another, and notes what JSON allows and a row must not hold."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=self._mapping, parse_int=self._integer)
+        self._repeated, self._digits = False, 0
+
+    def checked(self, row: Any) -> dict[str, Any] | BadRow:
+        """The row that was just decoded, or what is wrong with it."""
+        repeated, digits = self._repeated, self._digits
+        self._repeated, self._digits = False, 0
+        if digits:
+            return BadRow("", f"holds a number of {digits} digits", "write it as a string")
+        if not isinstance(row, dict):
+            return _not_a_mapping(row)
+        return RepeatedKeys(row) if repeated else row
+
+    def _mapping(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        self._repeated |= len(made) < len(pairs)
+        return made
+
+    def _integer(self, text: str) -> int:
+        if len(text) > _DIGITS:
+            self._digits = len(text)
+            return 0
+        return int(text)
+
+
+def _parsed(raw: bytes, decoder: _Decoder) -> dict[str, Any] | BadRow:
     try:
-        row = json.loads(raw.decode("utf-8-sig") if raw.startswith(b"\xef\xbb\xbf") else raw.decode())
+        row = decoder.decode(raw.decode("utf-8-sig") if raw.startswith(b"\xef\xbb\xbf") else raw.decode())
     except UnicodeDecodeError as error:
         return _not_utf8(error)
     except json.JSONDecodeError as error:
         return BadRow(
             "", f"is not valid JSON: {error.msg} at column {error.colno}", "mend or remove the line"
         )
-    return row if isinstance(row, dict) else _not_a_mapping(row)
+    except RecursionError:
+        return BadRow("", "is nested too deeply", "mend or remove the line")
+    return decoder.checked(row)
 
 
 def _not_utf8(error: UnicodeDecodeError) -> BadRow:
@@ -78,29 +115,42 @@ def _first_items(path: Path) -> Iterator[Item]:
 
 def _array(path: Path) -> Iterator[Item]:
     """The rows of a JSON array, decoded one by one from a buffer that holds a few at a time."""
-    decode = json.JSONDecoder().raw_decode
+    decoder = _Decoder()
     with path.open(encoding="utf-8-sig") as file:
         buffer, at, number, ended = _more(file, "", path), 0, 0, False
         at = buffer.index("[") + 1
         while True:
             at = _skip(buffer, at)
             if at < len(buffer) and buffer[at] == "]":
+                _refuse_more(file, buffer[at + 1 :], path, number)
                 return
             try:
-                row, after = decode(buffer, at)
+                row, after = decoder.raw_decode(buffer, at)
                 after = _skip(buffer, after)
                 if after >= len(buffer):
                     raise json.JSONDecodeError("Unterminated array", buffer, after)
             except json.JSONDecodeError as error:
                 if ended:
                     raise Unreadable(f"is not valid JSON: {error.msg} after row {number}") from None
+                decoder.checked(None)  # what it noted of half a row
                 more = _more(file, buffer[at:], path)
                 ended, buffer, at = len(more) == len(buffer) - at, more, 0
                 continue
+            except RecursionError:
+                raise Unreadable(f"is nested too deeply after row {number}") from None
             if buffer[after] not in ",]":
                 raise Unreadable(f"is not valid JSON: a comma is missing after row {number + 1}")
             number, at = number + 1, after + (buffer[after] == ",")
-            yield number, row if isinstance(row, dict) else _not_a_mapping(row)
+            yield number, decoder.checked(row)
+
+
+def _refuse_more(file: Any, rest: str, path: Path, number: int) -> None:
+    """Nothing may follow the array. Raises Unreadable."""
+    while not rest.strip() and (more := _more(file, "", path)):
+        rest = more
+    if rest.strip():
+        what = f"goes on after its array ends with row {number}: {rest.strip()[:20]!r}"
+        raise Unreadable(f"{what}; write one array, or a row a line in a file named .jsonl")
 
 
 def _more(file: Any, rest: str, path: Path) -> str:
@@ -123,6 +173,7 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[Item]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             try:
                 rows = csv.DictReader(file, delimiter=delimiter, strict=True)
+                _refuse_repeated(rows.fieldnames or ())
                 for number, row in enumerate(rows, 1):
                     yield number, _checked_cells(row)
             except UnicodeDecodeError as error:
@@ -131,6 +182,13 @@ def _table(delimiter: str) -> Callable[[Path], Iterator[Item]]:
                 raise Unreadable(f"is not a valid table: {error}") from None
 
     return read_table
+
+
+def _refuse_repeated(header: Sequence[str]) -> None:
+    """Of two columns with one name only the last could be read. Raises Unreadable."""
+    repeated = next((name for name in header if list(header).count(name) > 1), None)
+    if repeated is not None:
+        raise Unreadable(f"names the column {repeated!r} twice in its header; rename or remove one")
 
 
 def _checked_cells(row: dict[Any, Any]) -> dict[str, Any] | BadRow:

@@ -7,8 +7,9 @@ from typing import Any
 
 from llmf_hydra import paths
 from llmf_hydra.data.cache import digest, store
-from llmf_hydra.data.sources.dataset_info import ENDINGS, Source
+from llmf_hydra.data.sources.dataset_info import ENDINGS, HUGGING_FACE, MODELERS, MODELSCOPE, Source
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.optional import require
 
 
 def fetched(source: Source, key: str, streaming: bool = False) -> Source:
@@ -18,21 +19,23 @@ def fetched(source: Source, key: str, streaming: bool = False) -> Source:
     """
     if source.files:
         return source
-    if streaming and "://" not in source.hub and not source.modelscope:
+    if streaming and "://" not in source.hub and source.hub_kind == HUGGING_FACE:
         try:
             next(streamed(source), None)
         except Exception as error:
             raise _refused(source, key, error) from error
         return replace(source, streamed=True)
-    name = digest.of([source.hub, source.subset, source.split, source.folder, source.modelscope])
-    fetch = _fetch_cloud if "://" in source.hub else _fetch_modelscope if source.modelscope else _fetch_hub
-    folder, _ = store.kept(paths.cache_dir() / "hub", name, lambda made: _fetched(fetch, source, made, key))
+    name = digest.of([source.hub, source.subset, source.split, source.folder, source.hub_kind])
+    fetch = _fetch_cloud if "://" in source.hub else _FETCH[source.hub_kind]
+    folder, _ = store.obtain(paths.cache_dir() / "hub", name, lambda made: _fetched(fetch, source, made, key))
     return replace(source, files=tuple(sorted(folder.iterdir())))
 
 
 def _fetched(fetch: Callable[[Source, Path], None], source: Source, folder: Path, key: str) -> None:
     try:
         fetch(source, folder)
+    except Refused:  # the hub's package is missing
+        raise
     except Exception as error:  # the hubs' own libraries raise anything from KeyError to their own classes
         raise _refused(source, key, error) from error
 
@@ -55,7 +58,7 @@ def streamed(source: Source) -> Iterator[dict[str, Any]]:
 def _where(source: Source) -> str:
     if "://" in source.hub:
         return source.hub
-    return f"{'ModelScope' if source.modelscope else 'the Hugging Face hub'} ({source.hub})"
+    return f"{_NAMES[source.hub_kind]} ({source.hub})"
 
 
 def _fetch_hub(source: Source, folder: Path) -> None:
@@ -66,12 +69,25 @@ def _fetch_hub(source: Source, folder: Path) -> None:
 
 
 def _fetch_modelscope(source: Source, folder: Path) -> None:
-    try:
-        from modelscope import MsDataset  # pyright: ignore
-    except ImportError:
-        raise ImportError("modelscope is not installed: pip install 'llmf_hydra[modelscope]'") from None
-    rows = MsDataset.load(source.hub, subset_name=source.subset, split=source.split, data_dir=source.folder)
+    modelscope: Any = require("modelscope", extra="modelscope", key=f"dataset {source.name}")
+    rows = modelscope.MsDataset.load(
+        source.hub, subset_name=source.subset, split=source.split, data_dir=source.folder
+    )
     rows.to_hf_dataset().to_parquet(str(folder / "rows.parquet"))
+
+
+def _fetch_modelers(source: Source, folder: Path) -> None:
+    """Modelers keeps a dataset as a repository of files: they are downloaded, then read as a local folder is."""
+    from datasets import load_dataset
+
+    hub: Any = require("openmind_hub", extra="openmind", key=f"dataset {source.name}")
+    local = hub.snapshot_download(repo_id=source.hub, repo_type="dataset")
+    rows: Any = load_dataset(str(local), source.subset, split=source.split, data_dir=source.folder)
+    rows.to_parquet(str(folder / "rows.parquet"))
+
+
+_FETCH = {HUGGING_FACE: _fetch_hub, MODELSCOPE: _fetch_modelscope, MODELERS: _fetch_modelers}
+_NAMES = {HUGGING_FACE: "the Hugging Face hub", MODELSCOPE: "ModelScope", MODELERS: "Modelers"}
 
 
 def _fetch_cloud(source: Source, folder: Path) -> None:

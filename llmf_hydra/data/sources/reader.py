@@ -6,15 +6,18 @@ Standard library only.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from llmf_hydra.data.formats import converter, guess
 from llmf_hydra.data.kinds import MEANING, REMEDY
-from llmf_hydra.data.rows import BadRow, Row, check_characters
+from llmf_hydra.data.rows import MEDIA, BadRow, Row, check_characters, first_line
 from llmf_hydra.data.sources import files, hub
 from llmf_hydra.data.sources.dataset_info import Source, columns_of, tags_of
 from llmf_hydra.errors import NO_VALUE, Problem
+
+LOOKED_AT = 200  # rows of each dataset that are read before the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Read:
     file: Path
     line: int
     row: Row | BadRow
-    raw: Any = None  # kept of bad rows only, for rejected.jsonl
+    raw: Any = None  # for rejected.jsonl
+    repeated_keys: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """A bad row with its place and reason, for rejected.jsonl."""
@@ -54,7 +58,8 @@ def settled(source: Source, first: dict[str, Any]) -> Source:
     if found is None:
         have = ", ".join(map(str, first)) or "none"
         raise BadRow("", f"has columns of no known format ({have})", "describe the file in dataset_info.json")
-    return replace(source, format=found, columns=columns_of(found, {}), tags=tags_of(found, {}))
+    media = {name: name for name in MEDIA if name in first}
+    return replace(source, format=found, columns=columns_of(found, {}) | media, tags=tags_of(found, {}))
 
 
 def settled_by_first_row(source: Source) -> Source:
@@ -62,8 +67,11 @@ def settled_by_first_row(source: Source) -> Source:
     if source.format or not (source.files or source.streamed):
         return source
     with contextlib.suppress(BadRow, files.Unreadable):
-        first = next((raw for _, _, raw in read_files(source) if not isinstance(raw, BadRow)), None)
-        return settled(source, first) if first is not None else source
+        sound = (raw for _, _, raw in read_files(source) if not isinstance(raw, BadRow))
+        looked_at = list(islice(sound, 1 if source.streamed else LOOKED_AT))
+        if looked_at:
+            named = {name: raw[name] for raw in looked_at for name in MEDIA if raw.get(name)}
+            return settled(source, named | looked_at[0])
     return source
 
 
@@ -90,7 +98,14 @@ def read_one(source: Source, kind: str | None, number: int, path: Path, line: in
             raise misfit(kind, row)
     except BadRow as bad:
         return Read(number, path, line, bad, raw)
-    return Read(number, path, line, row)
+    except Exception as error:  # a row may hold anything, and no row may end a run in a traceback
+        return Read(number, path, line, unforeseen(error), raw)
+    return Read(number, path, line, row, raw, isinstance(raw, files.RepeatedKeys))
+
+
+def unforeseen(error: Exception) -> BadRow:
+    """What no check foresaw, as the fault of the row at which it came up."""
+    return BadRow("", f"cannot be read: {type(error).__name__}: {first_line(error)}", "mend or remove it")
 
 
 def format_for(source: Source, kind: str | None) -> str:

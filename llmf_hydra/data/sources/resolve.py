@@ -16,11 +16,10 @@ from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.kinds import MEANING
 from llmf_hydra.data.rows import BadRow
 from llmf_hydra.data.sources import files, reader
-from llmf_hydra.data.sources.dataset_info import ENDINGS, Source, described
+from llmf_hydra.data.sources.dataset_info import ENDINGS, HUBS, Source, described
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 INFO = "dataset_info.json"
-LOOKED_AT = 200  # rows that the check before the start reads of each dataset
 SHOWN = 10  # bad rows that are listed
 
 
@@ -79,7 +78,13 @@ def _resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, 
         if not name:
             yield Source(""), [Problem(key, names, "has an empty name", "separate names by single commas")]
             continue
-        source, problems = _one(name, table, folder, key, data)
+        try:
+            source, problems = _one(name, table, folder, key, data)
+        except OSError as error:  # such as a name that no file can have
+            source, problems = (
+                Source(name),
+                [Problem(key, name[:80], f"cannot be looked for: {error.strerror}")],
+            )
         yield replace(source, media_dir=media_dir), problems
 
 
@@ -115,10 +120,9 @@ def _unknown_name(name: str, table: Mapping[str, Any], folder: Path, key: str, d
 
 def _placed(source: Source, info: Mapping[str, Any], folder: Path, key: str) -> tuple[Source, list[Problem]]:
     """The first place that the table's row names."""
-    if info.get("hf_hub_url"):
-        return replace(source, hub=info["hf_hub_url"]), []
-    if info.get("ms_hub_url"):
-        return replace(source, hub=info["ms_hub_url"], modelscope=True), []
+    for hub in HUBS:
+        if info.get(hub):
+            return replace(source, hub=info[hub], hub_kind=hub), []
     if info.get("cloud_file_name"):
         return replace(source, hub=info["cloud_file_name"]), []
     path = folder / Path(info["file_name"]).expanduser()
@@ -149,7 +153,9 @@ def _check_rows(source: Source, kind: str, key: str, skip_bad_rows: bool) -> lis
     if not source.files:
         return []
     try:
-        looked_at = list(itertools.islice(reader.rows(source, kind, reader.read_files(source)), LOOKED_AT))
+        looked_at = list(
+            itertools.islice(reader.rows(source, kind, reader.read_files(source)), reader.LOOKED_AT)
+        )
     except (files.Unreadable, OSError) as error:
         return [Problem(key, source.name, str(error))]
     bad = [read for read in looked_at if isinstance(read.row, BadRow)]
@@ -161,6 +167,17 @@ def _check_rows(source: Source, kind: str, key: str, skip_bad_rows: bool) -> lis
     if skip_bad_rows:
         return [] if len(bad) < len(looked_at) else [_nothing_left(source, kind, key, bad[0])]
     return listed([read.problem() for read in bad])
+
+
+def media_problem(source: Source, key: str) -> Problem | None:
+    """The refusal of a dataset with images, videos or sound: no model that is trained here would see them."""
+    media = " and ".join(reader.settled_by_first_row(source).media)
+    if not media:
+        return None
+    remedy = f"take the {media} out of its columns in dataset_info.json"
+    if not source.format:
+        remedy = f"describe the file in dataset_info.json, without the {media}"
+    return Problem(key, source.name, f"has {media}, and only text is trained on", remedy)
 
 
 def _nothing_left(source: Source, kind: str, key: str, first: reader.Read) -> Problem:

@@ -54,7 +54,9 @@ def write(setup: Setup, reads: Iterable[Read]) -> Written:
             if isinstance(read.row, BadRow):
                 raise read.row
             written.rows.append((read.number, read.row, setup.texts(read.row)))
-        except BadRow as bad:
+            counts.rows_repeated += read.repeated_keys
+        except Exception as error:  # a row may hold anything, and no row may end a run in a traceback
+            bad = error if isinstance(error, BadRow) else reader.unforeseen(error)
             written.bad.append(Read(read.number, read.file, read.line, bad, read.raw))
     counts.rows_rejected = len(written.bad)
     counts.rejected = [bad.number for bad in written.bad[:NAMED]]
@@ -74,10 +76,10 @@ def finish(setup: Setup, written: Written, encodings: list[Any]) -> Tokenized:
             counts.rows_untrained += 1
             counts.untrained = [*counts.untrained, number][:NAMED]
             continue
-        counts.rows_kept += 1
-        counts.rows_cut += any(example.lost for example in kept)
+        _count_row(counts, setup, row, kept)
         for example in kept:
             counts.tokens_cut += example.lost
+            counts.answers_cut += example.answers_cut
             counts.tokens += sum(map(len, example.ids.values()))
             counts.trained_tokens += example.trained_tokens
             counts.longest = max(counts.longest, example.length)
@@ -86,6 +88,16 @@ def finish(setup: Setup, written: Written, encodings: list[Any]) -> Tokenized:
         sources += [row] * len(kept)
     batch = record_batch(setup.kind, setup.media, examples, numbers, sources) if examples else None
     return Tokenized(batch, written.bad, counts)
+
+
+def _count_row(counts: SourceReport, setup: Setup, row: Row, kept: list[Example]) -> None:
+    counts.rows_kept += 1
+    counts.rows_cut += any(example.lost for example in kept)
+    counts.rows_special += setup.says_special(row)
+    counts.rows_equal += setup.kind == "preference" and row.answers[0] == row.answers[1]
+    if setup.kind == "feedback":
+        counts.rows_good += row.label is True
+        counts.rows_bad += row.label is False
 
 
 def tokenized(setup: Setup, source: Source, raw: Iterator[Raw], batch_size: int) -> Iterator[Tokenized]:

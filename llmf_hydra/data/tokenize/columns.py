@@ -9,7 +9,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from llmf_hydra.data.rows import Row
-from llmf_hydra.data.tokenize.features import COLUMNS, Example
+from llmf_hydra.data.tokenize.features import TOKEN_COLUMNS, Example
 
 IGNORED = -100
 _AT_A_TIME = 10_000
@@ -18,7 +18,7 @@ _AT_A_TIME = 10_000
 def schema(kind: str, media: Sequence[str] = ()) -> pa.Schema:
     """Columns of a tokenized dataset of one kind, without `source`, which is known only beside others."""
     tokens = pa.list_(pa.int32())
-    fields = [(name, tokens) for name in COLUMNS[kind]]
+    fields = [(name, tokens) for name in TOKEN_COLUMNS[kind]]
     if kind in ("text", "dialogue"):
         fields.append(("labels", tokens))
     if kind == "feedback":
@@ -32,7 +32,7 @@ def record_batch(
 ) -> pa.RecordBatch:
     """Examples with the row that each came from, and its number."""
     columns: list[pa.Array] = []
-    for name in COLUMNS[kind]:
+    for name in TOKEN_COLUMNS[kind]:
         columns.append(_lists([example.ids[name] for example in examples]))
     if kind in ("text", "dialogue"):
         columns.append(_labels(columns[0], examples))

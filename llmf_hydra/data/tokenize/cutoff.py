@@ -1,7 +1,7 @@
 """Shortening of rows that are longer than `data.cutoff_len`.
 
-Of several turns the oldest go first, whole. What is then still too long loses tokens of the last question and
-of the answer in proportion; the header of the answer and the end of its turn stay.
+Of several turns the oldest go first, whole. What is then still too long loses tokens of the last question and of
+the answer in proportion; the header of the answer stays. An answer that was cut has no end of turn: it goes on.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,9 +80,6 @@ def cut(ids: Sequence[int], keep: int, region: Span) -> list[int]:
 
 
 def cut_answer(ids: Sequence[int], keep: int, stop: int) -> list[int]:
-    """`keep` of an answer's ids, of which the last `stop` end its turn and stay."""
-    if len(ids) <= keep:
-        return list(ids)
-    if keep <= stop:
-        return list(ids[len(ids) - keep :])
-    return [*ids[: keep - stop], *ids[len(ids) - stop :]]
+    """The first `keep` of an answer's ids, without the last `stop` that end its turn: a model that saw an end
+    after a cut would learn to stop in the middle."""
+    return list(ids) if len(ids) <= keep else list(ids[: min(keep, len(ids) - stop)])

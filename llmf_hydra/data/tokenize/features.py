@@ -11,7 +11,7 @@ from llmf_hydra.data.rows import Message, Row
 from llmf_hydra.data.tokenize import cutoff
 from llmf_hydra.data.tokenize.encode import Encoded, Encoder, as_plain
 
-COLUMNS = {
+TOKEN_COLUMNS = {
     "text": ("input_ids",),
     "dialogue": ("input_ids",),
     "preference": ("prompt_ids", "chosen_ids", "rejected_ids"),
@@ -30,6 +30,7 @@ class Example:
     trained_tokens: int
     length: int
     lost: int = 0  # tokens cut
+    answers_cut: int = 0  # answers that lost their end
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Setup:
     eos: tuple[int, ...] = ()
     media: tuple[str, ...] = ()  # columns of paths that go along
     special: tuple[str, ...] = ()  # special tokens that are plain text where a row says them
+    watched: tuple[str, ...] = ()  # special tokens that are special there, and counted
 
     def texts(self, row: Row) -> list[Rendered]:
         """The texts to be tokenized for a row: two for a ranked one, else one. Raises BadRow."""
@@ -54,6 +56,24 @@ class Setup:
             return [Rendered(as_plain(row.text or "", self.special), [], [])]
         assert self.chat is not None
         return self._written(row, row.prompt)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of the template beside this tokenizer: ends of turns that are several tokens."""
+        lines: list[str] = []
+        for stop in self.chat.turn_ends if self.chat else ():
+            if (count := len(self._tokens(stop))) > 1:
+                lines.append(
+                    f"data.template={self.chat.name if self.chat else None} ends a turn with {stop}, which is {count} "
+                    "tokens of this tokenizer: add it to the tokenizer's special tokens, or choose a template that fits"
+                )
+        return lines
+
+    def says_special(self, row: Row) -> bool:
+        """Whether a text of the row holds what the tokenizer takes for a special token."""
+        messages = [*row.prompt, *(message for answer in row.answers for message in answer)]
+        texts = [row.text or "", *(message["content"] for message in messages)]
+        return any(token in text for text in texts for token in self.watched)
 
     def _written(self, row: Row, messages: Sequence[Message]) -> list[Rendered]:
         chat = self.chat
@@ -91,9 +111,9 @@ class Setup:
         return [Example({"input_ids": part}, [(0, len(part))], len(part), len(part), lost) for part in parts]
 
     def _dialogue(self, row: Row, text: Rendered, encoded: Encoded) -> Example:
-        length = len(encoded.ids)
+        length, answers_cut = len(encoded.ids), 0
         if length > self.cutoff_len:
-            text, encoded = self._shorter(row, text, encoded)
+            text, encoded, answers_cut = self._shorter(row, text, encoded)
         if self.train_on_prompt:
             trained = [(0, len(encoded.ids))]
         else:
@@ -101,7 +121,7 @@ class Setup:
             trained = trained[-1:] if self.mask_history else trained
         count = sum(end - start for start, end in trained)
         lost = max(0, length - len(encoded.ids))
-        return Example({"input_ids": encoded.ids}, trained, count, len(encoded.ids), lost)
+        return Example({"input_ids": encoded.ids}, trained, count, len(encoded.ids), lost, answers_cut)
 
     def _prompt(self, row: Row, text: Rendered, encoded: Encoded) -> Example:
         ids = cutoff.cut(
@@ -117,13 +137,15 @@ class Setup:
             prompts = [encoded[0].ids[: encoded[0].answers[0][0]]]
         answers = [e.ids[e.answers[0][0] : e.answers[0][1]] for e in encoded]
         whole = len(prompts[0]) + sum(map(len, answers))
+        before = answers
         prompt, answers = self._fitted(row, texts, prompts[0], answers)
+        answers_cut = sum(len(new) < len(old) for new, old in zip(answers, before, strict=True))
         kept = len(prompt) + sum(map(len, answers))
-        names = COLUMNS[self.kind]
+        names = TOKEN_COLUMNS[self.kind]
         trained = sum(map(len, answers)) if all(answers) else 0
         length = len(prompt) + max(map(len, answers))
         ids = dict(zip(names, [prompt, *answers], strict=True))
-        return Example(ids, [], trained, length, whole - kept)
+        return Example(ids, [], trained, length, whole - kept, answers_cut)
 
     def _pieces(self, text: Rendered) -> Encoded:
         """Prompt and answer tokenized apart."""
@@ -145,8 +167,9 @@ class Setup:
         ]
         return cutoff.cut(prompt, before, region), short
 
-    def _shorter(self, row: Row, text: Rendered, encoded: Encoded) -> tuple[Rendered, Encoded]:
-        """A dialogue that fits: without old turns, then with a shorter last question and answer."""
+    def _shorter(self, row: Row, text: Rendered, encoded: Encoded) -> tuple[Rendered, Encoded, int]:
+        """A dialogue that fits: without old turns, then with a shorter last question and answer; and whether
+        (0 or 1) the answer lost its end."""
         messages, latest = [*row.prompt], text
 
         def encode(kept: list[Message]) -> Encoded:
@@ -155,10 +178,14 @@ class Setup:
             return self._encoded(latest)
 
         messages, encoded = cutoff.newest_that_fit(messages, encode, encoded, self.cutoff_len)
-        if len(encoded.ids) > self.cutoff_len:
-            encoded = self._both_cut(messages, latest, encoded)
-            latest = Rendered(latest.text, latest.answers[-1:], latest.weights[-1:])
-        return latest, encoded
+        if len(encoded.ids) <= self.cutoff_len:
+            return latest, encoded, 0
+        (start, end), (first, last) = (
+            encoded.answers[-1],
+            (encoded := self._both_cut(messages, latest, encoded)).answers[-1],
+        )
+        latest = Rendered(latest.text, latest.answers[-1:], latest.weights[-1:])
+        return latest, encoded, int(last - first < end - start)
 
     def _both_cut(self, messages: Sequence[Message], text: Rendered, encoded: Encoded) -> Encoded:
         start, end = encoded.answers[-1]

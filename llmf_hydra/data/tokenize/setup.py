@@ -34,6 +34,7 @@ def make_setup(
         eos=(tokenizer.eos_token_id,) if text and tokenizer.eos_token_id is not None else (),
         media=media,
         special=tuple(tokenizer.all_special_tokens) if tokenizer.split_special_tokens else (),
+        watched=() if tokenizer.split_special_tokens else tuple(tokenizer.all_special_tokens),
     )
 
 
