@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes
@@ -22,22 +23,24 @@ class Problem:
         return cls(key, value, f"is not one of {', '.join(choices)}", did_you_mean(str(value), choices))
 
     def __str__(self) -> str:
-        shown = (
-            "null"
-            if self.value is None
-            else str(self.value).lower()
-            if isinstance(self.value, bool)
-            else self.value
-        )
-        subject = self.key if self.value is NO_VALUE else f"{self.key}={shown}"
+        subject = self.key if self.value is NO_VALUE else f"{self.key}={shown(self.value)}"
         return f"{subject}: {self.what}" + (f"; {self.remedy}" if self.remedy else "")
 
 
-class _NoValue:
-    """Marks a problem that is about a key or a file, not about a value."""
+class _NoValue(Enum):
+    """Marks a problem that is about a key or a file, not about a value. An enum stays itself when pickled."""
+
+    NO_VALUE = "no value"
 
 
-NO_VALUE = _NoValue()
+NO_VALUE = _NoValue.NO_VALUE
+
+
+def shown(value: Any) -> str:
+    """A value as it is written in YAML and on the command line: `null`, `true`, `5e-05`."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value) if value != "" else "''"
 
 
 class LlmfError(Exception):
@@ -51,6 +54,10 @@ class Refused(LlmfError, ValueError):
         self.problems = list(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Launchers of sweeps send errors between processes: rebuild from the problems, not from the message."""
+        return type(self), (self.problems,)
+
     def report(self) -> str:
         """All problems, a line each, under a line that counts them."""
         count = len(self.problems)
@@ -59,13 +66,15 @@ class Refused(LlmfError, ValueError):
 
 
 class RunFailed(LlmfError, RuntimeError):
-    """A worker ended with an exit code other than 0, which this error carries."""
+    """A worker ended with an exit code other than 0, which this error carries with the reason, where it is known."""
 
-    def __init__(self, code: int):
-        self.code = code
-        super().__init__(
-            {REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})")
-        )
+    def __init__(self, code: int, reason: str = ""):
+        self.code, self.reason = code, reason
+        named = {REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})")
+        super().__init__(reason or named)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.reason)
 
 
 class TrainingFailed(LlmfError, RuntimeError):

@@ -62,16 +62,19 @@ def _guarded(cfg: Config, out: Path, resume: bool) -> int:
             print(f"interrupted; go on with: llmf resume {os.path.relpath(out)}", file=sys.stderr)
         return INTERRUPTED
     except Refused as refused:
+        _note(out, reason=masked_text(str(refused.problems[0])))
         if ranks.is_main():  # each process finds the same
             print(masked_text(refused.report()), file=sys.stderr)
         return REFUSED
     except LlmfError as error:
+        _note(out, reason=masked_text(str(error)))
         print(masked_text(f"failed{_which()}: {error}"), file=sys.stderr)
         return FAILED
     except Exception as error:
         file = out / (ERROR if ranks.is_main() else f"error-{ranks.rank()}.txt")
         file.write_text(masked_text(traceback.format_exc()), encoding="utf8")
         what = masked_text(f"{type(error).__name__}: {error}")
+        _note(out, reason=what)
         print(f"failed{_which()}: {what}\n  the traceback is in {file}", file=sys.stderr)
         return FAILED
     return DONE

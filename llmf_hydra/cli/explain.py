@@ -11,6 +11,7 @@ from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.help import choice_files
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
+from llmf_hydra.config.conf_files import flat_values
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import ANY, Row, rows, rows_at, rows_named
 from llmf_hydra.errors import DONE, NO_VALUE, Problem, Refused, did_you_mean
@@ -113,8 +114,6 @@ def _choice(group: str, choice: str) -> str:
 
 
 def _built(file: Path, group: str) -> str:
-    from llmf_hydra.config.store import flat_values  # it needs Hydra, which no other answer waits for
-
     values = flat_values(file, group).items()
     refused = [key for key, value in values if key in entries() and entries()[key].not_built(value)]
     return f"{wording.NOT_BUILT}, and so refused: {', '.join(refused)}" if refused else "yes"

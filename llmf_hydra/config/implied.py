@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 
 from llmf_hydra import paths
 from llmf_hydra.config.choices import JOBS
+from llmf_hydra.config.conf_files import DEMO, shipped_values
 from llmf_hydra.config.schema import entries
 
 MODEL = "model.model_name_or_path"
-DEMO = "demo"  # the group that holds a demo per stage
 # Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
 EXCLUSIVE = (
     ("training.warmup_steps", "training.warmup_ratio"),
@@ -24,14 +24,15 @@ EXCLUSIVE = (
 )
 ROUNDS = 3  # the demo brings shipped values that may have to give way
 
-Compose = Callable[[list[str]], tuple[DictConfig, Mapping[str, Any], Mapping[str, Any]]]
-"""From overrides to the composed config, its choices by group, and what shipped files set, by full key."""
+Compose = Callable[[list[str]], DictConfig]  # from overrides to what Hydra composes, with its own part
 
 
-def settled(words: list[str], compose: Compose) -> list[str]:
-    """The overrides with those that they imply at their end."""
+def settled(words: list[str], compose: Compose) -> tuple[list[str], DictConfig]:
+    """The overrides with those that they imply at their end, and what is composed from them all."""
+    composed = compose(words)
     for _ in range(ROUNDS):
-        composed, choices, shipped = compose(words)
+        choices = composed.hydra.runtime.choices
+        shipped = shipped_values(choices)
         said = {word.lstrip("+").partition("=")[0] for word in words}
         gives_way = {key: value for key, value in shipped.items() if key not in said or key == MODEL}
         more = [
@@ -42,7 +43,8 @@ def settled(words: list[str], compose: Compose) -> list[str]:
         if not more:
             break
         words = [*words, *more]
-    return words
+        composed = compose(words)
+    return words, composed
 
 
 def _demo(composed: DictConfig, choices: Mapping[str, Any]) -> Iterator[str]:

@@ -3,58 +3,108 @@
 Hydra stops at the first wrong word and advises `+`; here all are told at once, each with the nearest name.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString
+from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llmf_hydra.config.implied import DEMO
+from llmf_hydra.config.conf_files import DEMO
 from llmf_hydra.config.schema import GROUPS, Entry, entries
-from llmf_hydra.config.store import options
-from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
+from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean, shown
 
 RECIPES = ("experiment", DEMO)  # groups beside the schema's
+SHOWN = 80  # characters of a word that a message repeats
+LOOKED_AT = 1000  # values of one sweep that are checked before its first trial
+PACKAGES = {  # choices that a plugin of Hydra's brings -> the package to install
+    "hydra/launcher": {
+        "joblib": "hydra-joblib-launcher",
+        "ray": "hydra-ray-launcher",
+        "ray_aws": "hydra-ray-launcher",
+        "rq": "hydra-rq-launcher",
+        "submitit_local": "hydra-submitit-launcher",
+        "submitit_slurm": "hydra-submitit-launcher",
+    },
+    "hydra/sweeper": {
+        "ax": "hydra-ax-sweeper",
+        "nevergrad": "hydra-nevergrad-sweeper",
+        "optuna": "hydra-optuna-sweeper",
+    },
+    "hydra/job_logging": {"colorlog": "hydra-colorlog"},
+    "hydra/hydra_logging": {"colorlog": "hydra-colorlog"},
+}
 
 
-def problems(words: list[str], folders: list[Path]) -> list[Problem]:
-    """What is wrong with the overrides of a command line; `folders` hold the config groups."""
+def without_plus(word: str) -> str:
+    """`+experiment=x` as `experiment=x`: the group is in the defaults list, where Hydra would refuse the plus."""
+    key = word.partition("=")[0].removeprefix("+")
+    return word[1:] if word.startswith("+") and (key in GROUPS or key in RECIPES) else word
+
+
+def problems(words: Sequence[str], loader: ConfigLoader) -> list[Problem]:
+    """What is wrong with the overrides of a command line; the loader knows the choices of each group."""
     found: list[Problem] = []
-    parser = OverridesParser.create()
     for word in words:
         try:
-            override = parser.parse_override(word)
-        except HydraException:  # OverrideParseException, or its parent for words with an open bracket
-            found.append(
-                Problem(
-                    word,
-                    NO_VALUE,
-                    "cannot be read",
-                    "write key=value; quote text with , = or spaces: \"key='a, b'\"",
-                )
-            )
-            continue
-        found += _of_override(override, word, folders)
+            word.encode()
+            override = _parsed(word, loader)
+            found += _of_override(override, word, loader)
+        except UnicodeEncodeError:
+            found.append(Problem(ascii(word)[1:-1], NO_VALUE, "is not valid text in UTF-8"))
+        except RecursionError:
+            found.append(Problem(_cut(word), NO_VALUE, "is nested too deeply"))
+        except (HydraException, ValueError):  # ValueError: a number of thousands of digits
+            remedy = "write key=value; quote text with , = or spaces: \"key='a, b'\""
+            found.append(Problem(_cut(word), NO_VALUE, "cannot be read", remedy))
     return found
 
 
-def _of_override(override: Override, word: str, folders: list[Path]) -> Iterator[Problem]:
+def swept(words: Sequence[str]) -> list[str]:
+    """The words that give several values to try; all words must have been found sound."""
+    return [word for word in words if OverridesParser.create().parse_override(word).is_sweep_override()]
+
+
+def several_values(word: str) -> Problem:
+    """The refusal of `key=a,b` where there is one run."""
+    key, _, value = word.partition("=")
+    remedy = f"add -m to run each, or quote a list of names: \"{key}='{value}'\""
+    return Problem(key, value, "is several values, and this is one run", remedy)
+
+
+def unknown_choice(group: str, name: Any, known: Sequence[str]) -> Problem:
+    """The refusal of a choice that no file and no plugin gives."""
+    package = PACKAGES.get(group, {}).get(str(name))
+    if package:
+        return Problem(f"{group}={name}", NO_VALUE, f"needs the package {package}", f"pip install {package}")
+    return Problem.bad_choice(group, name, known)
+
+
+def _parsed(word: str, loader: ConfigLoader) -> Override:
+    override = OverridesParser.create().parse_override(word)
+    override.config_loader = loader  # glob() asks it for the choices
+    return override
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= SHOWN else f"{word[:SHOWN]}…"
+
+
+def _of_override(override: Override, word: str, loader: ConfigLoader) -> Iterator[Problem]:
     key = override.key_or_group
-    if key.split(".")[0].split("/")[0] == "hydra":
+    if key.startswith("hydra/") and not override.is_delete():
+        yield from _of_choice(override, key, loader)
+    elif key.split(".")[0].split("/")[0] == "hydra":
         return
-    if override.is_delete():
-        yield Problem(
-            word,
-            NO_VALUE,
-            "every parameter is part of the schema and cannot be taken out",
-            f"write {key}=null where null is allowed",
-        )
-    elif key in GROUPS or key in RECIPES:
-        yield from _of_choice(override, key, folders)
+    elif override.is_delete():
+        what = "every parameter is part of the schema and cannot be taken out"
+        yield Problem(word, NO_VALUE, what, f"write {key}=null where null is allowed")
+    elif key in GROUPS or key in RECIPES or (key not in entries() and loader.get_group_options(key)):
+        yield from _of_choice(override, key, loader)
     elif override.is_add() and not override.is_force_add():
         yield from (
             unknown(key)
@@ -65,15 +115,16 @@ def _of_override(override: Override, word: str, folders: list[Path]) -> Iterator
         yield from _of_value(override, key)
 
 
-def _of_choice(override: Override, group: str, folders: list[Path]) -> Iterator[Problem]:
-    known = options(group, folders)
+def _of_choice(override: Override, group: str, loader: ConfigLoader) -> Iterator[Problem]:
+    known = loader.get_group_options(group)
     for value in _values(override):
         for name in value if isinstance(value, list) else [value]:
             text = str(name).removesuffix(".yaml")
             if name is None:
-                yield Problem(group, None, "a choice cannot be null", "leave it out")
+                if group in GROUPS:
+                    yield Problem(group, None, "a choice cannot be null", "leave it out")
             elif text not in known:
-                yield Problem.bad_choice(group, name, known)
+                yield unknown_choice(group, name, known)
             elif f"{group}.name" in entries():
                 unbuilt = entries()[f"{group}.name"].not_built(text)
                 if unbuilt is not None:
@@ -98,6 +149,8 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
     """What is wrong with a raw value for this parameter (its type, range, choices), or None."""
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: known only once composed
+    if _is_switch(entry) and isinstance(value, int | float) and not isinstance(value, bool):
+        return Problem(entry.key, value, f"is not of type {entry.type_name}", "write true or false")
     try:
         typed = OmegaConf.structured(GROUPS[entry.group])
         typed[entry.name] = value
@@ -107,22 +160,27 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
     return entry.param.problem(entry.key, converted)
 
 
+def _is_switch(entry: Entry) -> bool:
+    """Whether the parameter is true or false; OmegaConf would read any number as one of them."""
+    return entry.type_name.startswith("bool")
+
+
 def _range_of(entry: Entry) -> str:
     if entry.param.choices:
         return f"allowed: {', '.join(entry.param.choices)}"
     return (
-        f"allowed: {entry.param.bounds}" if entry.param.bounds else f"default: {entry.param.default}".lower()
+        f"allowed: {entry.param.bounds}" if entry.param.bounds else f"default: {shown(entry.param.default)}"
     )
 
 
 def _values(override: Override) -> list[Any]:
     """The values an override gives: one, or each of a sweep; of an interval its ends."""
-    interval = override.value()
-    if isinstance(interval, IntervalSweep):
-        return [interval.start, interval.end]
-    if override.is_sweep_override():
-        return [_plain(value) for value in override.sweep_iterator()]
-    return [_plain(override.value())]
+    given = override.value()
+    if isinstance(given, IntervalSweep):
+        return [given.start, given.end]
+    if isinstance(given, RangeSweep) or override.is_sweep_override():
+        return [_plain(value) for value in islice(override.sweep_iterator(), LOOKED_AT)]
+    return [_plain(given)]
 
 
 def _plain(value: Any) -> Any:

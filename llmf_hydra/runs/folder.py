@@ -12,7 +12,8 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,38 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def check_free(out: Path, key: str, apart_from: Collection[str] = ()) -> None:
+    """Raise Refused where a run may not write: a folder that holds files, the home folder, no folder at all.
+
+    `key` is the setting that named it; entries in `apart_from` may be there.
+    """
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    if out in (Path.home(), Path(out.root)):
+        raise Refused([Problem(key, out, "is no folder for one run", "name a new folder")])
+    if not there.is_dir():
+        raise Refused([Problem(key, out, f"{there} is a file", "name a new folder")])
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused([Problem(key, out, f"{there} may not be written to", "name another folder")])
+    if (out / CONFIG).exists():
+        raise Refused([_taken(key, out)])
+    held = sorted({entry.name for entry in out.iterdir()} - set(apart_from)) if there == out else []
+    if held:
+        what = f"holds files already ({', '.join(held[:3])}{', …' if len(held) > 3 else ''})"
+        raise Refused([Problem(key, out, what, "name a new folder or an empty one")])
+
+
+def remove_empty(out: Path, since: float) -> None:
+    """Take away a folder that is empty and was made after `since` (seconds since 1970); an older one is the user's."""
+    with suppress(OSError):
+        if out.stat().st_ctime >= since:
+            out.rmdir()
+
+
+def _taken(key: str, out: Path) -> Problem:
+    remedy = "choose another folder, or `llmf resume` to go on with that run"
+    return Problem(key, out, "holds a run already", remedy)
+
+
 def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
     """Claim the folder for one run and write its config and manifest down.
 
@@ -39,8 +72,7 @@ def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
         with (out / CONFIG).open("x", encoding="utf8") as file:
             file.write(config)
     except FileExistsError:
-        remedy = "choose another folder, or `llmf resume` to go on with that run"
-        raise Refused([Problem("hydra.run.dir", out, "holds a run already", remedy)]) from None
+        raise Refused([_taken("hydra.run.dir", out)]) from None
     write_manifest(out, {"status": "created", "created": now(), **manifest})
 
 

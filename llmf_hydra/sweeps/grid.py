@@ -1,13 +1,15 @@
 """`GridSweeper`: the Hydra sweeper behind `-m`: every combination is tried, and one that fails stops no other."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -15,10 +17,15 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from llmf_hydra.config import composition
+from llmf_hydra.config import compose
+from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused, RunFailed
-from llmf_hydra.sweeps.report import Trial, varied, write_report
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
+from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs.processes import OUTPUT
+from llmf_hydra.sweeps.report import ACCOUNT, Trial, varied, write_report
+
+MOST_TRIALS = 10_000  # of one sweep: more is a slip of the keyboard
 
 
 class SweepFailed(RuntimeError):
@@ -30,54 +37,109 @@ class SweepFailed(RuntimeError):
 
 
 class GridSweeper(Sweeper):
-    """Expands the overrides to a grid, launches each trial on its own, and reports them all at the end."""
+    """Expands the overrides to a grid, has each trial launched, and reports them all at the end."""
 
     def __init__(self, params: DictConfig | None = None):
         self.params = params
         self.config: DictConfig | None = None
+        self.context: HydraContext | None = None
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
+        self.config, self.context = config, hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> list[Trial]:
-        """Run all trials; raises SweepFailed with exit code 1 if one failed, 130 if the user stopped it."""
-        if self.config is None or self.launcher is None:
+        """Run all trials; raises SweepFailed with exit code 1 if one failed, 130 if the user stopped it.
+
+        Raises Refused, before anything is written, where the grid is wrong or the folder holds a sweep already.
+        """
+        if self.config is None or self.launcher is None or self.context is None:
             raise RuntimeError("setup comes before sweep")
-        folder = Path(str(self.config.hydra.sweep.dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        recorded: Any = masked_tree(OmegaConf.to_container(self.config))
-        OmegaConf.save(OmegaConf.create(recorded), folder / "multirun.yaml")
-        grid = self._grid(arguments)
-        trials: list[Trial] = []
+        grid = self._grid(arguments, self.context, str(self.config.hydra.job.config_name))
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        _claim(folder, self.config)
         print(f"sweep of {len(grid)} trials in {folder}")
-        for number, overrides in enumerate(grid):
-            print(
-                f"trial {number + 1}/{len(grid)}: {' '.join(map(masked_word, varied(overrides, grid)))}",
-                flush=True,
-            )
-            (result,) = self.launcher.launch([overrides], initial_job_idx=number)
-            trials.append(_trial(number, overrides, result))
-            write_report(folder, trials)
-            print(f"trial {number + 1}/{len(grid)}: {trials[-1].outcome()}", flush=True)
-            if trials[-1].code == INTERRUPTED:
-                break
+        trials: list[Trial] = []
+        stopped = False
+        try:
+            for batch in _batches(grid, self.launcher):
+                for trial in self._launched(batch, len(trials), grid):
+                    trials.append(trial)
+                    print(f"trial {trial.number + 1}/{len(grid)}: {trial.outcome()}", flush=True)
+                write_report(folder, trials)
+        except KeyboardInterrupt:
+            stopped = True
+            trials += _stopped(folder, grid[len(trials) :], len(trials))
         print(write_report(folder, trials))
-        codes = {trial.code for trial in trials} - {DONE}
-        if codes:
-            raise SweepFailed(INTERRUPTED if INTERRUPTED in codes else FAILED)
+        if stopped or any(trial.code != DONE for trial in trials):
+            raise SweepFailed(INTERRUPTED if stopped else FAILED)
         return trials
 
-    def _grid(self, arguments: list[str]) -> list[list[str]]:
+    def _launched(self, batch: list[list[str]], first: int, grid: list[list[str]]) -> Iterator[Trial]:
+        if self.launcher is None:
+            raise RuntimeError("setup comes before sweep")
+        for number, overrides in enumerate(batch, first):
+            print(f"trial {number + 1}/{len(grid)}: {_words(overrides, grid)}", flush=True)
+        results = self.launcher.launch(batch, initial_job_idx=first)
+        for number, (overrides, result) in enumerate(zip(batch, results, strict=True), first):
+            yield _trial(number, overrides, result)
+
+    def _grid(self, arguments: list[str], context: HydraContext, config_name: str) -> list[list[str]]:
         """Every combination of the overrides, as lists of words; those of a study's file come first."""
-        words = [f"{key}={value}" for key, value in (self.params or {}).items()] + arguments
-        parsed = OverridesParser.create().parse_overrides(words)
+        params = [f"{key}={value}" for key, value in (self.params or {}).items()]
+        found = problems(params, context.config_loader)
+        if found:
+            raise Refused(found)
+        parsed = OverridesParser.create(context.config_loader).parse_overrides(params + arguments)
+        refuse_endless(parsed)
         (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-        name = str(self.config.hydra.job.config_name) if self.config is not None else "config"
-        return [composition.settled(list(overrides), name) for overrides in batch]
+        return [compose.settled(context.config_loader, config_name, words)[0] for words in batch]
+
+
+def refuse_endless(parsed: Sequence[Override]) -> None:
+    """Raise Refused for words that a grid cannot try one by one: an interval, or more trials than make sense."""
+    count = 1
+    for override in parsed:
+        if not override.is_sweep_override():
+            continue
+        key, _, value = str(override.input_line).partition("=")
+        if not override.is_discrete_sweep():
+            remedy = "list the values, or choose a sweeper that draws from it: hydra/sweeper=optuna"
+            raise Refused([Problem(key, value, "is an interval, and a grid tries single values", remedy)])
+        count *= sum(1 for _ in islice(override.sweep_iterator(), MOST_TRIALS + 1))
+        if count > MOST_TRIALS:
+            raise Refused([Problem(key, value, f"makes more than {MOST_TRIALS} trials", "give fewer values")])
+
+
+def _batches(grid: list[list[str]], launcher: Launcher) -> Iterator[list[list[str]]]:
+    """What is launched at once: everything, so that a launcher may run trials side by side.
+
+    Hydra's own launcher runs them one after another anyway: one by one, each is reported when it ends.
+    """
+    if isinstance(launcher, BasicLauncher):
+        yield from ([overrides] for overrides in grid)
+    else:
+        yield grid
+
+
+def _claim(folder: Path, config: DictConfig) -> None:
+    """Make the sweep's folder and write its config down; Refused where another sweep has left its account."""
+    if (folder / ACCOUNT).exists():
+        what, remedy = f"holds a sweep already ({ACCOUNT})", "name another folder"
+        raise Refused([Problem("hydra.sweep.dir", folder, what, remedy)])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused([Problem("hydra.sweep.dir", folder, str(error.strerror))]) from error
+    recorded: Any = masked_tree(OmegaConf.to_container(config))
+    OmegaConf.save(OmegaConf.create(recorded), folder / "multirun.yaml")
+
+
+def _words(overrides: list[str], grid: list[list[str]]) -> str:
+    return " ".join(map(masked_word, varied(overrides, grid)))
 
 
 def _trial(number: int, overrides: Sequence[str], result: JobReturn) -> Trial:
@@ -91,10 +153,19 @@ def _trial(number: int, overrides: Sequence[str], result: JobReturn) -> Trial:
         return Trial(number, list(overrides), out, REFUSED, masked_text(str(value.problems[0])), None)
     code = value.code if isinstance(value, RunFailed) else FAILED
     reason = str(value).splitlines()[0] if str(value) else type(value).__name__
-    return Trial(number, list(overrides), out, code, masked_text(reason), None)
+    log = out / OUTPUT
+    reason = masked_text(reason)
+    told = f"{reason} (see {log})" if log.exists() else reason
+    return Trial(number, list(overrides), out, code, told, None)
 
 
-def register() -> None:
-    """Make the sweeper known to Hydra's configs as `hydra/sweeper=llmf`; Hydra finds the class itself."""
-    node = {"_target_": "hydra_plugins.llmf_hydra_sweeper.GridSweeper", "params": None}
-    ConfigStore.instance().store(group="hydra/sweeper", name="llmf", node=node, provider="llmf_hydra")
+def _stopped(folder: Path, grid: list[list[str]], first: int) -> Iterator[Trial]:
+    """The trials that had begun when the user stopped the sweep."""
+    codes = {"done": DONE, "failed": FAILED}
+    for number, overrides in enumerate(grid, first):
+        out = folder / str(number)
+        if (out / runs.MANIFEST).exists():
+            manifest = runs.read_manifest(out)
+            code = codes.get(runs.status(manifest), INTERRUPTED)
+            value = (manifest.get("objective") or {}).get("value") if code == DONE else None
+            yield Trial(number, overrides, out, code, "interrupted" if code == INTERRUPTED else "", value)

@@ -8,6 +8,8 @@ from typing import Any
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import folder as runs
 
+ACCOUNT = "sweep.json"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -32,12 +34,12 @@ class Trial:
 
 
 def write_report(folder: Path, trials: list[Trial]) -> str:
-    """Write `sweep.json` and return the table, best objective first."""
+    """Write the sweep's account and return the table, best objective first."""
     ranked = sorted(trials, key=_rank(trials))
     rows: list[dict[str, Any]] = [
         asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked
     ]
-    runs.write_json(folder / "sweep.json", masked_tree({"trials": rows}))
+    runs.write_json(folder / ACCOUNT, masked_tree({"trials": rows}))
     head = ["trial", "status", "objective", "duration", "overrides", "folder"]
     grid = [trial.overrides for trial in trials]
     return runs.format_table(head, [_cells(trial, varied(trial.overrides, grid)) for trial in ranked])

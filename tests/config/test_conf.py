@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from llmf_hydra import paths, refusals
-from llmf_hydra.config import composition, store
+from llmf_hydra.config import compose
+from llmf_hydra.config.conf_files import flat_values, shipped_values
 from llmf_hydra.config.schema import GROUPS, Config, entries, value_at
 
 CONF = paths.conf_dir()
@@ -17,13 +17,7 @@ SOURCES = CONF.parent / "llmf_hydra"
 
 
 def composed(*words: str, config_name: str = "config") -> Config:
-    store.register()
-    from llmf_hydra.sweeps import grid
-
-    grid.register()
-    settled = composition.settled(list(words), config_name)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return composition.typed(compose(config_name, overrides=settled))
+    return compose.typed(compose.composed(words, config_name))
 
 
 def test_groups_are_folders_are_files() -> None:
@@ -58,7 +52,7 @@ def test_every_option_composes_to_what_its_file_says(group: str, option: str) ->
             [] if group in ("data", "demo") else ["data.dataset=mine"]
         )  # the demo would win over training=...
         cfg = composed(*plain, f"{group}=[{option}]" if group == "tracking" else f"{group}={option}")
-    for key, value in store.flat_values(CONF / group / f"{option}.yaml", group).items():
+    for key, value in flat_values(CONF / group / f"{option}.yaml", group).items():
         assert value_at(cfg, key) == value, key
 
 
@@ -83,14 +77,14 @@ def test_the_shipped_defaults_have_no_problem(stage: str, model: str) -> None:
         "method": "lora",
         "tracking": ["files"],
     }
-    shipped = store.shipped_values(choices) | dict(word.split("=") for word in needed)
+    shipped = shipped_values(choices) | dict(word.split("=") for word in needed)
     assert refusals.problems(cfg, shipped, [refusals.CONFIG]) == []
 
 
 def test_a_file_states_only_what_differs_from_the_schema() -> None:
     repeated = []
     for group, option in OPTIONS:
-        for key, value in store.flat_values(CONF / group / f"{option}.yaml", group).items():
+        for key, value in flat_values(CONF / group / f"{option}.yaml", group).items():
             if not entries()[key].is_choice and value == entries()[key].param.default and option != group:
                 repeated.append(f"{group}/{option}.yaml: {key}")
     names = {

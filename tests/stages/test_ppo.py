@@ -13,7 +13,7 @@ from support.stage_runs import composed
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from llmf_hydra import refusals
-from llmf_hydra.config import store
+from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.models.adapter_files import same_model
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.scorer import load_saved_scorer
@@ -193,7 +193,7 @@ def test_wrong_uses_are_found_before_anything_loads(
     written(tmp_path / "policy", "adapter_config.json", of_policy)
     written(tmp_path / "model", "config.json", {"architectures": ["LlamaForCausalLM"]})
     cfg = composed("stage=ppo", *words)
-    shipped = store.shipped_values({"generation": "ppo", "demo": "ppo", "training": "ppo", "model": "tiny"})
+    shipped = shipped_values({"generation": "ppo", "demo": "ppo", "training": "ppo", "model": "tiny"})
     found = "\n".join(map(str, refusals.problems(cfg, shipped)))
     assert all(part in found for part in told), found
 

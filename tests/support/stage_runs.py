@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-
-from llmf_hydra import paths
-from llmf_hydra.config import composition, store
+from llmf_hydra.config import compose
 from llmf_hydra.config.schema import Config
 
 Build = Callable[..., Any]
@@ -20,13 +17,7 @@ SGD = ["data.max_samples=40", "training.disable_shuffling=true", "training.eval_
 
 def composed(*words: str, model: str | None = "tiny") -> Config:
     """The config of a command line."""
-    store.register()
-    from llmf_hydra.sweeps import grid
-
-    grid.register()
-    settled = composition.settled([*([f"model={model}"] if model else []), *words])
-    with initialize_config_dir(version_base="1.3", config_dir=str(paths.conf_dir())):
-        return composition.typed(compose("config", overrides=settled))
+    return compose.typed(compose.composed([*([f"model={model}"] if model else []), *words]))
 
 
 def steps(trainer: Any) -> tuple[list[float], dict[str, Any]]:

@@ -24,7 +24,7 @@ GRID = ["method.lora_rank=4,8", "rlhf.pref_beta=0.05,0.1"]
 
 def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "study" / "2").mkdir(parents=True)
-    (tmp_path / "study" / "2" / "final").write_text("a file where trial 2 wants to save its model")
+    (tmp_path / "study" / "2" / "notes.txt").write_text("the user's own")
     done = cli("-m", *SHORT, *GRID, "tracking=mlflow", "hydra.sweep.dir=study")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.llamafactory.trainer_names import THEIR_DEFAULTS
 from llmf_hydra.cli.llamafactory.translate import REPORTED, Outcome, translate
-from llmf_hydra.config import composition, store
+from llmf_hydra.config import compose
+from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.config.quoting import command_line, hydra_value, yaml_value
 from llmf_hydra.config.schema import GROUPS, Config, Entry, entries, value_at
 from llmf_hydra.errors import DONE, NO_VALUE, Problem, Refused
-from llmf_hydra.paths import conf_dir
 
 Settings = dict[str, Any]  # by full key, and choices by group
 FITTING = {  # a value of theirs -> the choice of ours that goes with it
@@ -180,13 +177,8 @@ def _words(choices: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
 
 def _compose(words: list[str]) -> tuple[Config, dict[str, Any]]:
     """The typed config of these overrides, and what the shipped files set in it."""
-    store.register()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        try:
-            composed = compose("config", [*words, "hydra/sweeper=basic"], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise Refused(composition.problems(error, store.conf_dirs())) from error
-    return composition.typed(composed), store.shipped_values(composed.hydra.runtime.choices)
+    composed = compose.composed(words, implied_too=False)
+    return compose.typed(composed), shipped_values(composed.hydra.runtime.choices)
 
 
 def experiment(imported: Imported) -> str:

@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from llmf_hydra.cli.llamafactory.importer import Imported, experiment, import_yaml, main, read, translated
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
 from llmf_hydra.cli.llamafactory.translate import CARRIED, RENAMED, REPORTED, Outcome, translate
-from llmf_hydra.config import store
+from llmf_hydra.config import compose
 from llmf_hydra.config.schema import GROUPS, entries
 from llmf_hydra.config.spec import rows
 from llmf_hydra.errors import Refused
-from llmf_hydra.paths import conf_dir
 
 FORTY = Path(__file__).with_name("llamafactory_40.yaml")
 
@@ -54,10 +52,8 @@ def forty_composed(forty: tuple[str, Path]) -> dict[str, Any]:
 
 def composed(words: list[str], extra: Path | None = None) -> dict[str, Any]:
     """The config Hydra composes of these words, with a folder of experiments beside ours."""
-    store.register()
-    paths = [f"hydra.searchpath=[file://{extra}]"] if extra is not None else []
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("config", [*words, *paths, "hydra/sweeper=basic"])
+    paths = ["--config-dir", str(extra)] if extra is not None else []
+    cfg = compose.composed([*paths, *words], implied_too=False)
     return {group: OmegaConf.to_container(cfg[group], resolve=True) for group in GROUPS}
 
 

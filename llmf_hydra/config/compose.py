@@ -1,0 +1,287 @@
+"""The seam to Hydra: from the words of a command line to a composed config, and to the runs it starts.
+
+Beside it only `overrides.py` (Hydra's grammar), `faults.py` (its errors) and `sweeps/` (its plugins) know Hydra.
+"""
+
+import io
+import os
+import secrets
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from hydra import version
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus, run_job
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import HydraContext, RunMode
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from llmf_hydra import paths
+from llmf_hydra.config import faults, home, implied, overrides
+from llmf_hydra.config.param import set_in_environment
+from llmf_hydra.config.schema import GROUPS, Config, entries
+from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
+from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
+
+Task = Callable[[DictConfig], float | None]
+PRIMARY = "config"  # the config that is composed where --config-name names no other
+PROGRAM = "llmf_hydra"
+FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: tracebacks instead of sentences
+EXPECTED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
+
+
+class _OurSearchPath(SearchPathPlugin):
+    """The user's own conf folder goes before the shipped one; the studies come after it."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        user = paths.user_conf_dir()
+        if user is not None:
+            search_path.prepend("llmf-conf", f"file://{user}")
+        search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
+
+
+def register() -> None:
+    """Make the schema, the search path and the resolver known to Hydra. Safe to call twice."""
+    version.setbase("1.3")
+    ConfigStore.instance().store(name="schema", node=Config)
+    sweeper = {"_target_": "hydra_plugins.llmf_hydra_sweeper.GridSweeper", "params": None}
+    ConfigStore.instance().store(group="hydra/sweeper", name="llmf", node=sweeper, provider=PROGRAM)
+    Plugins.instance().register(_OurSearchPath)
+    OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+class CommandLine:
+    """One command line: Hydra's flags, the overrides, and what is composed from them."""
+
+    def __init__(self, words: Sequence[str]):
+        """Read the words. Raises Refused for a flag that doesn't exist or a folder that isn't there."""
+        register()
+        self._parser = get_args_parser()
+        self.flags = _flags(self._parser, words)
+        self.overrides = [home.expanded_word(overrides.without_plus(word)) for word in self.flags.overrides]
+        self.config_name: str = self.flags.config_name or PRIMARY
+        self.loader = ConfigLoaderImpl(_search_path(self.flags))
+        self._hydra = Hydra(task_name=PROGRAM, config_loader=self.loader)
+
+    @property
+    def asks(self) -> bool:
+        """Whether one of Hydra's flags asks for an answer instead of a run."""
+        flags = self.flags
+        return bool(flags.cfg or flags.info or flags.hydra_help or flags.shell_completion)
+
+    def check(self) -> None:
+        """Raise Refused with everything that is wrong in the words themselves."""
+        if self.flags.resolve and not self.flags.cfg:
+            raise Refused([Problem("--resolve", NO_VALUE, "resolves what --cfg shows", "add --cfg job")])
+        if self.flags.experimental_rerun:
+            raise Refused(
+                [Problem("--experimental-rerun", NO_VALUE, "is not supported", "see `llmf resume`")]
+            )
+        if not self.flags.shell_completion:
+            found = overrides.problems(self.overrides, self.loader)
+            if found:
+                raise Refused(found)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Inside, an error of composing or of the file system becomes a refusal that says what is at fault."""
+        try:
+            yield
+        except Refused:
+            raise
+        except EXPECTED as error:
+            if os.environ.get(FULL_ERROR) == "1":
+                raise
+            raise Refused(faults.problems(error, self.loader, self.config_name, self.overrides)) from error
+
+    def compose(self) -> DictConfig:
+        """The config of one run, or what all trials of a sweep share."""
+        config = self._hydra.compose_config(
+            self.config_name, self.overrides, RunMode.RUN, validate_sweep_overrides=False
+        )
+        if self.flags.multirun:
+            config.hydra.mode = RunMode.MULTIRUN
+        swept = overrides.swept(self.overrides)
+        if config.hydra.mode == RunMode.MULTIRUN and not self.asks:
+            return config  # each trial is composed on its own
+        if swept and config.hydra.mode != RunMode.MULTIRUN:
+            raise Refused(map(overrides.several_values, swept))
+        mode = config.hydra.mode
+        _, config = settled(self.loader, self.config_name, self._unswept())
+        config.hydra.mode = mode
+        return config
+
+    def run(self, config: DictConfig, out: Path, task: Task) -> None:
+        """Run a task once, in the folder `out`, as Hydra runs it; raises what the task raised."""
+        config.hydra.mode = RunMode.RUN
+        config.hydra.run.dir = str(out)
+        callbacks = Callbacks(config)
+        callbacks.on_run_start(config=config, config_name=self.config_name)
+        ended = run_job(
+            task_function=task,
+            config=config,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            hydra_context=HydraContext(config_loader=self.loader, callbacks=callbacks),
+        )
+        callbacks.on_run_end(config=config, config_name=self.config_name, job_return=ended)
+        if ended.status == JobStatus.FAILED:
+            raise ended._return_value  # the public property prints before it raises
+
+    def sweep(self, task: Task) -> None:
+        """Hand the words to the sweeper, which runs the task once per trial."""
+        self._hydra.multirun(self.config_name, task, [*self.overrides, "hydra.mode=MULTIRUN"])
+
+    def answer(self) -> None:
+        """Print what a flag asks for: the config, Hydra's account of it, its help or shell completion."""
+        if self.flags.shell_completion:
+            with _named(Path(sys.argv[0]).name):
+                self._hydra.shell_completion(self.config_name, self.overrides)
+        elif self.flags.hydra_help:
+            self._hydra.hydra_help(self.config_name, self._parser, self.flags)
+        elif self.flags.info:
+            with redirect_stdout(io.StringIO()) as told:
+                self._hydra.show_info(self.flags.info, self.config_name, self._unswept(), RunMode.MULTIRUN)
+            print(masked_text(told.getvalue()), end="")
+        else:
+            self._show_config()
+
+    def _unswept(self) -> list[str]:
+        """The overrides without those of several values, which every trial sets on its own."""
+        swept = overrides.swept(self.overrides)
+        return [word for word in self.overrides if word not in swept]
+
+    def _show_config(self) -> None:
+        config = self.compose()
+        HydraConfig.instance().set_config(config)
+        swept = overrides.swept(self.overrides)
+        if swept:
+            print(f"# each trial also sets one of: {' '.join(map(masked_word, swept))}")
+        shown: Any = self._hydra.get_sanitized_cfg(config, self.flags.cfg)
+        package = self.flags.package
+        if package not in (None, "_global_"):
+            shown = OmegaConf.select(shown, package)
+            if shown is None:
+                raise Refused(
+                    [Problem("--package", package, "is not in the config", did_you_mean(package, GROUPS))]
+                )
+            print(f"# @package {package}")
+        if not isinstance(shown, Container):
+            print(masked_text(f"{package}={shown}").partition("=")[2])
+            return
+        if self.flags.resolve:
+            OmegaConf.resolve(shown)
+        print(OmegaConf.to_yaml(OmegaConf.create(masked_tree(OmegaConf.to_container(shown)))), end="")
+
+
+def settled(loader: ConfigLoader, config_name: str, words: Sequence[str]) -> tuple[list[str], DictConfig]:
+    """The overrides of a run or a trial with those that they imply, and what is composed from them all."""
+    return implied.settled(
+        list(words), lambda given: loader.load_configuration(config_name, given, RunMode.RUN)
+    )
+
+
+def composed(words: Sequence[str], config_name: str = PRIMARY, *, implied_too: bool = True) -> DictConfig:
+    """What a command line of these overrides is composed to, with Hydra's own part; raises Refused where it can't be.
+
+    Without `implied_too`, the overrides stand alone: no demo is chosen for them.
+    """
+    line = CommandLine(["--config-name", config_name, *words])
+    with line.refusing():
+        if implied_too:
+            return line.compose()
+        return line.loader.load_configuration(config_name, line.overrides, RunMode.RUN)
+
+
+def typed(config: DictConfig) -> Config:
+    """The typed config; raises Refused with every value that cannot be resolved or has the wrong type."""
+    found = list(_unresolved(config))
+    if found:
+        raise Refused(found)
+    groups: dict[str, Any] = {group: OmegaConf.to_object(config[group]) for group in GROUPS}
+    cfg = Config(**groups)
+    home.expand(cfg)
+    return cfg
+
+
+def _unresolved(config: DictConfig) -> Iterator[Problem]:
+    for key, entry in entries().items():
+        try:
+            config[entry.group][entry.name]
+        except OmegaConfBaseException as error:
+            raw: Any = OmegaConf.to_container(config[entry.group], resolve=False)
+            if set_in_environment(entry.param):
+                variable = str(entry.param.env)
+                what, remedy = f"is not of type {entry.type_name}", f"change or unset {variable}"
+                yield Problem(f"{key} (from {variable})", os.environ[variable], what, remedy)
+            else:
+                yield Problem(key, raw[entry.name], f"cannot be resolved: {faults.first_line(error)}")
+
+
+def _search_path(flags: Namespace) -> ConfigSearchPath:
+    """Where configs are looked for: `--config-path` replaces the shipped folder, which then comes after it."""
+    shipped, own = str(paths.conf_dir()), flags.config_path
+    if own is not None and not own.startswith("pkg://"):
+        own = str(Path(own).expanduser().absolute())
+    search_path = create_config_search_path(own or shipped)
+    if own is not None:
+        search_path.append("llmf-shipped", shipped, anchor=SearchPathQuery(provider="main"))
+    if flags.config_dir is not None:
+        folder = Path(flags.config_dir).expanduser().absolute()
+        if not folder.is_dir():
+            raise Refused([Problem("--config-dir", flags.config_dir, "there is no such folder")])
+        search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+    return search_path
+
+
+def _flags(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
+    """Hydra's flags, read by its own parser, whose complaints become refusals."""
+
+    def refuse(message: str) -> NoReturn:
+        raise Refused(
+            [Problem("command line", NO_VALUE, message, "`llmf-hydra --hydra-help` lists the flags")]
+        )
+
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("-") and name not in parser._option_string_actions:
+            raise Refused([_unknown_flag(name, parser)])
+    parser.error = refuse
+    return parser.parse_intermixed_args(words)
+
+
+def _unknown_flag(name: str, parser: ArgumentParser) -> Problem:
+    """`--stage dpo` is `stage=dpo` here; any other flag gets the nearest of Hydra's."""
+    bare = name.lstrip("-").replace("-", "_")
+    homes = [bare] if bare in GROUPS else [e.key for e in entries().values() if bare in (e.name, e.key)]
+    remedy = f"write {' or '.join(f'{key}=VALUE' for key in homes)}" if homes else ""
+    near = did_you_mean(name, parser._option_string_actions)
+    return Problem(
+        name, NO_VALUE, "is no flag", remedy or near or "`llmf-hydra --hydra-help` lists the flags"
+    )
+
+
+@contextmanager
+def _named(program: str) -> Iterator[None]:
+    """Inside, the program has the name under which a shell can complete it."""
+    given = sys.argv
+    sys.argv = [program if program == "llmf" else "llmf-hydra", *given[1:]]
+    try:
+        yield
+    finally:
+        sys.argv = given

@@ -1,0 +1,48 @@
+"""The conf folders as files: which choices a group has, and what a file sets. Without Hydra, so that help is quick."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmf_hydra import paths
+from llmf_hydra.config.schema import GROUPS
+
+DEMO = "demo"  # the group that holds a demo per stage
+GLOBAL = ("", "_global_")  # packages of a file that sets whole groups
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group: the names of its files, the user's own and the shipped ones."""
+    folders = [folder for folder in (paths.user_conf_dir(), paths.conf_dir()) if folder is not None]
+    return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+
+
+def shipped_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the package's own files for these choices set, by full key; a user's file of that name counts not."""
+    values: dict[str, Any] = {}
+    user = paths.user_conf_dir()
+    for group in (*GROUPS, DEMO):
+        names = chosen.get(group) or []
+        for name in [names] if isinstance(names, str) else names:
+            file = paths.conf_dir() / group / f"{name}.yaml"
+            own = user is not None and (user / group / file.name).exists()
+            if file.exists() and not own:
+                values |= flat_values(file, group)
+    return values
+
+
+def flat_values(file: Path, package: str) -> dict[str, Any]:
+    """The values of a config file by full key; `# @package _global_` lifts it out of its group."""
+    from omegaconf import DictConfig, OmegaConf
+
+    loaded = OmegaConf.load(file)
+    content: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
+    is_global = package in GLOBAL or file.read_text(encoding="utf8").startswith("# @package _global_")
+    tree = content if is_global else {package: content}
+    return {
+        f"{owner}.{name}" if name else owner: value
+        for owner, rows in tree.items()
+        if owner not in ("defaults", "hydra")
+        for name, value in (rows.items() if isinstance(rows, dict) else [("", rows)])
+        if name != "defaults"
+    }
