@@ -30,12 +30,12 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
-    assert [trial["status"] for trial in trials] == ["done", "done", "done", "failed"]
+    assert [trial["status"] for trial in trials] == ["done", "done", "done", "refused"]
     objectives = [trial["objective"] for trial in trials[:3]]
     assert objectives == sorted(objectives) and len(set(objectives)) == 3
     assert trials[3]["number"] == 2 and trials[3]["objective"] is None
     rows = done.stdout.split("trial  status")[1].splitlines()[1:]
-    assert [row.split()[1] for row in rows] == ["done", "done", "done", "failed"]
+    assert [row.split()[1] for row in rows] == ["done", "done", "done", "refused"]
     combinations = {
         tuple(
             word
@@ -46,22 +46,22 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     }
     assert len(combinations) == 4
 
-    pids = {json.loads((tmp_path / "study" / str(n) / "manifest.json").read_text())["pid"] for n in range(4)}
-    assert len(pids) == 4
+    pids = {json.loads((tmp_path / "study" / str(n) / "manifest.json").read_text())["pid"] for n in (0, 1, 3)}
+    assert len(pids) == 3
     assert "step 3/3" in (tmp_path / "study" / "0" / "worker.log").read_text(encoding="utf8")
-    assert "failed" in (tmp_path / "study" / "2" / "worker.log").read_text(encoding="utf8")
-    mlflow_has_one_parent_and_its_children(tmp_path, failed=1)
+    assert [file.name for file in (tmp_path / "study" / "2").iterdir()] == ["notes.txt"]
+    assert "holds files already (notes.txt)" in done.stderr
+    mlflow_has_one_parent_and_its_children(tmp_path)
 
 
-def mlflow_has_one_parent_and_its_children(folder: Path, failed: int) -> None:
+def mlflow_has_one_parent_and_its_children(folder: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'outputs' / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs} - {None}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    assert len(parents) == 1 and len(children) == 4 and len(runs) == 5
-    assert sum(run.info.status == "FAILED" for run in children) == failed
+    assert len(parents) == 1 and len(children) == 3 and len(runs) == 4
     assert {run.data.params["method.lora_rank"] for run in children} == {"4", "8"}
 
 
@@ -108,3 +108,13 @@ def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], t
     assert sweep.returncode == 130
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
     assert [trial["status"] for trial in trials] == ["killed"] and "killed" in said
+
+
+def test_a_second_sweep_leaves_the_account_of_the_first(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "sweep.json").write_text("the first")
+    done = cli("-m", *SHORT, *GRID, "hydra.sweep.dir=study")
+    assert (
+        done.returncode == 2 and "hydra.sweep.dir=" in done.stderr and "holds a sweep already" in done.stderr
+    )
+    assert [file.read_text() for file in (tmp_path / "study").iterdir()] == ["the first"]
