@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
+from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
@@ -88,7 +89,25 @@ def parts(
     """What a stage's trainer is built from."""
     rows: Any = inputs.rows  # iterable datasets when streaming, which trainers take alike
     names = tuple(source.name for source in rows.report.sources)
-    return Parts(cfg, model, inputs.tokenizer, rows.train, rows.eval, inputs.precision, callbacks, out, names)
+    return Parts(
+        cfg,
+        model,
+        inputs.tokenizer,
+        rows.train,
+        rows.eval,
+        inputs.precision,
+        callbacks,
+        out,
+        sources=names,
+        stops=_stops(cfg, inputs.tokenizer),
+    )
+
+
+def _stops(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Where answers end; plain text has no turns."""
+    if cfg.stage.rows == "text":
+        return ()
+    return turn_stops(load_chat(cfg.data, cfg.generation, tokenizer))
 
 
 def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:

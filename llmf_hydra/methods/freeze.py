@@ -3,10 +3,11 @@
 from torch import nn
 from transformers import PreTrainedModel
 
+from llmf_hydra.checks.scorer import HEAD
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods.modules import SCORE, check_names, scores
+from llmf_hydra.methods.modules import check_names, scores
 
 LAYERS, MODULES, EXTRA = (
     "method.freeze_trainable_layers",
@@ -28,7 +29,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PreTra
     for module in _outside(model, path, names(method.freeze_extra_modules)):
         module.requires_grad_(True)
     if scores(model):
-        model.get_submodule(SCORE).requires_grad_(True)
+        model.get_submodule(HEAD).requires_grad_(True)
     return model
 
 

@@ -11,10 +11,11 @@ from peft import (
 )
 from transformers import PreTrainedModel
 
+from llmf_hydra.checks.scorer import HEAD, TASK
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods.modules import SCORE, check_modules, scores
+from llmf_hydra.methods.modules import check_modules, scores
 
 
 def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftModel:
@@ -25,9 +26,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     extra = names(method.additional_target)
     check_modules(model, "method.additional_target", extra)
     config = LoraConfig(
-        task_type="SEQ_CLS"
-        if scores(model)
-        else "CAUSAL_LM",  # SEQ_CLS trains and saves the head of scores whole
+        task_type=TASK if scores(model) else "CAUSAL_LM",  # SEQ_CLS trains and saves the head of scores whole
         r=method.lora_rank,
         lora_alpha=method.alpha,
         lora_dropout=method.lora_dropout,
@@ -50,14 +49,14 @@ def like(model: PreTrainedModel, adapter: str, *, pure: bool) -> PeftModel:
         raise _refused(adapter, error) from error
     config.inference_mode = False
     if scores(model):
-        config.task_type = "SEQ_CLS"
+        config.task_type = TASK
     return get_peft_model(model, config, autocast_adapter_dtype=not pure)  # pyright: ignore
 
 
 def load(model: PeftModel, adapter: str) -> PeftModel:
     """The saved adapter's weights in place of the fresh ones; a head that it hasn't stays random. Raises Refused."""
     fresh = get_peft_model_state_dict(model)
-    head = {name: weight for name, weight in fresh.items() if f".{SCORE}." in name}
+    head = {name: weight for name, weight in fresh.items() if f".{HEAD}." in name}
     try:
         saved = head | load_peft_weights(adapter, device="cpu")
     except (OSError, ValueError) as error:

@@ -2,14 +2,13 @@
 
 from torch import nn
 
+from llmf_hydra.checks.scorer import HEAD
 from llmf_hydra.errors import Problem, Refused, did_you_mean
-
-SCORE = "score"  # the head of a sequence classifier in Transformers
 
 
 def scores(model: nn.Module) -> bool:
     """Whether the model has a head that gives scores instead of text."""
-    return any(name.rpartition(".")[2] == SCORE for name, _ in model.named_modules())
+    return any(name.rpartition(".")[2] == HEAD for name, _ in model.named_modules())
 
 
 def check_modules(model: nn.Module, key: str, names: list[str]) -> None:

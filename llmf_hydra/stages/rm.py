@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from trl import RewardConfig, RewardTrainer
 
-from llmf_hydra.methods.modules import SCORE, scores
+from llmf_hydra.methods.modules import scores
+from llmf_hydra.models.scorer import last_token, scores_of_tokens
 from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
 from llmf_hydra.training.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
 from llmf_hydra.training.trainer import KnownRows, Watched
@@ -58,11 +59,9 @@ class ScoredCollator:
         }
 
     def _end(self, prompt: Sequence[int], answer: Sequence[int], start: int) -> int:
-        """The place of the last token that isn't padding: of the answer, which starts at `start`, or the prompt."""
-        for at in reversed(range(len(answer))):
-            if answer[at] != self.pad_id:
-                return start + at
-        return max((at for at, token in enumerate(prompt) if token != self.pad_id), default=0)
+        """The column of the last token that isn't padding; the answer starts at column `start`."""
+        at = last_token([*prompt, *answer], self.pad_id)
+        return at if at < len(prompt) else start + at - len(prompt)
 
 
 def score_answers(
@@ -72,15 +71,8 @@ def score_answers(
     if ENDS not in batch:
         chosen, rejected = model(**batch, use_cache=False).logits.squeeze(-1).float().chunk(2)
         return chosen, rejected
-    seen: list[torch.Tensor] = []
-    head = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == SCORE)
-    # The model reads one score a line; the head itself gives one at every position.
-    hook = head.register_forward_hook(lambda _, __, scores: seen.append(scores))
-    try:
-        model(**model_inputs(batch, dtype), use_cache=False)
-    finally:
-        hook.remove()
-    chosen, rejected = seen[0].squeeze(-1).float().gather(1, batch[ENDS]).unbind(dim=1)
+    scores = scores_of_tokens(model, model_inputs(batch, dtype))
+    chosen, rejected = scores.gather(1, batch[ENDS]).unbind(dim=1)
     return chosen, rejected
 
 

@@ -39,7 +39,7 @@ class DialogueTrainer(LanguageTrainer):
 
     def _sampling(self) -> Sampling:
         generation = self.parts.cfg.generation
-        how = sampling(generation, self.parts.model, self.parts.tokenizer)
+        how = sampling(generation, self.parts.model, self.parts.tokenizer, self.parts.stops)
         how.config.num_beams = generation.eval_num_beams or generation.num_beams
         if how.config.num_beams > 1:
             how.config.length_penalty = generation.length_penalty

@@ -33,6 +33,7 @@ class RunContext:
     callbacks: list[TrainerCallback]
     out: Path
     sources: tuple[str, ...] = ()  # names of the datasets, by the number in the rows' column `source`
+    stops: tuple[str, ...] = ()  # texts with which the chat template ends an answer
 
     @property
     def pad_id(self) -> int:

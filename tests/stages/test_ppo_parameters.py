@@ -100,7 +100,7 @@ def test_policy_reference_reward_and_value_share_one_base(build: Build, reward: 
     trainer = build("stage=ppo", *SHORT, f"rlhf.reward_model={reward}")
     policy, collector = trainer.model.policy, trainer.collector
     assert isinstance(policy, PeftModel)
-    assert collector.reference is None and collector.reward.host is policy
+    assert collector.judge.reference.own is None and collector.reward.host is policy
     before = {
         n: w.detach().clone() for n, w in policy.named_parameters() if not n.endswith(".default.weight")
     }
@@ -111,7 +111,7 @@ def test_policy_reference_reward_and_value_share_one_base(build: Build, reward: 
 
 def test_a_full_run_keeps_its_reference_and_puts_the_reward_on_it(build: Build, reward: str) -> None:
     trainer = build("stage=ppo", *SHORT, "method=full", f"rlhf.reward_model={reward}")
-    reference = trainer.collector.reference
+    reference = trainer.collector.judge.reference.own
     assert trainer.collector.reward.host is reference
     start = {name: weight.clone() for name, weight in reference.named_parameters()}
     trainer.train()
@@ -137,7 +137,7 @@ def test_the_reference_is_the_one_that_is_named(build: Build, reward: str, tmp_p
     with torch.no_grad():
         tied.copy_(kept)
     named, apart_log = lines(build, f"rlhf.reward_model={reward}", f"rlhf.ref_model={other}")
-    assert named.collector.reference is not None
+    assert named.collector.judge.reference.own is not None
     assert abs(log[0]["objective/kl"]) < 1e-5 < 1 < apart_log[0]["objective/kl"]
 
 

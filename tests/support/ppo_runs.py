@@ -3,6 +3,7 @@
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,7 @@ class Service:
 
     def __init__(self, answer: Callable[[dict[str, Any]], tuple[int, Any]]):
         self.requests: list[dict[str, Any]] = []
+        self.seconds_per_byte = 0.0
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,7 +48,11 @@ class Service:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(written)))
                 self.end_headers()
-                self.wfile.write(written)
+                for byte in written if service.seconds_per_byte else ():
+                    time.sleep(service.seconds_per_byte)
+                    self.wfile.write(bytes([byte]))
+                if not service.seconds_per_byte:
+                    self.wfile.write(written)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
@@ -58,7 +64,7 @@ class Service:
 @contextmanager
 def served(answer: Callable[[dict[str, Any]], tuple[int, Any]]) -> Iterator[Service]:
     service = Service(answer)
-    thread = threading.Thread(target=service.server.serve_forever, daemon=True)
+    thread = threading.Thread(target=service.server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield service
@@ -133,4 +139,5 @@ def log_of(out: Path) -> list[dict[str, Any]]:
 
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [300, 301], [40, 41, 42, 43]]
+ROWS = [{"source": 0, "row": row, "prompt_ids": ids} for row, ids in enumerate(PROMPTS)]
 ANSWERS = [[700, 701, 2], [50, 51, 52, 53, 54], [9]]

@@ -3,7 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+
+USES = ("epoch", "pass", "rollout", "evaluation")  # of random numbers
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,14 @@ class Plan:
         rows = order[part * self.rows_a_step : (part + 1) * self.rows_a_step]
         return [rows[at : at + self.rows_a_batch] for at in range(0, len(rows), self.rows_a_batch)]
 
-    def seed_of(self, kind: str, number: int) -> int:
-        """A seed for one use, so that no use disturbs another."""
-        kinds = ("epoch", "pass", "rollout", "evaluation")
-        return (self.seed * 1_000_003 + number * len(kinds) + kinds.index(kind)) * self.world + self.rank
+    def seed_of(self, use: str, number: int, batch: int = 0) -> int:
+        """A 64-bit seed of its own for each use, its number, its batch and each process.
+
+        The epochs' order is the exception: it is the same in all processes, which share its prompts.
+        """
+        rank = 0 if use == "epoch" else self.rank + 1
+        mixed = np.random.SeedSequence((self.seed, USES.index(use), number, batch, rank))
+        return int(mixed.generate_state(1, np.uint64)[0])
 
     def _prompts(self, first: int, count: int) -> list[int]:
         """Prompts `first` to `first + count` of an endless row of epochs, each in an order of its own."""
@@ -62,8 +69,8 @@ class Plan:
             found += self._order(self.prompts, "epoch", epoch)[at : at + count - len(found)]
         return found
 
-    def _order(self, count: int, kind: str, number: int) -> list[int]:
+    def _order(self, count: int, use: str, number: int) -> list[int]:
         if not self.shuffle:
             return list(range(count))
-        seed = self.seed_of(kind, number) if kind != "epoch" else self.seed + number  # the same on all ranks
-        return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+        generator = torch.Generator().manual_seed(self.seed_of(use, number))
+        return torch.randperm(count, generator=generator).tolist()

@@ -5,7 +5,6 @@ A step is an optimizer step, as in every stage: a buffer of `ppo_buffer_size` ro
 and the counting of steps are the trainer's.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +15,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
-from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.rl import losses
 from llmf_hydra.training.rl.buffer import Buffer
+from llmf_hydra.training.rl.collector import Collector
+from llmf_hydra.training.rl.experience import Tensors
 from llmf_hydra.training.rl.plan import Plan
-from llmf_hydra.training.rl.rollouts import Collector, Prompt, Tensors
 from llmf_hydra.training.rl.samples import Samples
 from llmf_hydra.training.rl.source import RolloutSource
+from llmf_hydra.training.state import CheckpointState
 from llmf_hydra.training.trainer import Watched
-
-STATE = "ppo_state_{rank}.pt"  # of a checkpoint: the buffer, the KL coefficient, the moments of the scores
 
 
 def as_is(batch: Any) -> Any:
@@ -42,10 +40,15 @@ class PpoTrainer(Watched):
     def __init__(self, *args: Any, collector: Collector, plan: Plan, samples: Samples, **kwargs: Any):
         super().__init__(*args, data_collator=as_is, **kwargs)
         self.collector, self.plan, self.samples = collector, plan, samples
-        self.source = RolloutSource(plan, self._collect, lambda: self.state.global_step)
+        device = self.args.device
+        self.source = RolloutSource(plan, self._collect, lambda: self.state.global_step, device)
+        self.checkpoint_state = CheckpointState()
+        self.checkpoint_state.register("rollouts", self.source, required=True)
+        self.checkpoint_state.register("advantages", collector.estimator, required=True)
         self._fresh: Tensors = {}  # metrics of a buffer that isn't logged yet
-        collector.autocast = self.accelerator.autocast
-        collector.total = self._total
+        collector.use(self.accelerator.autocast)
+        collector.estimator.total = self._total
+        collector.judge.reference.place(self.accelerator)
 
     def get_train_dataloader(self) -> DataLoader:
         return DataLoader(self.source, batch_size=None, collate_fn=as_is)
@@ -55,7 +58,7 @@ class PpoTrainer(Watched):
 
     def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         """Clipped policy loss and, weighted, clipped value loss of each token."""
-        mask, temperature = inputs["mask"], self.collector.sampling.temperature
+        mask, temperature = inputs["mask"], self.collector.judge.temperature
         logits, values = model(inputs["ids"], inputs["attention"], mask.shape[1])
         answers = inputs["ids"][:, -mask.shape[1] :]
         new, old = losses.log_probs(logits, answers, temperature)[mask], inputs["log_probs"][mask]
@@ -86,8 +89,8 @@ class PpoTrainer(Watched):
         sums: dict[str, torch.Tensor] = {}
         count = 0
         for number, rows in enumerate(dataloader):
-            answers = self.collector.scored(prompts(rows), self.plan.seed_of("evaluation", number))
-            penalty = self.collector.kl.coefficient * answers.kl
+            answers = self.collector.experience(rows, self.plan.seed_of("evaluation", number))
+            penalty = self.collector.estimator.kl.coefficient * answers.kl
             seen = {
                 "loss": penalty - answers.scores,
                 "objective/scores": answers.scores,
@@ -105,17 +108,14 @@ class PpoTrainer(Watched):
 
     def _collect(self, number: int) -> Buffer:
         begun = time.monotonic()
-        rows = [prompts([self.train_dataset[row] for row in batch]) for batch in self.plan.rollouts(number)]  # pyright: ignore
-        buffer, self._fresh, answers = self.collector.buffer(rows, self.plan.seed_of("rollout", number))
+        data: Any = self.train_dataset
+        rows = [[data[row] for row in batch] for batch in self.plan.rollouts(number)]
+        seeds = [self.plan.seed_of("rollout", number, batch) for batch in range(len(rows))]
+        buffer, self._fresh, answers = self.collector.buffer(rows, seeds)
         seconds = time.monotonic() - begun
         self._fresh["rollout/tokens_per_second"] = answers.lengths.sum().float().reshape(1) / seconds
         if self.is_world_process_zero():
             self.samples.write(self.state.global_step, answers)
-        if not math.isfinite(float(answers.scores.sum())):
-            raise TrainingFailed(
-                f"step {self.state.global_step + 1}: the reward gave a score that is no finite number; "
-                "look at samples.jsonl and at rlhf.reward_model"
-            )
         return buffer
 
     def _total(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -126,29 +126,12 @@ class PpoTrainer(Watched):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
-        collector, source = self.collector, self.source
-        state = {
-            "coefficient": collector.kl.coefficient,
-            "moments": [collector.moments.count, collector.moments.mean, collector.moments.squares],
-            "number": source.number,
-            "buffer": source.buffer.state() if source.buffer is not None else None,
-        }
-        torch.save(state, Path(output_dir) / STATE.format(rank=self.args.process_index))
+        self.checkpoint_state.save(Path(output_dir), self.args.process_index)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is None:
-            return
-        file = Path(checkpoint) / STATE.format(rank=self.args.process_index)
-        if not file.exists():
-            raise TrainingFailed(f"{checkpoint} holds no {file.name}: it is no checkpoint of stage=ppo")
-        state = torch.load(file, weights_only=True)
-        collector, source = self.collector, self.source
-        collector.kl.coefficient = state["coefficient"]
-        moments = collector.moments
-        moments.count, moments.mean, moments.squares = state["moments"]
-        source.number = state["number"]
-        source.buffer = Buffer.from_state(state["buffer"], self.args.device) if state["buffer"] else None
+        if checkpoint is not None:
+            self.checkpoint_state.load(Path(checkpoint), self.args.process_index)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:
@@ -163,8 +146,3 @@ class PpoTrainer(Watched):
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-
-
-def prompts(rows: list[Mapping[str, Any]]) -> list[Prompt]:
-    """Rows of the data as what is answered."""
-    return [((int(row["source"]), int(row["row"])), row["prompt_ids"]) for row in rows]

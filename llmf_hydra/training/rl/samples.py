@@ -5,9 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from llmf_hydra.training.generation import Rollouts
-from llmf_hydra.training.rl.rewards.service import texts
-from llmf_hydra.training.rl.rollouts import Scored
+from llmf_hydra.training.rl.experience import Experience
+from llmf_hydra.training.rl.rewards.texts import texts
 
 FILE = "samples.jsonl"
 SHOWN = 2  # dialogues of each buffer
@@ -19,10 +18,9 @@ class Samples:
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, skip_special_tokens: bool):
         self._file, self._tokenizer, self._skip = folder / FILE, tokenizer, skip_special_tokens
 
-    def write(self, step: int, answers: Scored) -> None:
+    def write(self, step: int, answers: Experience) -> None:
         """A line a dialogue, with the optimizer steps done before it."""
-        known = answers.tensors
-        shown = Rollouts(known["ids"], known["attention"], known["mask"], answers.ended).rows(0, SHOWN)
+        shown = answers.rollouts.rows(0, SHOWN)
         said = zip(
             *texts(shown, self._tokenizer, self._skip),
             answers.scores,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import IterableDataset
 
 from llmf_hydra.training.rl.buffer import Buffer
@@ -16,8 +17,10 @@ class RolloutSource(IterableDataset):
     trained already: Transformers' trainer skips them without a look.
     """
 
-    def __init__(self, plan: Plan, collect: Callable[[int], Buffer], step: Callable[[], int]):
-        self._plan, self._collect, self._step = plan, collect, step
+    def __init__(
+        self, plan: Plan, collect: Callable[[int], Buffer], step: Callable[[], int], device: torch.device
+    ):
+        self._plan, self._collect, self._step, self._device = plan, collect, step, device
         self.number = -1  # of the buffer
         self.buffer: Buffer | None = None
 
@@ -32,6 +35,15 @@ class RolloutSource(IterableDataset):
         for number in range(step, step - done + epoch):
             buffer = self._filled(number // self._plan.steps_a_buffer)
             yield from (buffer.take(rows) for rows in self._plan.batches(number))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The buffer that is being trained, and its number."""
+        return {"number": self.number, "buffer": self.buffer.state() if self.buffer is not None else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on within a saved buffer."""
+        self.number = int(state["number"])
+        self.buffer = Buffer.from_state(state["buffer"], self._device) if state["buffer"] else None
 
     def _filled(self, number: int) -> Buffer:
         if self.buffer is None or self.number != number:

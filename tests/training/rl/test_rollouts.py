@@ -1,22 +1,28 @@
 """Rollouts and what the models say of them: padding changes nothing, and each sampling parameter acts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.ppo_runs import ANSWERS, PAD, PROMPTS, rollouts, save_adapter, save_full
+from support.ppo_runs import ANSWERS, PAD, PROMPTS, ROWS, rollouts, save_adapter, save_full
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
+from llmf_hydra.data.chat.stops import turn_stops
+from llmf_hydra.data.chat.template import load_chat
+from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import PolicyWithValue
-from llmf_hydra.training.generation import roll_out, sampling, seeded
+from llmf_hydra.training.generation import Rollouts, roll_out, sampling, seeded
 from llmf_hydra.training.rl.losses import log_probs
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.rewards.adapter import AdapterReward
 from llmf_hydra.training.rl.rewards.model import ModelReward
+from llmf_hydra.training.rl.rewards.protocol import Row, score
 
 CPU = torch.device("cpu")
 
@@ -116,7 +122,7 @@ def test_an_adapter_on_the_shared_base_scores_as_plain_peft(tmp_path: Path) -> N
     scorer = save_adapter(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(tiny.ready())
     batch = rollouts(PROMPTS, ANSWERS)
-    found = AdapterReward(base, str(tmp_path), PAD)(batch)
+    found = AdapterReward(base, str(tmp_path), PAD)(batch, ROWS)
     for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
         with torch.no_grad():
             expected = scorer(input_ids=torch.tensor([prompt + answer])).logits[0, 0]
@@ -129,11 +135,81 @@ def test_an_adapter_on_the_shared_base_scores_as_plain_peft(tmp_path: Path) -> N
 
 def test_a_model_of_its_own_scores_as_plain_transformers(tmp_path: Path) -> None:
     scorer = save_full(tmp_path)
-    found = ModelReward(scorer)(rollouts(PROMPTS, ANSWERS))
+    found = ModelReward(scorer, "reward")(rollouts(PROMPTS, ANSWERS), ROWS)
     for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
         with torch.no_grad():
             expected = scorer(input_ids=torch.tensor([prompt + answer])).logits[0, 0]
         assert found[row] == pytest.approx(float(expected), abs=1e-4)
+
+
+class ByLength:
+    """A verifier: 1 where the answer has as many tokens as its row's `wanted` column says."""
+
+    name = "by_length"
+
+    def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:
+        wanted = torch.tensor([row["wanted"] for row in rows])
+        return (rollouts.mask.sum(dim=1) == wanted).float()
+
+
+def test_a_reward_sees_the_columns_of_the_rows(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = [{**row, "wanted": wanted} for row, wanted in zip(ROWS, (3, 4, 1), strict=True)]
+    assert score(ByLength(), rollouts(PROMPTS, ANSWERS), rows, tokenizer).tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_score_that_is_not_finite_names_model_and_prompt(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    scorer = save_full(tmp_path)
+    with torch.no_grad():
+        scorer.get_input_embeddings().weight[ANSWERS[1][0]] = torch.nan  # of the second answer alone
+    with pytest.raises(TrainingFailed) as failed:
+        score(ModelReward(scorer, "./my_reward"), rollouts(PROMPTS, ANSWERS), ROWS, tokenizer)
+    assert "rlhf.reward_model=./my_reward: gave the score NaN" in str(failed.value)
+    assert repr(tokenizer.decode(PROMPTS[1])) in str(failed.value)
+
+
+def test_a_score_is_read_within_an_answer_cut_at_max_length(
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    """With max_new_tokens=0 each row has a limit of its own; what generation wrote past it is padding."""
+    scorer = save_full(tmp_path)
+    found = roll_out(policy, PROMPTS, sampling(generation(max_new_tokens=0, max_length=8), policy, tokenizer))
+    assert found.mask.sum(dim=1).tolist() == [2, 6, 4]
+    assert (found.answers[~found.mask] == PAD).all()
+    scores = ModelReward(scorer, "reward")(found, ROWS)
+    for row, prompt in enumerate(PROMPTS):
+        whole = [*prompt, *found.answers[row][found.mask[row]].tolist()]
+        with torch.no_grad():
+            alone = float(scorer(input_ids=torch.tensor([whole])).logits)
+        assert scores[row] == pytest.approx(alone, abs=1e-4)
+
+
+def test_generation_stops_where_a_turn_of_several_tokens_ends(
+    policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """The text counts, not the tokens: they merge with what stands before."""
+    (greedy,) = answers(policy, tokenizer, do_sample=False, max_new_tokens=12)[1:2]
+    text = tokenizer.decode(greedy)
+    stop = text[len(text) // 3 : len(text) // 3 + 4]
+    how = sampling(generation(do_sample=False, max_new_tokens=12), policy, tokenizer, (stop,))
+    found = roll_out(policy, PROMPTS[1:2], how)
+    answer = found.answers[0][found.mask[0]].tolist()
+    assert answer == greedy[: len(answer)] and len(answer) < len(greedy)
+    assert stop in tokenizer.decode(answer) and stop not in tokenizer.decode(answer[:-1])
+    assert found.ended.tolist() == [True]
+
+
+def test_the_ends_of_turns_of_templates(tokenizer: PreTrainedTokenizerBase) -> None:
+    def stops(name: str | None) -> tuple[str, ...]:
+        return turn_stops(load_chat(DataConfig(template=name), GenerationConfig(), tokenizer))
+
+    assert stops("llama3") == ("<|eot_id|>",) and stops("alpaca") == ()
+    assert stops(None) == ("<|im_end|>",)  # the tokenizer's own template
+    own = AutoModelForCausalLM.from_pretrained(tiny.ready())
+    how = sampling(generation(), own, tokenizer, stops("llama3"))
+    assert how.stop_texts is not None and how.stop_texts.texts == ("<|eot_id|>",)
+    assert sampling(generation(), own, tokenizer, stops("chatml")).stop_texts is None  # a single token
 
 
 PLAN = Plan(prompts=10, rows_a_batch=2, batches_a_step=2, buffer_size=2, passes=3, seed=1)
@@ -168,3 +244,18 @@ def test_processes_share_the_prompts_of_a_buffer() -> None:
 def test_without_shuffling_the_prompts_come_in_order() -> None:
     plan = replace(PLAN, shuffle=False)
     assert plan.rollouts(0) == [[0, 1, 2, 3], [4, 5, 6, 7]] and plan.rollouts(1)[0] == [8, 9, 0, 1]
+
+
+def test_no_two_rollout_batches_share_a_seed() -> None:
+    """Of consecutive buffers, of their batches, of processes; nor with another use of random numbers."""
+    plan = replace(PLAN, buffer_size=8)
+    ranks = [replace(plan, world=2, rank=rank) for rank in (0, 1)]
+    for plans, wanted in (([plan], 80), (ranks, 160)):
+        seeds = [
+            p.seed_of("rollout", buffer, batch) for p in plans for buffer in range(10) for batch in range(8)
+        ]
+        assert len(set(seeds)) == wanted
+        others = [p.seed_of(use, n) for p in plans for use in ("pass", "evaluation") for n in range(100)]
+        assert len({*seeds, *others}) == wanted + 200 * len(plans)
+    assert ranks[0].seed_of("epoch", 3) == ranks[1].seed_of("epoch", 3)
+    assert plan.seed_of("rollout", 0) != replace(plan, seed=2).seed_of("rollout", 0)

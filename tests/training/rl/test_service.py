@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ppo_runs import ANSWERS, PROMPTS, rollouts, served, share_of_vowels
+from support.ppo_runs import ANSWERS, PROMPTS, ROWS, rollouts, served, share_of_vowels
 from transformers import AutoTokenizer
 
 from llmf_hydra.errors import TrainingFailed
@@ -28,7 +28,7 @@ def make(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 
 def scores(reward: ServiceReward) -> list[float]:
-    return reward(rollouts(PROMPTS, ANSWERS)).tolist()
+    return reward(rollouts(PROMPTS, ANSWERS), ROWS).tolist()
 
 
 def test_one_request_holds_the_batch(make: Make) -> None:
@@ -50,27 +50,56 @@ def test_trouble_that_passes_is_waited_for(make: Make) -> None:
     assert len(service.requests) == 3
 
 
-@pytest.mark.parametrize(
-    ("status", "said", "times", "told"),
-    [
-        (503, {}, 3, "503"),
-        (404, {}, 1, "404"),
-        (200, {"scores": [1, 2]}, 1, "2 scores for 3 answers"),
-        (200, {"score": 1}, 1, "is due"),
-        (200, b"<html>", 1, "<html>"),
-        (200, {"scores": ["a", "b", "c"]}, 1, "is due"),
-    ],
-)
-def test_what_does_not_pass_names_the_url(make: Make, status: int, said: Any, times: int, told: str) -> None:
-    with served(lambda body: (status, said)) as service, pytest.raises(TrainingFailed) as failed:
-        scores(make(service.url))
-    assert len(service.requests) == times
-    assert service.url in str(failed.value) and told in str(failed.value)
+WRONG: list[tuple[int, Any, int, str]] = [  # status, body, number of requests, what the user reads
+    (503, {}, 3, "503"),
+    (404, {}, 1, "404"),
+    (200, {"scores": [1, 2]}, 1, "2 scores for 3 answers"),
+    (200, {"score": 1}, 1, "is due"),
+    (200, [1, 2, 3], 1, "is due"),
+    (200, b"<html>", 1, "<html>"),
+    (200, {"scores": "123"}, 1, "is due"),
+    (200, {"scores": {"0": 1, "1": 2, "2": 3}}, 1, "is due"),
+    (200, {"scores": ["0.5", 1, 2]}, 1, 'the score "0.5"'),
+    (200, {"scores": [True, 1, 2]}, 1, "the score true"),
+    (200, {"scores": [None, 1, 2]}, 1, "the score null"),
+    (200, {"scores": [[1], 1, 2]}, 1, "the score [1]"),
+    (200, b'{"scores": [NaN, 1, 2]}', 1, "the score NaN"),
+    (200, b'{"scores": [-Infinity, 1, 2]}', 1, "the score -Infinity"),
+    (200, b'{"scores": [1e39, 1, 2]}', 1, "the score 1e+39"),  # beyond float32
+    (200, b'{"scores": [1' + b"0" * 400 + b", 1, 2]}", 1, "the score 1000"),
+]
+
+
+def test_a_failure_names_the_url_and_a_bad_score_its_prompt_too(make: Make) -> None:
+    wrong = []
+    for status, said, times, told in WRONG:
+        with (
+            served(lambda body, reply=(status, said): reply) as service,
+            pytest.raises(TrainingFailed) as failed,
+        ):
+            scores(make(service.url))
+        text = str(failed.value)
+        prompt = service.requests[0]["samples"][0]["prompt"]
+        if len(service.requests) != times or service.url not in text or told not in text:
+            wrong.append((said, times, text))
+        elif "the score" in told and repr(prompt) not in text:
+            wrong.append((said, prompt, text))
+    assert not wrong
+
+
+def test_the_timeout_is_that_of_the_whole_request(make: Make) -> None:
+    """A service that sends a byte now and then keeps each read alive."""
+    with served(share_of_vowels) as service:
+        service.seconds_per_byte = 0.1
+        begun = time.monotonic()
+        with pytest.raises(TrainingFailed, match=r"timed out after 0\.3 seconds"):
+            scores(make(service.url, timeout=0.3, waits=()))
+        assert time.monotonic() - begun < 1.0
 
 
 def test_an_answer_that_takes_too_long(make: Make) -> None:
     def slow(body: dict[str, Any]) -> tuple[int, Any]:
-        time.sleep(0.5)
+        time.sleep(0.3)
         return share_of_vowels(body)
 
     with served(slow) as service, pytest.raises(TrainingFailed, match="timed out"):

@@ -1,43 +1,32 @@
-"""Where the score of an answer comes from: one of three, by `reward_model_type`."""
+"""The reward of a run: one of three, by `reward_model_type`."""
 
-from typing import Protocol
-
-import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from llmf_hydra.models.load import load_model
-from llmf_hydra.training.context import Parts
-from llmf_hydra.training.generation import Rollouts
+from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.reference import Reference
 from llmf_hydra.training.rl.rewards.adapter import AdapterReward
 from llmf_hydra.training.rl.rewards.model import ModelReward
+from llmf_hydra.training.rl.rewards.protocol import Reward
 from llmf_hydra.training.rl.rewards.service import ServiceReward
 
 
-class Reward(Protocol):
-    """Scores answers."""
-
-    def __call__(self, rollouts: Rollouts) -> torch.Tensor:
-        """A score for each row, (rows,) in float32 on the rollouts' device."""
-        ...
-
-
-def build_reward(parts: Parts, reference: PreTrainedModel | None) -> tuple[Reward, PreTrainedModel | None]:
-    """The reward, and the reference model, which may have got the reward's adapter. Raises Refused.
+def build_reward(context: RunContext, reference: Reference) -> Reward:
+    """The reward; its adapter may sit on the reference's model. Raises Refused.
 
     A reward adapter sits on the weights that are in memory anyway: the policy's own base under LoRA, else the
     reference's. A model of its own is loaded only where `ref_model` has taken the reference's place.
     """
-    rlhf, tokenizer = parts.cfg.rlhf, parts.tokenizer
-    name = str(rlhf.reward_model)
+    cfg, tokenizer = context.cfg, context.tokenizer
+    rlhf, name, weights = cfg.rlhf, str(cfg.rlhf.reward_model), context.precision.weights
     if rlhf.reward_model_type == "api":
-        return ServiceReward(name, tokenizer, parts.cfg.generation.skip_special_tokens), reference
+        return ServiceReward(name, tokenizer, cfg.generation.skip_special_tokens)
     if rlhf.reward_model_type == "full":
-        return ModelReward.load(parts.cfg, parts.precision.weights, tokenizer), reference
-    pad_id = int(tokenizer.pad_token_id)  # pyright: ignore  # load_tokenizer has seen to it
-    if isinstance(parts.model, PeftModel):
-        return AdapterReward(parts.model, name, pad_id), reference
-    if reference is None or rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
-        return AdapterReward(load_model(parts.cfg.model, parts.precision.weights), name, pad_id), reference
-    reward = AdapterReward(reference, name, pad_id)
-    return reward, reward.host  # pyright: ignore[reportReturnType]  # a PeftModel is as good
+        return ModelReward.load(cfg, weights, tokenizer)
+    if isinstance(context.model, PeftModel):
+        return AdapterReward(context.model, name, context.pad_id)
+    if reference.own is None or rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
+        return AdapterReward(load_model(cfg.model, weights), name, context.pad_id)
+    reward = AdapterReward(reference.own, name, context.pad_id)  # pyright: ignore[reportArgumentType]  # not placed yet
+    reference.host(reward.host)
+    return reward

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, rule
+from llmf_hydra.checks.scorer import adapter_scores, model_scores
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read, same_model
@@ -54,7 +54,7 @@ def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:
             f"is an adapter of {base}, and model.model_name_or_path={model} is another model",
             "train the reward on this model, or merge it into its own and set rlhf.reward_model_type=full",
         )
-    if known.get("task_type") != "SEQ_CLS":
+    if not adapter_scores(known):
         task = known.get("task_type")
         yield Problem(
             KEY,
@@ -70,7 +70,7 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
         adapter = (folder / "adapter_config.json").exists()
         remedy = "set rlhf.reward_model_type=lora" if adapter else "name a folder that save_pretrained wrote"
         yield Problem(KEY, cfg.rlhf.reward_model, "the folder holds no config.json", remedy)
-    elif not cfg.rlhf.reward_model_adapters and not _scores(known):
+    elif not cfg.rlhf.reward_model_adapters and not model_scores(known):
         kind = ", ".join(known.get("architectures") or ["model"])
         yield Problem(
             KEY,
@@ -86,7 +86,3 @@ def _model(cfg: Config, folder: Path) -> Iterator[Problem]:
             yield Problem(
                 "rlhf.reward_model_adapters", NO_VALUE, f"{name.strip()} holds no adapter_config.json"
             )
-
-
-def _scores(config: dict[str, Any]) -> bool:
-    return any(name.endswith("SequenceClassification") for name in config.get("architectures") or [])

@@ -1,21 +1,24 @@
 """`reward_model_type=full`: a sequence classifier with weights of its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from llmf_hydra.checks.scorer import model_scores
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_scorer
+from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import quantized
 from llmf_hydra.models.value_head import positions
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.reference import frozen
+from llmf_hydra.training.rl.rewards.protocol import Row
 
 KEY = "rlhf.reward_model"
 
@@ -23,8 +26,8 @@ KEY = "rlhf.reward_model"
 class ModelReward:
     """Scores with a model that knows the policy's tokens and gives one number."""
 
-    def __init__(self, model: PreTrainedModel | PeftModel):
-        self.model = model.requires_grad_(False)
+    def __init__(self, model: Network, name: str):
+        self.model, self.name = model.requires_grad_(False), name  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod
     def load(cls, cfg: Config, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -45,7 +48,7 @@ class ModelReward:
                 [str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]
             ) from None
         adapters = names(rlhf.reward_model_adapters)
-        if not adapters and not _scores(model):
+        if not adapters and not model_scores(model.config.to_dict()):
             raise _refused(cfg, "its head doesn't score", "name a model that stage=rm has written")
         if model.config.get_text_config().vocab_size < len(tokenizer):
             raise _refused(
@@ -53,10 +56,13 @@ class ModelReward:
                 f"knows fewer tokens than the trained model's tokenizer ({len(tokenizer)})",
                 "serve it, and set rlhf.reward_model_type=api",
             )
-        return cls(put_on(model, adapters, "rlhf.reward_model_adapters", merged=bits is None))
+        whole = put_on(model, adapters, "rlhf.reward_model_adapters", merged=bits is None)
+        return cls(whole, str(rlhf.reward_model))
 
     @torch.no_grad()
-    def __call__(self, rollouts: Rollouts) -> torch.Tensor:
+    def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:
+        if self.model.device != rollouts.ids.device:
+            self.model.to(rollouts.ids.device)  # pyright: ignore
         with frozen(self.model):
             logits = self.model(
                 input_ids=rollouts.ids,
@@ -65,11 +71,6 @@ class ModelReward:
                 use_cache=False,
             ).logits
         return logits.squeeze(-1).float()
-
-
-def _scores(model: PreTrainedModel) -> bool:
-    """Whether the weights were saved with a head that scores; another's head would have started random."""
-    return any(name.endswith("SequenceClassification") for name in model.config.architectures or [])
 
 
 def _refused(cfg: Config, what: str, remedy: str) -> Refused:

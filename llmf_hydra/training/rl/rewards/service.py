@@ -1,7 +1,9 @@
-"""`reward_model_type=api`: an HTTP service scores the answers. What it is asked and answers: docs/ppo.md."""
+"""`reward_model_type=api`: an HTTP service scores the answers. Its protocol is described in docs/ppo.md."""
 
 import http.client
 import json
+import math
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,14 +15,20 @@ from transformers import PreTrainedTokenizerBase
 
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.training.generation import Rollouts
+from llmf_hydra.training.rl.rewards.protocol import Row, bad_score
+from llmf_hydra.training.rl.rewards.texts import texts
 
-TIMEOUT = 60.0  # seconds for one answer
+TIMEOUT = 60.0  # seconds per request, from the connection to the last byte of the answer
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses after which it is tried again
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)  # statuses after which a request is repeated
+
+
+class _Transient(Exception):
+    """A failure after which the request is repeated."""
 
 
 class ServiceReward:
-    """Scores by one request for a batch of answers; tries again where the trouble may pass."""
+    """Scores a batch of answers by one request; repeats it where the failure may be transient."""
 
     def __init__(
         self,
@@ -30,70 +38,87 @@ class ServiceReward:
         timeout: float = TIMEOUT,
         waits: Sequence[float] = WAITS,
     ):
-        self._url, self._tokenizer, self._skip = url, tokenizer, skip_special_tokens
+        self.name = url
+        self._tokenizer, self._skip = tokenizer, skip_special_tokens
         self._timeout, self._waits = timeout, waits
 
-    def __call__(self, rollouts: Rollouts) -> torch.Tensor:
+    def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:
         """Raises TrainingFailed, with the URL, where no scores came."""
         prompts, responses = texts(rollouts, self._tokenizer, self._skip)
         samples = [{"prompt": p, "response": r} for p, r in zip(prompts, responses, strict=True)]
         # `messages` is what LLaMA-Factory's own reward service reads.
         body = {"samples": samples, "messages": [s["prompt"] + s["response"] for s in samples]}
-        scores = self._scores(self._asked(json.dumps(body).encode()), len(samples))
+        scores = self._scores(self._asked(json.dumps(body).encode()), prompts)
         return torch.tensor(scores, dtype=torch.float32, device=rollouts.ids.device)
 
     def _asked(self, body: bytes) -> bytes:
-        """The service's answer to one request, tried again while the trouble may pass."""
-        for wait in (*self._waits, None):
+        """The service's answer to one request, repeated after transient failures."""
+        for wait in self._waits:
             try:
                 return self._post(body)
-            except urllib.error.HTTPError as error:
-                trouble, passes = f"answered {error.code} {error.reason}", error.code in PASSING
-                error.close()
-            except (
-                OSError,
-                http.client.HTTPException,
-            ) as error:  # no connection, a broken one, no answer in time
-                trouble, passes = str(error) or type(error).__name__, True
-            if wait is None or not passes:
-                raise self._failed(trouble)
-            time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+            except _Transient:
+                time.sleep(wait)
+        try:
+            return self._post(body)
+        except _Transient as failure:
+            raise self._failed(str(failure)) from failure
 
     def _post(self, body: bytes) -> bytes:
-        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-            return answer.read()
-
-    def _scores(self, answer: bytes, count: int) -> list[float]:
+        """One request. Raises _Transient for a failure after which it may be repeated, else TrainingFailed."""
         try:
-            scores = json.loads(answer)["scores"]
-            numbers = [float(score) for score in scores]
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._failed(f'answered {answer[:80]!r} where {{"scores": [numbers]}} is due') from error
-        if len(numbers) != count:
-            raise self._failed(f"gave {len(numbers)} scores for {count} answers")
-        return numbers
+            return self._within_timeout(body)
+        except urllib.error.HTTPError as error:
+            failure = f"answered {error.code} {error.reason}"
+            error.close()
+            raise (_Transient if error.code in TRANSIENT else self._failed)(failure) from error
+        except (OSError, http.client.HTTPException) as error:  # no connection, a broken one, a timeout
+            raise _Transient(str(error) or type(error).__name__) from error
+
+    def _within_timeout(self, body: bytes) -> bytes:
+        """Sockets limit each read alone, so the whole request has a thread of its own that is waited for."""
+        outcome: list[bytes | Exception] = []
+        thread = threading.Thread(target=self._request, args=(body, outcome), daemon=True)
+        thread.start()
+        thread.join(self._timeout)
+        if not outcome:
+            raise TimeoutError(f"timed out after {self._timeout:g} seconds")
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    def _request(self, body: bytes, outcome: list[bytes | Exception]) -> None:
+        request = urllib.request.Request(self.name, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+                outcome.append(answer.read())
+        except Exception as error:  # raised again in the thread that waits
+            outcome.append(error)
+
+    def _scores(self, answer: bytes, prompts: Sequence[str]) -> list[float]:
+        due = self._failed(f'answered {answer[:80]!r} where {{"scores": [numbers]}} is due')
+        try:
+            parsed = json.loads(answer)
+        except ValueError as error:
+            raise due from error
+        scores = parsed.get("scores") if isinstance(parsed, dict) else None
+        if not isinstance(scores, list):
+            raise due
+        if len(scores) != len(prompts):
+            raise self._failed(f"gave {len(scores)} scores for {len(prompts)} answers")
+        for value, prompt in zip(scores, prompts, strict=True):
+            if not _is_finite_number(value):
+                raise bad_score(self.name, value, prompt)
+        return [float(value) for value in scores]
 
     def _failed(self, what: str) -> TrainingFailed:
         return TrainingFailed(
-            f"rlhf.reward_model={self._url}: the reward service {what}; "
+            f"rlhf.reward_model={self.name}: the reward service {what}; "
             "see that it runs, then go on with `llmf resume`"
         )
 
 
-def texts(
-    rollouts: Rollouts, tokenizer: PreTrainedTokenizerBase, skip_special_tokens: bool
-) -> tuple[list[str], list[str]]:
-    """Prompts as the model read them, and answers, with or without special tokens."""
-
-    def decoded(ids: Any, kept: torch.Tensor, skip: bool) -> str:
-        return str(tokenizer.decode(ids[kept].tolist(), skip_special_tokens=skip))
-
-    split = rollouts.ids.shape[1] - rollouts.width
-    prompts = [
-        decoded(ids[:split], kept[:split].bool(), False)
-        for ids, kept in zip(rollouts.ids, rollouts.attention, strict=True)
-    ]
-    answers = zip(rollouts.answers, rollouts.mask, strict=True)
-    return prompts, [decoded(ids, kept, skip_special_tokens) for ids, kept in answers]
+def _is_finite_number(value: Any) -> bool:
+    """Whether a JSON value is a number that float32 holds; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= torch.finfo(torch.float32).max and not math.isnan(value)
