@@ -118,6 +118,10 @@ def test_llama2_puts_the_system_message_into_the_first_question() -> None:
 COMPARED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = {
     "plain": (TURNS[:4], None),
     "system": ([SYSTEM, *TURNS[:2]], None),
+    "white space": (
+        [{**m, "content": f"\n {m['content']} \n"} for m in (SYSTEM, *TURNS[:4])],
+        None,
+    ),
     "thoughts": (
         [
             SYSTEM,
@@ -161,7 +165,7 @@ COMPARED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = 
     ),
     "call at the end": ([CALLS[0], calling(call("now"))], TOOLS),
 }
-PLAIN = ("plain", "system")
+PLAIN = ("plain", "system", "white space")
 CALLING = (*PLAIN, "tools", "tools in two turns", "two calls", "calls with ids", "call at the end")
 ORIGINAL = Path(str(find_spec("trl").origin)).parent / "chat_templates"  # type: ignore[union-attr]
 ORIGINALS: dict[
