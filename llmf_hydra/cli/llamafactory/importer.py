@@ -1,11 +1,13 @@
 """`llmf import FILE.yaml`: a flat LLaMA-Factory YAML becomes an experiment of ours.
 
-Each key is carried, renamed or reported; none is lost. The result is composed and checked before it is
+Each key is carried, renamed, without meaning here, or missing; none is lost. Where one is missing that changes the
+result, nothing is written unless `--partial` asks for the rest. The experiment is composed and checked before it is
 written, so that the answer says what the run would refuse. The file is never written over another.
 """
 
 import argparse
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +19,21 @@ import yaml
 from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.llamafactory.trainer_names import THEIR_DEFAULTS
-from llmf_hydra.cli.llamafactory.translate import REPORTED, Outcome, translate
+from llmf_hydra.cli.llamafactory.translate import FATES, IDLE, MISSING, Flat, Outcome, translate
 from llmf_hydra.config import compose
 from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.config.quoting import command_line, hydra_value, yaml_value
 from llmf_hydra.config.schema import GROUPS, Config, Entry, entries, value_at
-from llmf_hydra.errors import DONE, NO_VALUE, Problem, Refused
+from llmf_hydra.errors import DONE, NO_VALUE, REFUSED, Problem, Refused
 
 Settings = dict[str, Any]  # by full key, and choices by group
 FITTING = {  # a value of theirs -> the choice of ours that goes with it
     "model.model_name_or_path": ("model", "path"),
     "data.dataset": ("data", "path"),
-    "export.export_dir": ("job", "export"),
-    "evaluation.task": ("job", "evaluate"),
 }
+ACCELERATE = {"compute_environment", "distributed_type", "num_processes", "main_training_function"}
+ROWS = {"train": ("dataset",), "predict": ("eval_dataset", "dataset")}  # job -> keys that name what it reads
+OF_TRAINING = {"stage", "do_train", "learning_rate", "num_train_epochs", "max_steps"}
 
 
 @dataclass(frozen=True)
@@ -51,43 +54,65 @@ class Imported:
         return _words(self.choices, self.acting | self.added)
 
     @property
+    def missing(self) -> list[Outcome]:
+        """The keys without which the result is another one."""
+        return [outcome for outcome in self.outcomes if outcome.fate == MISSING]
+
+    @property
     def acting(self) -> Settings:
         """The values that have an effect in this run."""
         return {key: value for key, value in self.values.items() if key not in self.idle}
 
 
 def main(argv: Sequence[str]) -> int:
-    """Answer `llmf import FILE.yaml [--name NAME] [--to DIR]`; Refused as `import_yaml` is."""
+    """Answer `llmf import FILE.yaml [--name NAME] [--to DIR] [--partial]`; Refused as `import_yaml` is."""
     parser = argparse.ArgumentParser(
         "llmf import", description="Turn a flat LLaMA-Factory YAML into an experiment."
     )
     parser.add_argument("file", type=Path, help="the YAML to read")
     parser.add_argument("--name", help="name of the experiment; the file's own name if not given")
     parser.add_argument("--to", type=Path, default=Path("conf/experiment"), help="folder it is written to")
+    parser.add_argument(
+        "--partial", action="store_true", help="write it also where keys are missing that change the result"
+    )
     args = parser.parse_args(argv)
     name = args.name or re.sub(r"[^\w-]+", "_", args.file.stem)
-    print(import_yaml(args.file, args.to / f"{name}.yaml"))
-    return DONE
+    imported, told = import_yaml(args.file, args.to / f"{name}.yaml", partial=args.partial)
+    print(told)
+    if not imported.missing or args.partial:
+        return DONE
+    keys = ", ".join(outcome.name for outcome in imported.missing)
+    remedy = "take them out of the file, or write the rest with --partial"
+    print(
+        f"refused: nothing was written: the result would be another one without {keys}; {remedy}",
+        file=sys.stderr,
+    )
+    return REFUSED
 
 
-def import_yaml(path: Path, to: Path) -> str:
-    """Write the experiment and return the account of it; Refused if a value is invalid or `to` exists."""
+def import_yaml(path: Path, to: Path, *, partial: bool = False) -> tuple[Imported, str]:
+    """Write the experiment and return it with the account of it; Refused if a value is invalid or `to` exists.
+
+    Nothing is written where keys are missing that change the result, unless `partial` asks for the rest.
+    """
     if to.exists():
         raise Refused([Problem(str(to), NO_VALUE, "is there already", "choose another name with --name")])
     imported = read(path)
+    if imported.missing and not partial:
+        return imported, account(imported, None)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(experiment(imported), encoding="utf-8")
-    return account(imported, to)
+    return imported, account(imported, to)
 
 
 def read(path: Path) -> Imported:
     """Translate a flat YAML, compose the result and check it; Refused with every invalid value."""
-    return _settled(path, translated(path))
+    flat = read_flat(path)
+    return _settled(path, translated(path, flat), _job(path, flat))
 
 
-def translated(path: Path) -> list[Outcome]:
+def translated(path: Path, flat: Flat) -> list[Outcome]:
     """What becomes of each key of a flat YAML, in its order; Refused with every invalid value."""
-    flat = _flat(path)
     outcomes: list[Outcome] = []
     found: list[str] = []
     for name, raw in flat.items():
@@ -101,13 +126,41 @@ def translated(path: Path) -> list[Outcome]:
     return outcomes
 
 
-def _settled(path: Path, outcomes: list[Outcome]) -> Imported:
+def _job(path: Path, flat: Flat) -> str:
+    """What the file is for. Refused for a file of another program, and for one that names no model or no rows."""
+    if ACCELERATE & flat.keys():
+        what = "is a config of accelerate and says nothing of a training"
+        raise Refused(
+            [Problem(str(path), NO_VALUE, what, "processes are started by launch.nproc_per_node=N")]
+        )
+    named = {key: flat[key] for key in flat if flat[key] not in (None, False, "")}
+    job = (
+        "export" if "export_dir" in named
+        else "evaluate" if "task" in named
+        else "predict" if "do_predict" in named and "do_train" not in named
+        else "train" if OF_TRAINING & named.keys() or "dataset" in named
+        else "chat"
+    )  # fmt: skip
+    found = [] if "model_name_or_path" in named else [_nowhere("model_name_or_path", path, "no model")]
+    if job in ROWS and not any(key in named for key in ROWS[job]):
+        found.append(_nowhere(ROWS[job][0], path, f"no rows for job={job}"))
+    if found:
+        raise Refused(found)
+    return job
+
+
+def _nowhere(key: str, path: Path, what: str) -> Problem:
+    return Problem(key, NO_VALUE, f"stands nowhere in {path}, which so names {what}", "add it to the file")
+
+
+def _settled(path: Path, outcomes: list[Outcome], job: str) -> Imported:
     """Part choices from values, add what they leave unsaid, and ask our own check about the whole."""
     settings = {key: value for outcome in outcomes for key, value in outcome.settings.items()}
+    if job != "train":
+        settings["job"] = job
     choices = _choices(settings)
     values = {key: value for key, value in settings.items() if key not in GROUPS}
-    trains = choices.get("job", "train") == "train"
-    added = {key: value for key, value in THEIR_DEFAULTS.items() if trains and key not in values}
+    added = {key: value for key, value in THEIR_DEFAULTS.items() if job == "train" and key not in values}
     cfg, shipped = _compose(_words(choices, values | added))
     idle = _idle(cfg, values)
     if idle:
@@ -137,10 +190,16 @@ def _idle(cfg: Config, values: Settings) -> dict[str, str]:
 def _acts(cfg: Config, entry: Entry) -> bool:
     declared = entry.param
     in_job = not declared.jobs or cfg.job.name in declared.jobs
-    return in_job and all(value_at(cfg, key) in allowed for key, allowed in declared.only.items())
+    trains = (
+        cfg.job.name == "train"
+    )  # eval_dataset needs no training.eval_strategy where it is what is predicted
+    only = {
+        key: allowed for key, allowed in declared.only.items() if trains or not key.startswith("training.")
+    }
+    return in_job and all(value_at(cfg, key) in allowed for key, allowed in only.items())
 
 
-def _flat(path: Path) -> dict[str, Any]:
+def read_flat(path: Path) -> dict[str, Any]:
     """The mapping a file holds; Refused if it is no flat YAML or names a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -188,8 +247,9 @@ def experiment(imported: Imported) -> str:
     lines += ["  - _self_"]
     for group in GROUPS:
         lines += _section(group, imported)
-    reported = [f"#   {o.name}  ({o.told})" for o in imported.outcomes if o.fate == REPORTED]
-    lines += ["", "# Not carried:", *reported] if reported else []
+    for fate in (IDLE, MISSING):
+        keys = [f"#   {o.name}  ({o.told})" for o in imported.outcomes if o.fate == fate]
+        lines += ["", f"# {fate.capitalize()}:", *keys] if keys else []
     return "\n".join(lines) + "\n"
 
 
@@ -216,27 +276,36 @@ def _of_group(group: str, values: Settings) -> dict[str, str]:
     return {key: f"  {key.removeprefix(f'{group}.')}: {yaml_value(value)}" for key, value in own.items()}
 
 
-def account(imported: Imported, to: Path) -> str:
-    """What is printed: the table of keys, the command line, what would be refused, and how to run it."""
+def account(imported: Imported, to: Path | None) -> str:
+    """What is printed: the keys by their fate, the command line, what would be refused, and how to run it.
+
+    `to` is the file that was written, or None.
+    """
     width = max((len(outcome.name) for outcome in imported.outcomes), default=0)
+    fates = [_told(outcome, imported.idle) for outcome in imported.outcomes]
     lines = [f"{len(imported.outcomes)} keys of {imported.source}"]
-    lines += [f"  {o.name:<{width}}  {_told(o, imported.idle)}" for o in imported.outcomes]
+    for fate in FATES:
+        keys = zip(imported.outcomes, fates, strict=True)
+        told = [f"  {outcome.name:<{width}}  {why}" for outcome, (became, why) in keys if became == fate]
+        lines += ["", fate, *told] if told else []
     if imported.added:
         lines += ["", "written out, as LLaMA-Factory's defaults differ from ours"]
         lines += [f"  {key}={hydra_value(value)}" for key, value in imported.added.items()]
     if imported.refused:
         lines += ["", "the run will be refused until this is settled"]
         lines += [f"  {problem}" for problem in imported.refused]
-    lines += ["", "the same as a command line", f"  {command_line(imported.overrides)}"]
-    lines += ["", f"written to {to}; run it", f"  {_run_it(to)}"]
+    if to is not None:
+        lines += ["", "the same as a command line", f"  {command_line(imported.overrides)}"]
+        lines += ["", f"written to {to}; run it", f"  {_run_it(to)}"]
     return "\n".join(lines)
 
 
-def _told(outcome: Outcome, idle: Mapping[str, str]) -> str:
+def _told(outcome: Outcome, idle: Mapping[str, str]) -> tuple[str, str]:
+    """The fate of a key in this run, and the words for it."""
     without = [f"{key} {idle[key]}" for key in outcome.settings if key in idle]
     if without:
-        return f"{REPORTED:<8}  a comment in the file: {'; '.join(without)}"
-    return f"{outcome.fate:<8}  {outcome.told}"
+        return IDLE, f"a comment in the file: {'; '.join(without)}"
+    return outcome.fate, outcome.told
 
 
 def _run_it(to: Path) -> str:

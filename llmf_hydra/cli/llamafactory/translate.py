@@ -1,7 +1,9 @@
-"""A flat LLaMA-Factory name and value, translated: carried, renamed, or reported with the reason."""
+"""A flat LLaMA-Factory name and value, translated: carried, renamed, of no meaning here, or missing."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -10,9 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import ANY, Place, rows, rows_named
+from llmf_hydra.data.chat.index import template_names
 from llmf_hydra.errors import Problem, Refused, did_you_mean
 
-CARRIED, RENAMED, REPORTED = "carried", "renamed", "reported"
+CARRIED, RENAMED, IDLE = "carried", "renamed", "without meaning here"
+MISSING = "changes the result and is missing"
+FATES = (CARRIED, RENAMED, IDLE, MISSING)
 Flat = Mapping[str, Any]
 
 
@@ -35,15 +40,13 @@ def translate(name: str, raw: Any, flat: Flat) -> Outcome:
         return TRANSLATORS[name](name, raw, flat)
     homes = _homes(name)
     if not homes:
-        return _homeless(name)
+        return _homeless(name, raw)
     home = _right_home(homes, flat)
     if home.choice is not None:
         return _choice(name, raw, home)
     if home.entry.param.secret and raw is not None:
         given = home.entry.param.env or f"{home}=..."
-        return Outcome(
-            name, REPORTED, f"a secret is never written to a file; set {given} when you start the run"
-        )
+        return Outcome(name, IDLE, f"a secret is never written to a file; set {given} when you start the run")
     return _set(name, home.entry, raw)
 
 
@@ -85,11 +88,14 @@ def _right_home(homes: list[Place], flat: Flat) -> Place:
     return min(homes, key=lambda home: (home.entry.group == "evaluation") != evaluates)
 
 
-def _homeless(name: str) -> Outcome:
-    if name in TRAINER_NAMES:
-        return Outcome(name, REPORTED, TRAINER_NAMES[name].why)
-    hint = did_you_mean(name, [*(row.name for row in rows()), *TRAINER_NAMES])
-    return Outcome(name, REPORTED, f"no known name; {hint}" if hint else "no known name")
+def _homeless(name: str, raw: Any) -> Outcome:
+    fate = TRAINER_NAMES.get(name)
+    if fate is None:  # it may be a new one of theirs, so nobody can say that it is of no consequence
+        hint = did_you_mean(name, [*(row.name for row in rows()), *TRAINER_NAMES])
+        return Outcome(name, MISSING, f"no known name; {hint}" if hint else "no known name")
+    if fate.missing and not fate.changes_result(raw):
+        return Outcome(name, IDLE, "so it is here")
+    return Outcome(name, MISSING if fate.missing else IDLE, fate.why)
 
 
 def _choice(name: str, raw: Any, home: Place) -> Outcome:
@@ -132,9 +138,7 @@ def _do_predict(name: str, raw: Any, flat: Flat) -> Outcome:
     if not _flag(name, raw):
         return Outcome(name, RENAMED, "nothing to write: no job=predict")
     if flat.get("do_train"):
-        return Outcome(
-            name, REPORTED, "one run does one job: train first, then start another with job=predict"
-        )
+        return Outcome(name, IDLE, "one run does one job: train first, then start another with job=predict")
     return _chosen(name, "job", "predict")
 
 
@@ -150,7 +154,7 @@ OPTIMIZERS = {
 def _optim(name: str, raw: Any, flat: Flat) -> Outcome:
     chosen = next((ours for ours, theirs in OPTIMIZERS.items() if raw in theirs.split()), None)
     if chosen is None:
-        return Outcome(name, REPORTED, f"there is no optimizer {raw}; --help optimizer lists those there are")
+        return Outcome(name, MISSING, f"there is no optimizer {raw}; --help optimizer lists those there are")
     if chosen == "adamw":  # their default, which use_galore and the like replace
         return Outcome(name, RENAMED, "nothing to write: optimizer=adamw is the default")
     layerwise = {f"optimizer.{chosen}_layerwise": True} if str(raw).endswith("_layerwise") else {}
@@ -170,7 +174,7 @@ def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
     if not known:
         return Outcome(
             name,
-            REPORTED if other else RENAMED,
+            IDLE if other else RENAMED,
             missing or "nothing to write: tracking=[files] is the default",
         )
     chosen = ["files", *known]
@@ -202,6 +206,27 @@ def _packing(name: str, raw: Any, flat: Flat) -> Outcome:
     return _set(name, entry, raw)
 
 
+def _template(name: str, raw: Any, flat: Flat) -> Outcome:
+    if raw is None or raw in template_names():
+        return _set(name, entries()["data.template"], raw)
+    if _has_template(str(flat.get("model_name_or_path") or "")):
+        told = f"data.template=null: there is no template {raw}, so the tokenizer's own is used"
+        return Outcome(name, RENAMED, told, {"data.template": None})
+    hint = did_you_mean(str(raw), template_names())
+    told = f"there is no template {raw}; leave it out if the tokenizer's own will do"
+    return Outcome(name, MISSING, f"{told}; {hint}" if hint else told)
+
+
+def _has_template(model: str) -> bool:
+    """Whether a model in a folder brings a chat template of its own; of a hub's model that isn't known here."""
+    folder = Path(model).expanduser()
+    if not model or not folder.is_dir():
+        return False
+    config = folder / "tokenizer_config.json"
+    in_config = config.is_file() and "chat_template" in json.loads(config.read_text(encoding="utf8"))
+    return in_config or (folder / "chat_template.jinja").is_file()
+
+
 def _quantization_bit(name: str, raw: Any, flat: Flat) -> Outcome:
     bits = coerce(entries()["quantization.quantization_bit"], raw)
     if bits in (4, 8) and flat.get("quantization_method", "bnb") in ("bnb", "bitsandbytes"):
@@ -219,5 +244,6 @@ TRANSLATORS: Mapping[str, Callable[[str, Any, Flat], Outcome]] = {
     "warmup_steps": _warmup_steps,
     "neftune_noise_alpha": _neftune,
     "packing": _packing,
+    "template": _template,
     "quantization_bit": _quantization_bit,
 }

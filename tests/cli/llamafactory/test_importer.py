@@ -7,10 +7,19 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from support.command_line import Cli
 
-from llmf_hydra.cli.llamafactory.importer import Imported, experiment, import_yaml, main, read, translated
+from llmf_hydra.cli.llamafactory.importer import (
+    Imported,
+    experiment,
+    import_yaml,
+    main,
+    read,
+    read_flat,
+    translated,
+)
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
-from llmf_hydra.cli.llamafactory.translate import CARRIED, RENAMED, REPORTED, Outcome, translate
+from llmf_hydra.cli.llamafactory.translate import CARRIED, IDLE, MISSING, RENAMED, Outcome, translate
 from llmf_hydra.config import compose
 from llmf_hydra.config.schema import GROUPS, entries
 from llmf_hydra.config.spec import rows
@@ -29,7 +38,7 @@ def outcomes(tmp_path: Path, text: str) -> dict[str, Outcome]:
     """The translation alone, by name: it needs no composition."""
     file = tmp_path / "flat.yaml"
     file.write_text(text)
-    return {outcome.name: outcome for outcome in translated(file)}
+    return {outcome.name: outcome for outcome in translated(file, read_flat(file))}
 
 
 def settings(tmp_path: Path, text: str) -> dict[str, Any]:
@@ -42,7 +51,7 @@ def settings(tmp_path: Path, text: str) -> dict[str, Any]:
 def forty(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the import of the forty keys printed, and the conf folder it wrote to."""
     folder = tmp_path_factory.mktemp("conf")
-    return import_yaml(FORTY, folder / "experiment" / "forty.yaml"), folder
+    return import_yaml(FORTY, folder / "experiment" / "forty.yaml")[1], folder
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +117,7 @@ def test_no_key_is_lost(tmp_path: Path):
     flat = yaml.safe_load(EVERY_FATE)
     target = tmp_path / "conf" / "experiment" / "all.yaml"
     (tmp_path / "flat.yaml").write_text(EVERY_FATE)
-    printed = import_yaml(tmp_path / "flat.yaml", target)
+    _, printed = import_yaml(tmp_path / "flat.yaml", target, partial=True)
     assert list(outcomes(tmp_path, EVERY_FATE)) == list(flat)
     for name in flat:
         assert sum(line.split()[0] == name for line in printed.splitlines() if line.startswith("  ")) == 1
@@ -121,13 +130,26 @@ def test_no_key_is_lost(tmp_path: Path):
 
 def test_unknown_key_gets_the_nearest_name(tmp_path: Path):
     found = outcomes(tmp_path, "lora_rnak: 8")["lora_rnak"]
-    assert (found.fate, found.told) == (REPORTED, "no known name; did you mean 'lora_rank'?")
+    assert (found.fate, found.told) == (MISSING, "no known name; did you mean 'lora_rank'?")
 
 
-@pytest.mark.parametrize("name", [name for name, fate in TRAINER_NAMES.items() if fate.gone])
-def test_name_without_a_home_is_reported_with_the_reason(name: str, tmp_path: Path):
-    outcome = translate(name, True, {})
-    assert (outcome.fate, outcome.told, outcome.settings) == (REPORTED, TRAINER_NAMES[name].why, {})
+def test_a_name_without_a_home_is_told_with_the_reason_and_whether_the_result_changes():
+    wrong = []
+    for name, fate in TRAINER_NAMES.items():
+        if fate.gone:
+            outcome = translate(name, "some value", {})
+            expected = (MISSING if fate.missing else IDLE, fate.why, {})
+            wrong += [name] if (outcome.fate, outcome.told, outcome.settings) != expected else []
+            off = [translate(name, value, {}).fate for value in fate.neutral]
+            wrong += [f"{name}, off"] if set(off) != {IDLE} else []
+    assert wrong == []
+    for name, raw in {
+        "enable_thinking": False,
+        "use_dft_loss": True,
+        "fp8": True,
+        "deepspeed": "z3.json",
+    }.items():
+        assert translate(name, raw, {}).fate == MISSING
 
 
 @pytest.mark.parametrize(
@@ -157,14 +179,16 @@ def test_key_picks_the_choice(line: str, choice: dict[str, Any], tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "choice"),
     [
-        ("export_dir: merged\nmodel_name_or_path: a/b", {"job": "export", "model": "path"}),
+        ("export_dir: merged", {"job": "export"}),
         ("task: mmlu_test", {"job": "evaluate"}),
+        ("template: qwen\ninfer_backend: huggingface", {"job": "chat"}),
+        ("do_predict: true\neval_dataset: a", {"job": "predict"}),
         ("dataset: a\nquantization_bit: 4", {"data": "path", "quantization": "bnb4"}),
     ],
 )
 def test_values_pick_the_choices_that_go_with_them(text: str, choice: dict[str, Any], tmp_path: Path):
-    result = imported(tmp_path, text)
-    assert result.choices == {"stage": "sft", "method": "lora"} | choice
+    result = imported(tmp_path, f"model_name_or_path: a/b\n{text}")
+    assert result.choices == {"stage": "sft", "method": "lora", "model": "path"} | choice
     assert all(f"override /{group}: {name}" in experiment(result) for group, name in choice.items())
 
 
@@ -205,7 +229,7 @@ def test_packing_off_is_the_default(tmp_path: Path):
 def test_training_and_predicting_are_two_runs(tmp_path: Path):
     found = outcomes(tmp_path, "do_train: true\ndo_predict: true")
     assert found["do_train"].settings == {"job": "train"}
-    assert found["do_predict"].fate == REPORTED
+    assert found["do_predict"].fate == IDLE
 
 
 def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
@@ -215,7 +239,9 @@ def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
         if e.param.planned and e.type_name == "bool" and not e.param.jobs and not e.param.only
     )
     opposite = not planned.param.default
-    result = imported(tmp_path, f"dataset: a\n{planned.name}: {str(opposite).lower()}")
+    result = imported(
+        tmp_path, f"model_name_or_path: a/b\ndataset: a\n{planned.name}: {str(opposite).lower()}"
+    )
     assert result.values[planned.key] is opposite
     assert planned.key in [problem.key for problem in result.refused]
 
@@ -272,3 +298,70 @@ def test_command_names_the_file_and_how_to_run_it(tmp_path: Path, capsys: pytest
 def test_missing_file_is_refused(tmp_path: Path):
     with pytest.raises(Refused, match="cannot be read: No such file"):
         read(tmp_path / "no.yaml")
+
+
+TRAINING = "model_name_or_path: builtin:tiny\nstage: sft\ndo_train: true\ndataset: mine\n"
+
+
+def test_a_file_that_is_no_training_is_not_imported_as_one(tmp_path: Path):
+    cases = {
+        "compute_environment: LOCAL_MACHINE\nnum_processes: 2\nuse_cpu: false": "is a config of accelerate",
+        "tokens: [a]\nname: x": "model_name_or_path: stands nowhere",
+        "model_name_or_path: a/b\nstage: sft\ndo_train: true": "dataset: stands nowhere",
+        "model_name_or_path: a/b\nstage: sft\neval_dataset: a": "dataset: stands nowhere",
+        "model_name_or_path: a/b\nlearning_rate: 1e-4": "dataset: stands nowhere",
+        "model_name_or_path: a/b\nstage: sft\ndo_predict: true": "eval_dataset: stands nowhere",
+        "stage: sft\ndo_train: true\ndataset: a": "model_name_or_path: stands nowhere",
+    }
+    for text, problem in cases.items():
+        with pytest.raises(Refused, match=problem):
+            imported(tmp_path, text)
+    chat = imported(tmp_path, "model_name_or_path: a/b\ntemplate: llama3\ninfer_backend: huggingface")
+    assert chat.choices["job"] == "chat" and chat.added == {}
+    predict = imported(tmp_path, "model_name_or_path: a/b\nstage: sft\ndo_predict: true\neval_dataset: a")
+    assert predict.acting["data.eval_dataset"] == "a"
+    assert any("not built yet" in str(problem) for problem in chat.refused)
+
+
+def test_a_missing_key_that_changes_the_result_writes_nothing(cli: Cli, tmp_path: Path):
+    (tmp_path / "flat.yaml").write_text(
+        TRAINING + "use_dft_loss: true\nfp8: true\ndeepspeed: z3.json\ntemplate: qwen99\nlora_rnak: 4\n"
+        "ddp_timeout: 180\nenable_thinking: true\nuse_eaft_loss: false\n"
+    )
+    done = cli("import", "flat.yaml")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "without use_dft_loss, fp8, deepspeed, template, lora_rnak" in done.stderr
+    idle, missing = done.stdout.split("without meaning here")[1].split("changes the result and is missing")
+    assert {line.split()[0] for line in missing.splitlines() if line.startswith("  ")} >= {"fp8", "template"}
+    assert {"ddp_timeout", "enable_thinking", "use_eaft_loss"} <= set(idle.split())
+    assert [file.name for file in tmp_path.iterdir()] == ["flat.yaml"]
+    rest = cli("import", "flat.yaml", "--partial")
+    assert rest.returncode == 0, rest.stderr
+    written = (tmp_path / "conf" / "experiment" / "flat.yaml").read_text()
+    assert (
+        "#   use_dft_loss  (there is no such loss)" in written
+        and "qwen99" in written.split("# Changes the")[1]
+    )
+
+
+def test_an_unknown_template_gives_way_to_the_tokenizers_own(tmp_path: Path):
+    with_own, without = tmp_path / "with own", tmp_path / "without"
+    for folder, config in ((with_own, '{"chat_template": "{{ messages }}"}'), (without, "{}")):
+        folder.mkdir()
+        (folder / "tokenizer_config.json").write_text(config)
+    found = outcomes(tmp_path, f"model_name_or_path: {with_own}\ntemplate: qwen99")["template"]
+    assert (found.fate, found.settings) == (RENAMED, {"data.template": None})
+    assert "there is no template qwen99, so the tokenizer's own is used" in found.told
+    for model in (without, "org/model"):
+        found = outcomes(tmp_path, f"model_name_or_path: {model}\ntemplate: llama33")["template"]
+        assert found.fate == MISSING and "did you mean 'llama3'?" in found.told
+
+
+def test_paths_keep_their_meaning(tmp_path: Path):
+    text = "model_name_or_path: ~/models/x y\ndataset: a\ndataset_dir: ../data\nstage: sft\n"
+    result = imported(tmp_path, text)
+    assert result.values["model.model_name_or_path"] == "~/models/x y"
+    assert result.values["data.dataset_dir"] == "../data"
+    again = composed(result.overrides)
+    expected = (str(Path("~/models/x y").expanduser()), "../data")
+    assert (again["model"]["model_name_or_path"], again["data"]["dataset_dir"]) == expected
