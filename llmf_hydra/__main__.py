@@ -5,17 +5,9 @@ import importlib
 import os
 import sys
 
+from llmf_hydra.cli.commands import COMMANDS
 from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean
 
-COMMANDS = {  # word -> the module whose main(argv) answers it
-    "explain": "llmf_hydra.cli.explain",
-    "status": "llmf_hydra.cli.status",
-    "import": "llmf_hydra.cli.llamafactory.importer",
-    "data": "llmf_hydra.cli.data",
-    "runs": "llmf_hydra.runs.folder",
-    "score": "llmf_hydra.cli.score",
-    "resume": "llmf_hydra.cli.resume",
-}
 FALSE = ("0", "false", "no", "off", "n")
 
 
@@ -24,13 +16,13 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         if words and words[0] in COMMANDS:
-            return importlib.import_module(COMMANDS[words[0]]).main(words[1:])
-        if "--help" in words or "-h" in words:
+            return importlib.import_module(COMMANDS[words[0]].module).main(words[1:])
+        if not words or "--help" in words or "-h" in words:
             return _help([word for word in words if not word.startswith("-")])
         if "--version" in words:
             return _version()
         if words and "=" not in words[0] and not words[0].startswith(("-", "+", "~")):
-            raise Refused([_unknown_command(words[0])])
+            raise Refused([_unknown_command(words)])
         gc.set_threshold(200_000)  # composing makes many objects and no garbage: a tenth of the time
         from llmf_hydra import launch
 
@@ -51,10 +43,10 @@ def short() -> int:
     return main()
 
 
-def _help(groups: list[str]) -> int:
+def _help(words: list[str]) -> int:
     from llmf_hydra.cli import help as manual
 
-    print("\n".join(manual.group_page(group) for group in groups) if groups else manual.overview())
+    print("\n\n".join(map(manual.page, words)) if words else manual.overview())
     return DONE
 
 
@@ -65,9 +57,19 @@ def _version() -> int:
     return DONE
 
 
-def _unknown_command(word: str) -> str:
-    hint = did_you_mean(word, COMMANDS)
-    return f"{word}: no such command" + (f"; {hint}" if hint else "; `llmf-hydra --help` lists them")
+def _unknown_command(words: list[str]) -> str:
+    """What was probably meant: another program's `train FILE.yaml`, a command, or a setting."""
+    word = words[0]
+    file = next((other for other in words if other.endswith((".yaml", ".yml"))), None)
+    if file is not None:
+        what = "a file is no setting" if file == word else "no such command"
+        return (
+            f"{word}: {what}; `llmf import {file}` makes an experiment of it, and experiment=NAME runs that"
+        )
+    if word == "train":
+        return "train: no such command; settings alone train: `llmf-hydra stage=sft model=tiny`"
+    remedy = did_you_mean(word, COMMANDS) or "`llmf-hydra --help` lists the commands; a setting is KEY=VALUE"
+    return f"{word}: no such command; {remedy}"
 
 
 if __name__ == "__main__":

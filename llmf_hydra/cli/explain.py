@@ -9,9 +9,9 @@ from pathlib import Path
 
 from llmf_hydra import refusals
 from llmf_hydra.cli import wording
-from llmf_hydra.cli.help import choice_files
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
-from llmf_hydra.config.conf_files import flat_values
+from llmf_hydra.config.conf_files import choices, flat_values
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import ANY, Row, rows, rows_at, rows_named
 from llmf_hydra.errors import DONE, NO_VALUE, Problem, Refused, did_you_mean
@@ -20,9 +20,14 @@ from llmf_hydra.paths import conf_dir, user_conf_dir
 
 def main(argv: Sequence[str]) -> int:
     """Answer `llmf explain WORD...`; Refused if a word is unknown or none is given."""
-    if not argv:
+    parser = Parser("explain")
+    parser.add_argument(
+        "name", nargs="*", help="a name, a full key, a variable, or a choice such as method=dora"
+    )
+    words: list[str] = parser.parse_args(argv).name
+    if not words:
         raise Refused(["explain: which parameter? For example `llmf explain pref_beta`"])
-    print("\n\n".join(map(explain, argv)))
+    print("\n\n".join(map(explain, words)))
     return DONE
 
 
@@ -62,16 +67,18 @@ def _facts(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "default", wording.default_of(entry)
     yield "allowed", wording.allowed(entry)
     yield "variable", f"{declared.env}, read once as the default" if declared.env else ""
-    yield "acts with", wording.acts_with(entry) or "every stage, method and job that reads it"
+    rules = refusals.rules_about(entry.key)
+    everywhere = "what the rules below allow" if rules else "every stage, method and job that reads it"
+    yield "acts with", wording.acts_with(entry) or everywhere
     for row in rows_at(entry.key):
         yield "spec", _spec(row)
-    for rule in refusals.rules_about(entry.key):
-        yield "rule", f"{rule.sentence} ({', '.join(rule.keys)})"
+    for rule in rules:
+        yield "rule", f"{rule.sentence} ({', '.join(rule.keys)}; job={' or '.join(rule.jobs)})"
     yield "secret", "never written to disk" if declared.secret else ""
     yield "built", f"{wording.NOT_BUILT}: setting it is refused" if declared.planned else "yes"
     yield (
         "set it",
-        f"{entry.group}=CHOICE, one of {', '.join(choice_files(entry.group))}" if entry.is_choice else "",
+        f"{entry.group}=CHOICE, one of {', '.join(choices(entry.group))}" if entry.is_choice else "",
     )
 
 
@@ -103,8 +110,8 @@ def _choice(group: str, choice: str) -> str:
     """What a choice such as `method=dora` sets, in the words of its file."""
     if group not in GROUPS:
         raise Refused([Problem(group, NO_VALUE, "is no group", did_you_mean(group, GROUPS))])
-    if choice not in choice_files(group):
-        raise Refused([Problem.bad_choice(group, choice, choice_files(group))])
+    if choice not in choices(group):
+        raise Refused([Problem.bad_choice(group, choice, choices(group))])
     roots = [root for root in (user_conf_dir(), conf_dir()) if root is not None]
     file = next(path for root in roots if (path := root / group / f"{choice}.yaml").is_file())
     sets = file.read_text(encoding="utf-8").rstrip().replace("\n", "\n" + " " * 14)

@@ -10,9 +10,10 @@ import sys
 import textwrap
 
 from llmf_hydra.cli import wording
+from llmf_hydra.cli.commands import COMMANDS
+from llmf_hydra.config.conf_files import choices
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
-from llmf_hydra.paths import conf_dir, user_conf_dir
 
 USAGE = """\
   python -m llmf_hydra stage=dpo method=lora rlhf.pref_beta=0.2   train; a word picks a choice or sets a value
@@ -20,16 +21,6 @@ USAGE = """\
   python -m llmf_hydra experiment=NAME            a whole recipe
   python -m llmf_hydra job=check ...              what would be refused, and what the run would cost
   python -m llmf_hydra --cfg job ...              the composed config"""
-
-COMMANDS = {
-    "llmf explain NAME": "one parameter: type, default, range, who reads it, what it conflicts with",
-    "llmf status": "what is declared and not built yet",
-    "llmf runs": "the run folders: status, stage, method, model, objective, duration",
-    "llmf resume RUN": "go on from the run's own last checkpoint",
-    "llmf import FILE.yaml": "turn a flat LLaMA-Factory YAML into an experiment",
-    "llmf data": "list, validate, convert datasets",
-    "llmf score": "score a file of answers with a reward model",
-}
 
 WHERE_NEXT = """\
   --help GROUP        the parameters of a group
@@ -44,10 +35,21 @@ def overview() -> str:
         f"{_bold('Usage')}\n{USAGE}",
         f"{_bold('Groups')} (GROUP=CHOICE picks a file, GROUP.NAME=VALUE sets a value)\n"
         + "\n".join(map(_group, GROUPS)),
-        f"{_bold('Commands')}\n" + "\n".join(f"  {command:<23}{what}" for command, what in COMMANDS.items()),
+        f"{_bold('Commands')}\n"
+        + "\n".join(f"  llmf {command.usage:<18}{command.help}" for command in COMMANDS.values()),
         f"{_bold('Where next')}\n{WHERE_NEXT}",
     ]
     return "\n\n".join(parts)
+
+
+def page(word: str) -> str:
+    """What `--help WORD` shows: a group's page, else what `llmf explain` says of a parameter or a choice."""
+    if word in GROUPS:
+        return group_page(word)
+    from llmf_hydra.cli.explain import explain
+
+    key, _, value = word.lstrip("+~").partition("=")
+    return explain(f"{key}={value}" if value and key in GROUPS else key)
 
 
 def group_page(name: str) -> str:
@@ -55,22 +57,15 @@ def group_page(name: str) -> str:
     if name not in GROUPS:
         raise Refused([Problem(f"--help {name}", NO_VALUE, "is no group", did_you_mean(name, GROUPS))])
     head = _wrap(f"{name}: {wording.about(name)}", "", "  ").replace(name, _bold(name), 1)
-    choices = _wrap(f"Choices: {', '.join(choice_files(name))}", "  ", "    ")
+    listed_choices = _wrap(f"Choices: {', '.join(choices(name))}", "  ", "    ")
     listed = [_parameter(entry) for entry in entries().values() if entry.group == name]
     return "\n\n".join(
-        [f"{head}\n{choices}", *listed, f"llmf explain {name}.NAME says more of one parameter."]
+        [f"{head}\n{listed_choices}", *listed, f"llmf explain {name}.NAME says more of one parameter."]
     )
 
 
-@functools.cache
-def choice_files(group: str) -> tuple[str, ...]:
-    """The choices of a group: the files in its folder, the user's own and the shipped ones."""
-    roots = [root for root in (user_conf_dir(), conf_dir()) if root is not None]
-    return tuple(sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")}))
-
-
 def _group(name: str) -> str:
-    line = f"{wording.about(name)}: {', '.join(choice_files(name))}"
+    line = f"{wording.about(name)}: {', '.join(choices(name))}"
     return _wrap(line, f"  {name:<14}", " " * 16).replace(name, _bold(name), 1)
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.config import record
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.runs import folder as runs
@@ -12,15 +13,16 @@ from llmf_hydra.runs import processes as process
 
 def main(argv: list[str]) -> int:
     """Start a worker on a run folder again; returns its exit code. Raises Refused for a run that can't go on."""
-    if len(argv) != 1:
-        raise Refused(["resume: name one run folder: `llmf resume outputs/sft/...`; `llmf runs` lists them"])
-    out = Path(argv[0]).absolute()
+    parser = Parser("resume")
+    parser.add_argument("run", help="a run folder; `llmf runs` lists them")
+    named: str = parser.parse_args(argv).run
+    out = Path(named).expanduser().absolute()
     if not (out / runs.MANIFEST).exists():
-        raise Refused([Problem(argv[0], NO_VALUE, "is not a run folder", "`llmf runs` lists them")])
+        raise Refused([Problem(named, NO_VALUE, "is not a run folder", "`llmf runs` lists them")])
     manifest = runs.read_manifest(out)
     status = runs.status(manifest)
     if status in ("done", "running"):
-        raise Refused([Problem(argv[0], NO_VALUE, f"the run is {status} and has nothing to go on with")])
+        raise Refused([Problem(named, NO_VALUE, f"the run is {status} and has nothing to go on with")])
     os.chdir(manifest["cwd"])
     lacking = record.missing(out / runs.CONFIG)
     if lacking:

@@ -1,7 +1,9 @@
 """`llmf status`: what is declared and not built yet. The list only shrinks."""
 
+from argparse import SUPPRESS
 from collections.abc import Sequence
 
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import Row, rows
 from llmf_hydra.errors import DONE, Refused
@@ -24,8 +26,11 @@ def built_rows() -> list[Row]:
 
 def main(argv: Sequence[str]) -> int:
     """Answer `llmf status`; it takes no words."""
-    if argv:
-        raise Refused([f"status: takes no words, but got {' '.join(argv)}"])
+    parser = Parser("status")
+    parser.add_argument("word", nargs="*", help=SUPPRESS)
+    words: list[str] = parser.parse_args(argv).word
+    if words:
+        raise Refused([f"status: takes no words, but got {' '.join(words)}"])
     print(status())
     return DONE
 

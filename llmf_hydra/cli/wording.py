@@ -5,21 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmf_hydra.config.schema import GROUPS, Entry, entries
+from llmf_hydra.errors import shown
 
 NOT_BUILT = "not built yet"
 
 
-def show(value: Any) -> str:
-    """A value as it is written in YAML and on the command line: `null`, `true`, `5e-05`."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if value != "" else "''"
-
-
 def default_of(entry: Entry) -> str:
-    return show(entry.param.default)
+    return shown(entry.param.default)
 
 
 def allowed(entry: Entry) -> str:
@@ -41,7 +33,7 @@ def acts_with(entry: Entry) -> str:
 
 def conditions(only: Mapping[str, tuple[Any, ...]]) -> list[str]:
     """The conditions of a declaration, each as it is written on the command line."""
-    return [f"{address(key)}={' or '.join(map(show, values))}" for key, values in only.items()]
+    return [f"{address(key)}={' or '.join(map(shown, values))}" for key, values in only.items()]
 
 
 def address(key: str) -> str:

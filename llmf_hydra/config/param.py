@@ -4,13 +4,15 @@ Type, default, check, help line, reference page and editor schema all come from 
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from llmf_hydra.errors import Problem
 
+Default = TypeVar("Default")
 KEY = "param"  # where a dataclass field's metadata holds its Param
 
 
@@ -52,6 +54,8 @@ class Param:
             return None
         if self.choices and value not in self.choices:
             return Problem.bad_choice(key, value, self.choices)
+        if isinstance(value, float) and not math.isfinite(value):
+            return Problem(key, value, "is not a finite number", self.bounds and f"must be {self.bounds}")
         if isinstance(value, int | float) and not isinstance(value, bool) and not self._within(value):
             return Problem(key, value, f"must be {self.bounds}")
         return None
@@ -65,14 +69,37 @@ class Param:
         )
 
 
-def param(default: Any, help: str, *, env: str | None = None, **known: Any) -> Any:
+def param(
+    default: Default,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    only: Mapping[str, tuple[Any, ...]] | None = None,
+    jobs: tuple[str, ...] = (),
+    env: str | None = None,
+    secret: bool = False,
+    planned: bool = False,
+    planned_choices: tuple[str, ...] = (),
+) -> Default:
     """Declare a parameter as the default of a dataclass field.
 
     `env` names the environment variable that is read once, when the config is composed, as the field's
     default: `param(8000, "Port.", env="API_PORT")` becomes `${oc.env:API_PORT,8000}`.
     """
-    declared = Param(default, help, env=env, **known)
-    metadata = {KEY: declared}
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    declared = Param(
+        default, help, choices, **limits, only=only or {}, jobs=jobs, env=env, secret=secret, planned=planned,
+        planned_choices=planned_choices,
+    )  # fmt: skip
+    return _field(default, declared)
+
+
+def _field(default: Any, declared: Param) -> Any:
+    metadata, env = {KEY: declared}, declared.env
     if env is not None:
         return field(default=f"${{oc.env:{env},{_literal(default)}}}", metadata=metadata)
     if isinstance(default, list | dict):

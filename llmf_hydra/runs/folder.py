@@ -133,11 +133,20 @@ class Row:
     out: Path
     manifest: dict[str, Any]
 
-    def cells(self) -> list[str]:
-        stage, job = self.manifest.get("stage") or "-", self.manifest.get("job", "train")
-        named = [self.manifest.get(key) or "-" for key in ("method", "model")]
-        shown = [status(self.manifest), stage if job == "train" else f"{stage} ({job})", *named]
-        return [*shown, _objective(self.manifest), duration(self.manifest), os.path.relpath(self.out)]
+    @property
+    def status(self) -> str:
+        """The status in force."""
+        return status(self.manifest)
+
+    @property
+    def job(self) -> str:
+        return self.manifest.get("job", "train")
+
+    @property
+    def objective(self) -> float | None:
+        """The value of the run's objective; None where it has none."""
+        objective = self.manifest.get("objective")
+        return None if objective is None else objective["value"]
 
 
 def find(outputs: Path) -> Iterator[Row]:
@@ -151,13 +160,6 @@ def find(outputs: Path) -> Iterator[Row]:
     yield from sorted(found, key=lambda row: row.manifest.get("created", ""))
 
 
-def table(outputs: Path) -> str:
-    """The runs below a folder: status, stage, method, model, objective, duration, folder."""
-    head = ["status", "stage", "method", "model", "objective", "duration", "run"]
-    rows = [row.cells() for row in find(outputs)]
-    return format_table(head, rows) if rows else f"no runs below {outputs}"
-
-
 def format_table(head: list[str], rows: list[list[str]]) -> str:
     """Columns aligned with two blanks between them."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -165,11 +167,6 @@ def format_table(head: list[str], rows: list[list[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]
     ]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _objective(manifest: dict[str, Any]) -> str:
-    value = manifest.get("objective")
-    return "-" if value is None else f"{value['value']:.4f} {value['name']}"
 
 
 def duration(manifest: dict[str, Any]) -> str:
@@ -180,9 +177,3 @@ def duration(manifest: dict[str, Any]) -> str:
     end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
     seconds = int((end - datetime.fromisoformat(started)).total_seconds())
     return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
-
-
-def main(argv: list[str]) -> int:
-    """`llmf runs [FOLDER]`: list the runs below a folder (default: outputs)."""
-    print(table(Path(argv[0]) if argv else Path("outputs")))
-    return 0

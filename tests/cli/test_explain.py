@@ -78,13 +78,7 @@ def test_choice_is_not_built_if_what_it_sets_is_not(tmp_path: Path, monkeypatch:
     (tmp_path / planned.group).mkdir()
     (tmp_path / planned.group / "mine.yaml").write_text(f"{planned.name}: true\n")
     monkeypatch.setenv("LLMF_CONF", str(tmp_path))
-    from llmf_hydra.cli.help import choice_files
-
-    choice_files.cache_clear()
-    try:
-        assert f"refused: {planned.key}" in explain(f"{planned.group}=mine")
-    finally:
-        choice_files.cache_clear()
+    assert f"refused: {planned.key}" in explain(f"{planned.group}=mine")
 
 
 def test_rules_are_told():
@@ -142,3 +136,8 @@ def test_reads_are_found_in_the_syntax(tmp_path: Path):
         "data.dataset",
         "tracking.project",
     }
+
+
+def test_a_parameter_with_rules_is_not_said_to_act_everywhere():
+    answer = explain("neat_packing")
+    assert "every stage" not in answer and "pt and sft" in answer and "job=train" in answer

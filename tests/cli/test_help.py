@@ -7,7 +7,8 @@ import time
 import pytest
 
 from llmf_hydra.cli import help as manual
-from llmf_hydra.cli.help import choice_files, group_page, overview
+from llmf_hydra.cli.help import group_page, overview
+from llmf_hydra.config.conf_files import choices
 from llmf_hydra.config.schema import GROUPS, entries
 from llmf_hydra.errors import Refused
 from llmf_hydra.paths import conf_dir
@@ -18,7 +19,6 @@ def forget_width(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("LLMF_CONF", raising=False)
     yield
     manual._width.cache_clear()
-    choice_files.cache_clear()
 
 
 def test_overview_names_every_group_and_every_choice():
@@ -30,7 +30,7 @@ def test_overview_names_every_group_and_every_choice():
 
 
 def test_overview_names_the_commands_of_the_command_line():
-    from llmf_hydra.__main__ import COMMANDS
+    from llmf_hydra.cli.commands import COMMANDS
 
     text = overview()
     for command in COMMANDS:
@@ -80,8 +80,7 @@ def test_own_conf_folder_adds_choices(tmp_path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("model_name_or_path: x\n")
     monkeypatch.setenv("LLMF_CONF", str(tmp_path))
-    choice_files.cache_clear()
-    assert {"mine", "tiny"} <= set(choice_files("model"))
+    assert {"mine", "tiny"} <= set(choices("model"))
 
 
 def test_help_is_fast_and_light():

@@ -47,18 +47,44 @@ def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
     assert runs.status({**mine, "status": "done", "pid_started": "1"}) == "done"
 
 
-def test_the_table_lists_runs_in_the_order_they_began(tmp_path: Path) -> None:
+def test_runs_are_found_in_the_order_they_began(tmp_path: Path) -> None:
     for number, objective in enumerate([None, {"name": "eval_loss", "value": 0.25}]):
-        runs.create(tmp_path / f"{9 - number}", "", {"stage": "dpo", "method": "lora", "model": "builtin:tiny",
-                    "objective": objective, "created": f"2026-01-0{number + 1}", "started": "2026-01-01T00:00:00+00:00",
-                    "ended": "2026-01-01T01:02:03+00:00"})  # fmt: skip
+        runs.create(tmp_path / f"{9 - number}", "", {"objective": objective, "created": f"2026-01-0{number + 1}",
+                    "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:02:03+00:00"})  # fmt: skip
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "manifest.json").write_text("{")
-    lines = runs.table(tmp_path).splitlines()  # the two columns of an objective are its value and its name
-    assert lines[0].split() == ["status", "stage", "method", "model", "objective", "duration", "run"]
-    assert lines[1].split()[:6] == ["created", "dpo", "lora", "builtin:tiny", "-", "1:02:03"]
-    assert lines[2].split()[:6] == ["created", "dpo", "lora", "builtin:tiny", "0.2500", "eval_loss"]
-    assert len(lines) == 3
+    found = list(runs.find(tmp_path))
+    assert [row.out.name for row in found] == ["9", "8"]
+    assert [row.objective for row in found] == [None, 0.25]
+    assert {runs.duration(row.manifest) for row in found} == {"1:02:03"}
+
+
+def test_a_run_may_only_write_to_a_new_or_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "log.jsonl").write_text("the user's own")
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for folder, part in (
+        (tmp_path / "mine", "holds files already (log.jsonl)"),
+        (tmp_path / "file" / "run", "is a file"),
+        (Path("/"), "is no folder for one run"),
+        (Path.home(), "is no folder for one run"),
+    ):
+        with pytest.raises(Refused) as refused:
+            runs.check_free(folder, "hydra.run.dir")
+        assert part in str(refused.value) and str(refused.value).startswith("hydra.run.dir=")
+    for free in ("empty", "new/run"):
+        runs.check_free(tmp_path / free, "hydra.run.dir")
+    runs.check_free(tmp_path / "mine", "hydra.run.dir", apart_from=["log.jsonl"])
+
+
+def test_only_an_empty_folder_of_this_command_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    born = (tmp_path / "old").stat().st_ctime
+    runs.remove_empty(tmp_path / "old", since=born + 1)
+    assert (tmp_path / "old").is_dir()
+    runs.remove_empty(tmp_path / "old", since=born)
+    assert not (tmp_path / "old").exists()
 
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

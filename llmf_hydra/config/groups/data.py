@@ -45,7 +45,9 @@ class DataConfig:
     )
     overwrite_cache: bool = param(False, "Tokenize again instead of using the cache.")
     preprocessing_batch_size: int = param(1000, "Examples tokenized per batch.", ge=1)
-    preprocessing_num_workers: int | None = param(None, "Processes for tokenizing; null uses one.", ge=1)
+    preprocessing_num_workers: int | None = param(
+        None, "Processes for tokenizing; null uses one.", ge=1, le=256
+    )
     max_samples: int | None = param(None, "Maximum examples per dataset.", ge=1)
     ignore_pad_token_for_loss: bool = param(True, "Ignore padding tokens in the loss.")
     val_size: float = param(

@@ -72,4 +72,5 @@ class LaunchConfig:
         "Processes per node for data-parallel training, one per GPU, or all on the CPU.",
         env="NPROC_PER_NODE",
         ge=1,
+        le=256,
     )

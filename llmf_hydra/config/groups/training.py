@@ -17,7 +17,7 @@ READ_WHOLE = {"data.streaming": (False,)}
 @dataclass
 class TrainingConfig:
     learning_rate: float = param(5e-5, "Peak learning rate.", gt=0)
-    num_train_epochs: float = param(3.0, "Number of epochs.", gt=0)
+    num_train_epochs: float = param(3.0, "Number of epochs.", gt=0, le=100_000)
     max_steps: int = param(
         -1, "Number of optimizer steps; overrides num_train_epochs unless it is -1.", ge=-1
     )
@@ -104,7 +104,7 @@ class TrainingConfig:
     neftune_noise_alpha: float | None = param(
         None, "NEFTune: scale of the noise added to embeddings while training (arXiv:2310.05914).", gt=0
     )
-    dataloader_num_workers: int = param(0, "Worker processes of the data loader.", ge=0)
+    dataloader_num_workers: int = param(0, "Worker processes of the data loader.", ge=0, le=256)
 
     @property
     def evaluates(self) -> bool:

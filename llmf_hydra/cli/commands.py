@@ -1,0 +1,42 @@
+"""The words of the command line beside a run's own: one table, for the dispatch and for the overview."""
+
+import argparse
+from dataclasses import dataclass
+from typing import NoReturn
+
+from llmf_hydra.errors import NO_VALUE, Problem, Refused
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word, what follows it, what it does, and the module whose `main(argv)` answers."""
+
+    usage: str
+    help: str
+    module: str
+
+
+COMMANDS = {
+    "explain": Command("explain NAME", "one parameter: type, default, range, and the rules about it",
+                       "llmf_hydra.cli.explain"),
+    "status": Command("status", "what is declared and not built yet", "llmf_hydra.cli.status"),
+    "runs": Command("runs", "the run folders: date, status, stage, method, model, objective", "llmf_hydra.cli.runs"),
+    "resume": Command("resume RUN", "go on from the run's own last checkpoint", "llmf_hydra.cli.resume"),
+    "import": Command("import FILE.yaml", "turn a flat LLaMA-Factory YAML into an experiment",
+                      "llmf_hydra.cli.llamafactory.importer"),
+    "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),
+    "score": Command("score", "score a file of answers with a reward model", "llmf_hydra.cli.score"),
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one word: knows its help from the table, and refuses in one line."""
+
+    def __init__(self, word: str):
+        self.word = word
+        super().__init__(
+            f"llmf {word}", description=f"{COMMANDS[word].help[:1].upper()}{COMMANDS[word].help[1:]}."
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused([Problem(self.word, NO_VALUE, message, f"`llmf {self.word} --help`")])

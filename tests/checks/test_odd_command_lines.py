@@ -1,0 +1,144 @@
+"""Some hundreds of odd command lines and files: exit code 0 or 2, one clear answer, never a traceback."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FORK_SERVER = """
+import json, os, sys, tempfile
+import llmf_hydra.launch, llmf_hydra.__main__ as cli
+from llmf_hydra.runs import processes
+processes.run_worker = lambda *_, **__: 0  # what isn't refused would train
+for words, env in json.load(sys.stdin):
+    with tempfile.TemporaryFile() as said:
+        child = os.fork()
+        if child == 0:
+            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
+            os.environ.update(env)
+            try:
+                code = cli.main(words)
+            except SystemExit as end:
+                code = end.code or 0
+            except BaseException:
+                import traceback; traceback.print_exc()
+                code = 99
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        said.seek(0)
+        print(json.dumps([os.waitstatus_to_exitcode(status), said.read().decode(errors="replace")]), flush=True)
+"""
+Answer = tuple[int, str]
+
+
+def answers(lines: list[tuple[list[str], dict[str, str]]], cwd: Path, env: dict[str, str]) -> list[Answer]:
+    done = subprocess.run([sys.executable, "-c", FORK_SERVER], input=json.dumps(lines), cwd=cwd, env=env,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    return [(code, said) for code, said in map(json.loads, done.stdout.splitlines())]
+
+
+KEYS = ["method.lora_rank", "stage", "data.dataset", "training.bf16", "experiment", "hydra.run.dir", "tracking",
+        "hydra/launcher", "hydra.mode", "model", "rlhf", "", "=", "+x", "~stage", "++a.b.c", "stage@x", "training.seed",
+        "data.dataset_dir", "hydra.job.name", "hydra.sweep.dir", "hydra.searchpath", "tracking.run_name"]  # fmt: skip
+VALUES = ["", "null", "[", "{a:1}", "[1,[2,[3]]]", "9" * 5000, "[" * 400 + "]" * 400, "\u202e", "é😀", "\udcff",
+          "${x}", "${now:}", "${oc.env:NOPE}", "a,b", "choice(1,2)", "range(1,4)", "interval(0,1)", "glob(*)", "1e999",
+          "-inf", "nan", "'a", "\"a\\", "a b", "x=y", "../..", "~/x", "%s", "MULTIRUN", "[a,b]", "true",
+          "0x1f"]  # fmt: skip
+FLAGS = [
+    "-m",
+    "--cfg",
+    "job",
+    "--info",
+    "--package",
+    "x",
+    "--resolve",
+    "-sc",
+    "--hydra-help=1",
+    "--",
+    "-x",
+    "-",
+]
+
+
+def test_odd_command_lines_end_without_a_traceback(tmp_path: Path, environment: dict[str, str]) -> None:
+    draw = random.Random(10)
+    lines = []
+    for _ in range(250):
+        words = [f"{draw.choice(KEYS)}={draw.choice(VALUES)}" for _ in range(draw.randint(1, 3))]
+        words += draw.sample(FLAGS, draw.choice([0, 0, 0, 1, 2]))
+        lines.append(([*words, "model=tiny", "job=check"], {}))
+    wrong = [
+        (words, code, said[-500:])
+        for (words, _), (code, said) in zip(lines, answers(lines, tmp_path, environment), strict=True)
+        if code not in (0, 1, 2) or "Traceback" in said
+    ]
+    assert not wrong, f"{len(wrong)}: {wrong[:3]}"
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A conf folder with one broken file, one unknown key, and one sound choice."""
+    folder = tmp_path / "conf" / "method"
+    folder.mkdir(parents=True)
+    (folder / "broken.yaml").write_text("name: lora\nlora_rank: [8\n")
+    (folder / "typo.yaml").write_text("name: lora\nlora_rnk: 8\n")
+    (folder / "fine.yaml").write_text("name: lora\nlora_rank: 9\n")
+    return tmp_path / "conf"
+
+
+def test_the_file_at_fault_is_named_and_no_other(
+    conf: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    env = {"LLMF_CONF": str(conf)}
+    lines = [
+        ([f"method={name}", "--cfg", "job", "--package", "method"], env)
+        for name in ("broken", "typo", "fine")
+    ]
+    broken, typo, fine = answers(lines, tmp_path, environment)
+    assert (
+        broken[0] == 2
+        and "broken.yaml: is not readable YAML" in broken[1]
+        and "(line 3, column 1)" in broken[1]
+    )
+    assert len(broken[1].splitlines()) == 2 and "typo" not in broken[1]
+    assert typo[0] == 2 and "method.lora_rnk (in " in typo[1] and "did you mean 'method.lora_rank'" in typo[1]
+    assert "broken" not in typo[1]
+    assert fine[0] == 0 and "lora_rank: 9" in fine[1]
+
+
+def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:
+    cases = [
+        (["-m", "method.lora_rank=4,8", "--cfg", "job"], 0, "# each trial also sets one of: method.lora_rank=4,8"),
+        (["+experiment=simpo_tiny", "--cfg", "job", "--package", "rlhf"], 0, "pref_loss: simpo"),
+        (["--cfg", "hydra", "--package", "hydra.run"], 0, "dir: outputs/"),
+        (["--cfg", "job", "--resolve", "--package", "method.lora_rank"], 0, "8"),
+        (["--info", "searchpath"], 0, "Config search path"),
+        (["-sc", "install=bash"], 0, "hydra_bash_completion"),
+        (["-sc", "install=zsh"], 0, "hydra_bash_completion"),
+        (["-sc", "install=fish"], 0, "hydra_fish_completion"),
+        (["-sc", "query=bash"], 0, "method=dora"),
+        (["hydra/launcher=joblib"], 2, "pip install hydra-joblib-launcher"),
+        (["hydra/sweeper=optuna"], 2, "pip install hydra-optuna-sweeper"),
+        (["hydra/launcher=nope"], 2, "is not one of basic"),
+        (["training.bf16=1"], 2, "write true or false"),
+        (["training.learning_rate=inf"], 2, "is not a finite number"),
+        (["training.learning_rate=nan"], 2, "is not a finite number"),
+        (["launch.nproc_per_node=100000"], 2, "must be in [1, 256]"),
+        (["training.num_train_epochs=1e9"], 2, "must be in (0, 100000]"),
+        (["-m", "training.seed=interval(0,1)", "model=tiny"], 2, "is "),
+        (["-m", "training.seed=range(0,100000)", "model=tiny"], 2, "more than 10000 trials"),
+        (["hydra.run.dir=/", "model=tiny"], 2, "hydra.run.dir=/"),
+        (["model=path", "model.model_name_or_path=~/no-such-model"], 2, f"{Path.home()}/no-such-model"),
+    ]  # fmt: skip
+    env = {"COMP_LINE": "llmf-hydra method="}
+    found = answers([(words, env) for words, _, _ in cases], tmp_path, environment)
+    wrong = [
+        (words, answer) for (words, code, part), answer in zip(cases, found, strict=True)
+        if answer[0] != code or part not in answer[1]
+    ]  # fmt: skip
+    assert not wrong, wrong
+    assert list(tmp_path.iterdir()) == []
