@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from llmf_hydra.checks.register import CONFIG, DISK, rule
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat.index import index, tool_formats
-from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolve
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
+from llmf_hydra.errors import Problem
 
 
 @rule("data.template", "data.tool_format", phase=CONFIG)
@@ -30,10 +30,6 @@ def the_datasets_fit(cfg: Config) -> Iterator[Problem]:
 def only_text_is_trained_on(cfg: Config) -> Iterator[Problem]:
     """Images, videos and audio of a dataset are refused: no model that is trained here would see them."""
     for key, datasets in (("dataset", cfg.data.dataset), ("eval_dataset", cfg.data.eval_dataset)):
-        try:
-            found = resolve(cfg.data, datasets, key) if datasets else []
-        except Refused:  # what is wrong with it is told by check_sources
-            continue
-        for source in found:
-            if problem := media_problem(source, f"data.{key}"):
+        for source, problems in resolved(cfg.data, datasets, f"data.{key}") if datasets else ():
+            if not problems and (problem := media_problem(source, f"data.{key}")):
                 yield problem

@@ -10,7 +10,7 @@ from llmf_hydra.data.chat.template import Chat
 from llmf_hydra.data.rows import Message
 
 Tools = list[dict[str, Any]]
-_DEFAULT = "default"
+DEFAULT_FORMAT = "default"
 
 
 def for_template(
@@ -28,7 +28,7 @@ def for_template(
     ]
     if chat.writes_tools and not chat.tool_format:
         return written, tools
-    known = tool_formats()[chat.tool_format or _DEFAULT]
+    known = tool_formats()[chat.tool_format or DEFAULT_FORMAT]
     written = [_calls_in_content(message, known) for message in _results_joined(written, known, chat)]
     return (_tools_in_system(written, tools, known, chat.own_system) if tools else written), None
 

@@ -30,7 +30,7 @@ def shipped_data_dir() -> Path:
 
 def resolve(data: DataConfig, names: str, field: str) -> list[Source]:
     """The sources that `names` ("a,b") stand for; `field` is dataset or eval_dataset. Raises Refused."""
-    found = list(_resolved(data, names, f"data.{field}"))
+    found = list(resolved(data, names, f"data.{field}"))
     problems = [problem for _, problems in found for problem in problems]
     if problems:
         raise Refused(problems)
@@ -41,7 +41,7 @@ def check_sources(data: DataConfig, kind: str) -> list[Problem]:
     """Everything that is wrong with the names and the first rows of the datasets; quick."""
     problems: list[Problem] = []
     for field, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
-        for source, found in _resolved(data, names, f"data.{field}") if names else ():
+        for source, found in resolved(data, names, f"data.{field}") if names else ():
             problems += found or _check_rows(source, kind, f"data.{field}", data.skip_bad_rows)
     return problems
 
@@ -67,7 +67,8 @@ def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
     return table, folder
 
 
-def _resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, list[Problem]]]:
+def resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, list[Problem]]]:
+    """Each source that `names` stands for, with what is wrong with it."""
     try:
         table, folder = table_of(data)
     except Refused as refused:

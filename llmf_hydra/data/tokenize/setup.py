@@ -5,7 +5,9 @@ from typing import Any
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.cache import digest
+from llmf_hydra.data.chat.index import tool_formats
 from llmf_hydra.data.chat.template import load_chat
+from llmf_hydra.data.chat.tools import DEFAULT_FORMAT
 from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.tokenize.encode import make_encoder
 from llmf_hydra.data.tokenize.features import Setup
@@ -48,6 +50,9 @@ def settings(data: DataConfig, setup: Setup, tokenizer: Any) -> dict[str, Any]:
         "template": digest.of([chat.text, chat.stops, chat.own_system]) if chat else None,
         "generation.default_system": chat.default_system if chat else None,
         "data.tool_format": chat.tool_format if chat else None,
+        "text of the tool format": digest.of(tool_formats()[chat.tool_format or DEFAULT_FORMAT])
+        if chat
+        else None,
         "data.cutoff_len": setup.cutoff_len,
         "data.train_on_prompt": setup.train_on_prompt,
         "data.mask_history": setup.mask_history,
