@@ -72,6 +72,13 @@ def test_a_refusal_repeats_no_secret(cli: Cli, tmp_path: Path) -> None:
         )
 
 
+def test_a_printed_config_holds_no_secret(cli: Cli, tmp_path: Path) -> None:
+    given = ["stage=sft", "model=tiny", f"model.hf_hub_token={TOKEN}", f"tracking.mlflow_tracking_uri={URI}"]
+    for flags in (["--cfg", "job", "--resolve"], ["--cfg", "all"], ["--info", "all"], ["-m", "--cfg", "job"]):
+        printed = cli(*given, *flags, env=VARIABLES)
+        assert stolen(tmp_path, printed.stdout, printed.stderr) == [], flags
+
+
 def test_a_worker_gets_back_what_its_file_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = Config()
     cfg.model.hf_hub_token, cfg.tracking.mlflow_tracking_uri = TOKEN, URI

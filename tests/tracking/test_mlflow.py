@@ -14,14 +14,14 @@ from llmf_hydra.tracking.open import named, open_trackers
 TRIAL = """
 import sys, time
 from pathlib import Path
-from llmf_hydra.config.groups.tracking import Tracking
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.open import open_trackers
 
 outputs, number = Path(sys.argv[1]), sys.argv[2]
 out = outputs / "dpo" / "sweep" / number
 out.mkdir(parents=True)
-tracking = Tracking(mlflow=True, project="p", mlflow_tracking_uri=None)
+tracking = TrackingConfig(mlflow=True, project="p", mlflow_tracking_uri=None)
 info = RunInfo(out=out, outputs=outputs, tags={"stage": "dpo"}, sweep="dpo/sweep")
 print("ready", flush=True)
 sys.stdin.readline()
