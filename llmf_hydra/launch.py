@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,10 @@ def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) ->
     checked(cfg, config.hydra.runtime.choices)
     out = Path(str(config.hydra.run.dir)).expanduser().absolute()
     runs.check_free(out, "hydra.run.dir")
-    line.run(config, out, lambda _: _start(cfg, out, argv, None))
+    made = [
+        folder for folder in (out, *out.parents) if not folder.exists()
+    ]  # by this run, to be taken away with it
+    line.run(config, out, lambda _: _start(cfg, out, argv, None, made))
 
 
 def _trial(argv: list[str], composed: DictConfig) -> float | None:
@@ -87,7 +90,9 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         raise
 
 
-def _start(cfg: Config, out: Path, argv: list[str], sweep: Sweep | None) -> float | None:
+def _start(
+    cfg: Config, out: Path, argv: list[str], sweep: Sweep | None, made: Sequence[Path] = ()
+) -> float | None:
     """Claim the folder, run the worker to its end, and return the objective for the sweeper."""
     runs.create(out, record.dump(cfg), first_manifest(cfg, argv, sweep))
     if sweep is None:
@@ -98,7 +103,7 @@ def _start(cfg: Config, out: Path, argv: list[str], sweep: Sweep | None) -> floa
     if code != DONE:
         reason = runs.read_manifest(out).get("reason") or ""
         if code == REFUSED and sweep is None:  # the terminal has the reason; of a trial worker.log has it
-            processes.remove_refused(out)
+            processes.remove_refused(out, made)
         raise RunFailed(code, reason)
     objective: dict[str, Any] | None = runs.read_manifest(out).get("objective")
     return None if objective is None else objective["value"]

@@ -1,13 +1,13 @@
 """The workers as processes: their environment, their signals, their end."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -120,11 +120,18 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
     runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
 
 
-def remove_refused(out: Path) -> None:
-    """Take away the folder of a run that its worker refused before anything was trained."""
-    held = {entry.name for entry in out.iterdir()}
-    if held <= {runs.CONFIG, runs.MANIFEST, OUTPUT, "git.diff"}:
-        shutil.rmtree(out)
+def remove_refused(out: Path, made: Sequence[Path]) -> None:
+    """Take away what a run left whose worker refused it before anything was trained.
+
+    Of the folders only those go that the run has `made`, the inmost first: an empty one of the user's stays.
+    """
+    held = list(out.iterdir())
+    if {entry.name for entry in held} <= {runs.CONFIG, runs.MANIFEST, OUTPUT, "git.diff"}:
+        for entry in held:
+            entry.unlink()
+        for folder in made:
+            with suppress(OSError):  # it holds something else
+                folder.rmdir()
 
 
 class _Output:

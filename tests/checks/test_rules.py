@@ -66,6 +66,10 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"data.template": "chatmll"}, {"data.tool_format": "nonsense"}],
         [{"data.template": "chatml"}, {"data.tool_format": "qwen"}],
     ),
+    "each_dataset_is_named_once": (
+        [{"data.dataset": "a,b,a"}, {"training.eval_strategy": "steps", "data.eval_dataset": "b,b"}],
+        [{"data.dataset": "a,b"}],
+    ),
     "history_or_prompt": (
         [{"data.train_on_prompt": True, "data.mask_history": True}],
         [{"data.train_on_prompt": True}, {"data.mask_history": True}],

@@ -113,6 +113,9 @@ def test_a_refused_config_leaves_no_folder(cli: Cli, tmp_path: Path) -> None:
         assert refused.returncode == 2 and "Traceback" not in refused.stderr
         assert words[0].split("=")[0] in refused.stderr
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "own").mkdir()
+    assert cli("stage=sft", "model=tiny", "method.lora_target=q_prj", "hydra.run.dir=own").returncode == 2
+    assert [*tmp_path.rglob("*")] == [tmp_path / "own"]  # the user's own empty folder stays
 
 
 def test_a_full_run_trains_every_weight_and_saves_a_plain_model(finished: Finished, cache: Path) -> None:

@@ -214,9 +214,9 @@ def test_a_package_that_is_missing_is_told_only_where_it_is_needed(
     cfg = Config()
     cfg.stage.name, cfg.rlhf.reward_model_type, cfg.rlhf.reward_model = "ppo", "full", str(tmp_path)
     (tmp_path / "config.json").write_text('{"architectures": ["LlamaForSequenceClassification"]}')
-    assert list(needs.problems(cfg)) == []
+    assert list(needs.the_reward_is_what_its_type_needs(cfg)) == []
     cfg.rlhf.reward_model_quantization_bit = 4
-    (problem,) = needs.problems(cfg)
+    (problem,) = needs.the_reward_is_what_its_type_needs(cfg)
     assert "bitsandbytes" in str(problem) and "pip install" in str(problem)
 
 
