@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.parameter_runs import ROWS, Work, config, parameter
 
-from llmf_hydra.checks.config import problems
+from llmf_hydra import refusals
 
 
 @parameter("job.name", "job.preview_rows")
@@ -24,6 +24,6 @@ def test_a_job_does_its_own(worked: Work, capsys: pytest.CaptureFixture[str]) ->
 
 @parameter("job.name")
 def test_a_job_that_is_not_built_is_refused(rows: Path) -> None:
-    assert problems(config(rows, {"job.name": "train"}), {}) == []
-    (problem,) = problems(config(rows, {"job.name": "webui"}), {})
+    assert refusals.problems(config(rows, {"job.name": "train"}), {}, [refusals.CONFIG]) == []
+    (problem,) = refusals.problems(config(rows, {"job.name": "webui"}), {}, [refusals.CONFIG])
     assert str(problem).startswith("job=webui: declared, not built yet")

@@ -51,7 +51,7 @@ def test_it_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
                    "training.per_device_train_batch_size=32", "training.learning_rate=0.004",
                    "training.lr_scheduler_type=constant", "training.warmup_ratio=0", "training.max_steps=80",
                    "training.logging_steps=20", "training.eval_strategy=no", "data.val_size=0",
-                   "training.save_strategy=no", "training.plot_loss=false", "hydra.run.dir=run",
+                   "training.save_strategy=no", "training.plot_loss=false", "training.seed=1", "hydra.run.dir=run",
                    env={"OMP_NUM_THREADS": "1"})  # fmt: skip
     assert done.returncode == 0, done.stderr
     buffers = [line for line in log_of(tmp_path / "run") if "objective/scores" in line]
