@@ -21,7 +21,7 @@ from llmf_hydra.models.memory import Estimate, estimate
 from llmf_hydra.models.precision import Precision, decide
 from llmf_hydra.models.ref import locate
 from llmf_hydra.runs.manifest import digest_of_folder, digest_of_text
-from llmf_hydra.training.context import Parts
+from llmf_hydra.training.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,15 @@ def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
     return estimate(cfg, _tokens_at_once(cfg, rows), precision, lambda model: _trainable(cfg, model))
 
 
-def parts(
+def run_context(
     cfg: Config, inputs: Inputs, model: PreTrainedModel, callbacks: list[TrainerCallback], out: Path
-) -> Parts:
+) -> RunContext:
     """What a stage's trainer is built from."""
     rows: Any = inputs.rows  # iterable datasets when streaming, which trainers take alike
     names = tuple(source.name for source in rows.report.sources)
-    return Parts(cfg, model, inputs.tokenizer, rows.train, rows.eval, inputs.precision, callbacks, out, names)
+    return RunContext(
+        cfg, model, inputs.tokenizer, rows.train, rows.eval, inputs.precision, callbacks, out, names
+    )
 
 
 def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:

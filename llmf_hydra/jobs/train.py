@@ -48,7 +48,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
     with open_trackers(cfg.tracking, _run_info(cfg, out), main_process=ranks.is_main()) as trackers:
         first = FirstStep()
         callbacks = [StopWhenAsked(), first]
-        trainer = stage.build_trainer(assemble.parts(cfg, inputs, model, callbacks, out))
+        trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, callbacks, out))
         watch(trainer, trackers)
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))

@@ -5,14 +5,13 @@ and the score on top at the last one. Advantages by GAE (arXiv:1506.02438), the 
 (arXiv:1707.06347).
 """
 
-import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from llmf_hydra.models.value_head import PolicyWithValue
-from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
+from llmf_hydra.training.arguments import training_arguments
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import sampling
-from llmf_hydra.training.reference import START, goes_on, reference_model
+from llmf_hydra.training.reference import goes_on, keep_start, reference_model
 from llmf_hydra.training.rl.kl import AdaptiveKl
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.ppo_trainer import PpoTrainer
@@ -21,40 +20,40 @@ from llmf_hydra.training.rl.rollouts import Collector
 from llmf_hydra.training.rl.samples import Samples
 
 
-def build_trainer(parts: Parts) -> PpoTrainer:
+def build_trainer(context: RunContext) -> PpoTrainer:
     """The trainer. Under LoRA policy, value head, reference and a reward adapter share one base."""
-    cfg = parts.cfg
-    arguments = TrainingArguments(**shared_arguments(parts))
-    reference = reference_model(parts)
-    if reference is None and goes_on(parts):
-        _keep_start(parts.model)
-    reward, reference = build_reward(parts, reference)
+    cfg = context.cfg
+    arguments = training_arguments(context)
+    reference = reference_model(context)
+    if reference is None and goes_on(context):
+        keep_start(context.model)
+    reward, reference = build_reward(context, reference)
     if reference is not None:
         reference.to(arguments.device).requires_grad_(False)  # pyright: ignore
-    model = PolicyWithValue(parts.model)
+    model = PolicyWithValue(context.model)
     collector = Collector(
         model=model,
         reference=reference,
         reward=reward,
-        sampling=sampling(cfg.generation, parts.model, parts.tokenizer),
+        sampling=sampling(cfg.generation, context.model, context.tokenizer),
         kl=AdaptiveKl(cfg.rlhf.ppo_target),
         chunk=cfg.training.per_device_train_batch_size,
         score_norm=cfg.rlhf.ppo_score_norm,
         whiten_rewards=cfg.rlhf.ppo_whiten_rewards,
     )
     return PpoTrainer(
-        **shared_pieces(parts) | {"model": model},
+        context,
+        model,
         collector=collector,
-        plan=_plan(parts, arguments),
-        samples=Samples(parts.out, parts.tokenizer, cfg.generation.skip_special_tokens),
-        args=arguments,
+        plan=_plan(context, arguments),
+        samples=Samples(context.out, context.tokenizer, cfg.generation.skip_special_tokens),
     )
 
 
-def _plan(parts: Parts, arguments: TrainingArguments) -> Plan:
-    training, rlhf = parts.cfg.training, parts.cfg.rlhf
+def _plan(context: RunContext, arguments: TrainingArguments) -> Plan:
+    training, rlhf = context.cfg.training, context.cfg.rlhf
     return Plan(
-        prompts=len(parts.train),
+        prompts=len(context.train),
         rows_a_batch=training.per_device_train_batch_size,
         batches_a_step=training.gradient_accumulation_steps,
         buffer_size=rlhf.ppo_buffer_size,
@@ -64,17 +63,3 @@ def _plan(parts: Parts, arguments: TrainingArguments) -> Plan:
         world=arguments.world_size,
         rank=arguments.process_index,
     )
-
-
-@torch.no_grad()
-def _keep_start(policy: PreTrainedModel) -> None:
-    """Keep a frozen copy of the adapter that the run goes on from: it is the reference then."""
-    assert isinstance(policy, PeftModel)
-    active = str(policy.active_adapter)
-    policy.add_adapter(START, policy.peft_config[active])
-    start = {
-        name: weight.clone()
-        for name, weight in get_peft_model_state_dict(policy, adapter_name=active).items()
-    }
-    set_peft_model_state_dict(policy, start, adapter_name=START)
-    policy.set_adapter(active)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from llmf_hydra.config.groups.generation import GenerationConfig
+from llmf_hydra.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Sampling:
         return [max(1, self.max_length - length) for length in lengths]
 
 
-def sampling(
-    generation: GenerationConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> Sampling:
+def sampling(generation: GenerationConfig, model: Network, tokenizer: PreTrainedTokenizerBase) -> Sampling:
     """The generation group as `generate` takes it; every value is stated, so that the model's don't act."""
     ends = model.generation_config.eos_token_id  # pyright: ignore
     known = ends if isinstance(ends, list) else [ends]
@@ -82,9 +80,7 @@ def sampling(
 
 
 @torch.no_grad()
-def roll_out(
-    policy: PreTrainedModel | PeftModel, prompts: Sequence[Sequence[int]], sampling: Sampling
-) -> Rollouts:
+def roll_out(policy: Network, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Rollouts:
     """Answers to prompts, given as token ids. The policy must be in evaluation mode, or it caches nothing."""
     device = next(policy.parameters()).device
     width = max(map(len, prompts))

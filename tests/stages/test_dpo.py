@@ -9,7 +9,7 @@ from support.stage_runs import SGD, Build, steps
 from transformers import AutoModelForCausalLM
 
 from llmf_hydra.stages import dpo
-from llmf_hydra.training.pairs import PairCollator, score_pairs
+from llmf_hydra.training.pairs import PairCollator, pair_log_probs
 from llmf_hydra.training.token_logprobs import install_head
 
 DPO = ["stage=dpo", *SGD]
@@ -81,7 +81,7 @@ def test_the_reference_is_scored_once_a_row(build: Build, monkeypatch: pytest.Mo
     monkeypatch.setattr(type(kept), "reference", counted)
     with_cache = steps(kept)
     # In another order the second epoch may hold a row that the first has scored, but none is scored in the third.
-    assert sum(calls) <= 12 and len(kept.kept) == 8
+    assert sum(calls) <= 12 and len(kept.reference) == 8
     monkeypatch.setattr("llmf_hydra.training.reference.Kept.get", lambda self, rows, compute: compute().cpu())
     without = steps(build(*words))
     assert with_cache[0] == pytest.approx(without[0], rel=1e-5)
@@ -96,10 +96,10 @@ def test_the_reference_has_no_dropout_and_the_policy_does(build: Build) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     with torch.no_grad():
-        first, second = (score_pairs(trainer.model, batch, torch.float32).chosen for _ in range(2))
+        first, second = (pair_log_probs(trainer.model, batch, torch.float32).chosen for _ in range(2))
     assert (first != second).all()
-    with trainer.reference() as reference:
-        again = [score_pairs(reference, batch, torch.float32).chosen for _ in range(2)]
+    with trainer.reference.model() as reference:
+        again = [pair_log_probs(reference, batch, torch.float32).chosen for _ in range(2)]
         assert torch.equal(*again)
     assert trainer.model.training
 
@@ -108,9 +108,9 @@ def bare(trainer, path: Path) -> torch.Tensor:
     """What a model that lies at `path` gives to the trainer's first pair."""
     model = AutoModelForCausalLM.from_pretrained(path)
     install_head(model)
-    batch = PairCollator(trainer.parts.tokenizer.pad_token_id, True)([trainer.train_dataset[0]])
+    batch = PairCollator(trainer.context.tokenizer.pad_token_id, True)([trainer.train_dataset[0]])
     with torch.no_grad():
-        answers = score_pairs(model, batch, torch.float32)
+        answers = pair_log_probs(model, batch, torch.float32)
     return torch.stack([answers.chosen, answers.rejected], dim=1)
 
 
@@ -140,9 +140,9 @@ def test_the_reference_is_the_start_of_the_run(method: str, build: Build) -> Non
     start = bare(trainer, tiny.ready())
     torch.testing.assert_close(referred(trainer), start)
     trainer.train()
-    trainer.kept._of.clear()
+    trainer.reference._values.clear()
     torch.testing.assert_close(referred(trainer), start)
-    assert (trainer.ref_model is None) == (method == "lora")
+    assert (trainer.reference.own is None) == (method == "lora")
 
 
 def test_ref_model_and_its_adapters_are_the_reference(
@@ -170,7 +170,7 @@ def test_losses_without_reference_load_none(loss: str, build: Build, monkeypatch
     monkeypatch.setattr(dpo, "reference_model", lambda _: pytest.fail("a reference was loaded"))
     trainer = build(*DPO, "method=full", f"rlhf.pref_loss={loss}")
     trainer.train()
-    assert trainer.ref_model is None and len(trainer.kept) == 0
+    assert trainer.reference.own is None and len(trainer.reference) == 0
 
 
 def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_pa
     again = build(*words)
     again.train(resume_from_checkpoint=str(checkpoint))
     assert [line["loss"] for line in again.state.log_history if "loss" in line] == expected[0]
-    assert {k: v.tolist() for k, v in again.kept._of.items()} == {
-        k: v.tolist() for k, v in whole.kept._of.items()
+    assert {k: v.tolist() for k, v in again.reference._values.items()} == {
+        k: v.tolist() for k, v in whole.reference._values.items()
     }
     fresh = build(*words)
     fresh._load_rng_state(str(checkpoint))
-    assert len(fresh.kept) == 8, "two steps of four rows"
+    assert len(fresh.reference) == 8, "two steps of four rows"
 
 
 def asked(text: str) -> dict[str, str]:
@@ -209,7 +209,7 @@ def test_rows_of_several_turns(shared: bool, build: Build, tmp_path: Path) -> No
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(row)}\n" * 8)
     trainer = build(*DPO, f"data.dataset={path}", "training.max_steps=4", "training.learning_rate=0.1")
-    known, decode = trainer.train_dataset[0], trainer.parts.tokenizer.decode
+    known, decode = trainer.train_dataset[0], trainer.context.tokenizer.decode
     prompt = decode(known["prompt_ids"])
     assert all(message["content"] in prompt for message in before) and "blue" not in prompt
     assert decode(known["chosen_ids"]).startswith("blue<|im_end|>")

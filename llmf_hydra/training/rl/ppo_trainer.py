@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,13 +18,14 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.models.value_head import PolicyWithValue
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.rl import losses
 from llmf_hydra.training.rl.buffer import Buffer
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.rollouts import Collector, Prompt, Tensors
 from llmf_hydra.training.rl.samples import Samples
 from llmf_hydra.training.rl.source import RolloutSource
-from llmf_hydra.training.trainer import Watched
+from llmf_hydra.training.trainer import StageTrainer
 
 STATE = "ppo_state_{rank}.pt"  # of a checkpoint: the buffer, the KL coefficient, the moments of the scores
 
@@ -34,13 +35,15 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-class PpoTrainer(Watched):
+class PpoTrainer(StageTrainer):
     """Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) of a language model."""
 
     model: PolicyWithValue
 
-    def __init__(self, *args: Any, collector: Collector, plan: Plan, samples: Samples, **kwargs: Any):
-        super().__init__(*args, data_collator=as_is, **kwargs)
+    def __init__(
+        self, context: RunContext, model: PolicyWithValue, collector: Collector, plan: Plan, samples: Samples
+    ):
+        super().__init__(context, as_is, model)
         self.collector, self.plan, self.samples = collector, plan, samples
         self.source = RolloutSource(plan, self._collect, lambda: self.state.global_step)
         self._fresh: Tensors = {}  # metrics of a buffer that isn't logged yet
@@ -50,17 +53,17 @@ class PpoTrainer(Watched):
     def get_train_dataloader(self) -> DataLoader:
         return DataLoader(self.source, batch_size=None, collate_fn=as_is)
 
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
+    def loss_terms(self, batch: Mapping[str, Any]) -> torch.Tensor:
         return batch["mask"].sum()
 
-    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+    def unreduced_loss(self, model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
         """Clipped policy loss and, weighted, clipped value loss of each token."""
-        mask, temperature = inputs["mask"], self.collector.sampling.temperature
-        logits, values = model(inputs["ids"], inputs["attention"], mask.shape[1])
-        answers = inputs["ids"][:, -mask.shape[1] :]
-        new, old = losses.log_probs(logits, answers, temperature)[mask], inputs["log_probs"][mask]
-        policy, clipped = losses.policy_losses(new, old, inputs["advantages"][mask])
-        value, near = losses.value_losses(values[mask], inputs["values"][mask], inputs["returns"][mask])
+        mask, temperature = batch["mask"], self.collector.sampling.temperature
+        logits, values = model(batch["ids"], batch["attention"], mask.shape[1])
+        answers = batch["ids"][:, -mask.shape[1] :]
+        new, old = losses.log_probs(logits, answers, temperature)[mask], batch["log_probs"][mask]
+        policy, clipped = losses.policy_losses(new, old, batch["advantages"][mask])
+        value, near = losses.value_losses(values[mask], batch["values"][mask], batch["returns"][mask])
         with torch.no_grad():
             self.note(**{name.replace("/", "__"): of_rows for name, of_rows in self._fresh.items()})
             self._fresh = {}
@@ -77,7 +80,9 @@ class PpoTrainer(Watched):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The prompts of a dataset, or of the one of that name, as far as they are this process's."""
-        return DataLoader(self.share(eval_dataset), batch_size=self.args.eval_batch_size, collate_fn=as_is)
+        return DataLoader(
+            cast("Any", self.share(eval_dataset)), batch_size=self.args.eval_batch_size, collate_fn=as_is
+        )
 
     def evaluation_loop(
         self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any

@@ -7,7 +7,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from llmf_hydra.models.load import load_model
-from llmf_hydra.training.context import Parts
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.rl.rewards.adapter import AdapterReward
 from llmf_hydra.training.rl.rewards.model import ModelReward
@@ -22,22 +22,26 @@ class Reward(Protocol):
         ...
 
 
-def build_reward(parts: Parts, reference: PreTrainedModel | None) -> tuple[Reward, PreTrainedModel | None]:
+def build_reward(
+    context: RunContext, reference: PreTrainedModel | None
+) -> tuple[Reward, PreTrainedModel | None]:
     """The reward, and the reference model, which may have got the reward's adapter. Raises Refused.
 
     A reward adapter sits on the weights that are in memory anyway: the policy's own base under LoRA, else the
     reference's. A model of its own is loaded only where `ref_model` has taken the reference's place.
     """
-    rlhf, tokenizer = parts.cfg.rlhf, parts.tokenizer
+    rlhf, tokenizer = context.cfg.rlhf, context.tokenizer
     name = str(rlhf.reward_model)
     if rlhf.reward_model_type == "api":
-        return ServiceReward(name, tokenizer, parts.cfg.generation.skip_special_tokens), reference
+        return ServiceReward(name, tokenizer, context.cfg.generation.skip_special_tokens), reference
     if rlhf.reward_model_type == "full":
-        return ModelReward.load(parts.cfg, parts.precision.weights, tokenizer), reference
+        return ModelReward.load(context.cfg, context.precision.weights, tokenizer), reference
     pad_id = int(tokenizer.pad_token_id)  # pyright: ignore  # load_tokenizer has seen to it
-    if isinstance(parts.model, PeftModel):
-        return AdapterReward(parts.model, name, pad_id), reference
+    if isinstance(context.model, PeftModel):
+        return AdapterReward(context.model, name, pad_id), reference
     if reference is None or rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
-        return AdapterReward(load_model(parts.cfg.model, parts.precision.weights), name, pad_id), reference
+        return AdapterReward(
+            load_model(context.cfg.model, context.precision.weights), name, pad_id
+        ), reference
     reward = AdapterReward(reference, name, pad_id)
     return reward, reward.host  # pyright: ignore[reportReturnType]  # a PeftModel is as good
