@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from llmf_hydra.stages import dpo
 from llmf_hydra.training.pairs import PairCollator, pair_log_probs
+from llmf_hydra.training.reference import Reference
 from llmf_hydra.training.token_logprobs import install_head
 
 DPO = ["stage=dpo", *SGD]
@@ -70,20 +71,21 @@ def test_each_loss_learns_something_else(build: Build) -> None:
 def test_the_reference_is_scored_once_a_row(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*DPO, "data.max_samples=8", "training.per_device_train_batch_size=4", "training.max_steps=-1",
              "training.num_train_epochs=3", "training.disable_shuffling=false"]  # fmt: skip
-    kept = build(*words)
+    trainer = build(*words)
     calls: list[int] = []
-    context = type(kept).reference
+    reference_model = Reference.model
 
-    def counted(self):
-        calls.append(len(self.rows))
-        return context(self)
+    def counted(self: Reference):
+        calls.append(len(trainer.rows))
+        return reference_model(self)
 
-    monkeypatch.setattr(type(kept), "reference", counted)
-    with_cache = steps(kept)
+    monkeypatch.setattr(Reference, "model", counted)
+    with_cache = steps(trainer)
     # In another order the second epoch may hold a row that the first has scored, but none is scored in the third.
-    assert sum(calls) <= 12 and len(kept.reference) == 8
-    monkeypatch.setattr("llmf_hydra.training.reference.Kept.get", lambda self, rows, compute: compute().cpu())
-    without = steps(build(*words))
+    assert sum(calls) <= 12 and len(trainer.reference) == 8
+    anew = build(*words)
+    anew.reference.cached = False
+    without = steps(anew)
     assert with_cache[0] == pytest.approx(without[0], rel=1e-5)
 
 
@@ -117,7 +119,7 @@ def bare(trainer, path: Path) -> torch.Tensor:
 def referred(trainer) -> torch.Tensor:
     batch = trainer.data_collator([trainer.train_dataset[0]])
     trainer.rows = batch["rows"]
-    return trainer._referred(batch)
+    return trainer._reference_log_probs(batch)
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_ref_model_and_its_adapters_are_the_reference(
 
 @pytest.mark.parametrize("loss", ["orpo", "simpo"])
 def test_losses_without_reference_load_none(loss: str, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpo, "reference_model", lambda _: pytest.fail("a reference was loaded"))
+    monkeypatch.setattr(dpo, "build_reference", lambda _: pytest.fail("a reference was loaded"))
     trainer = build(*DPO, "method=full", f"rlhf.pref_loss={loss}")
     trainer.train()
     assert trainer.reference.own is None and len(trainer.reference) == 0
@@ -186,7 +188,7 @@ def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_pa
         k: v.tolist() for k, v in whole.reference._values.items()
     }
     fresh = build(*words)
-    fresh._load_rng_state(str(checkpoint))
+    fresh.checkpoint.load(checkpoint, 0)
     assert len(fresh.reference) == 8, "two steps of four rows"
 
 
