@@ -23,8 +23,9 @@ def test_the_choices_are_the_files() -> None:
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMERS))
 def test_an_optimizer_is_the_one_that_transformers_would_build(name: str, tmp_path: Path) -> None:
-    model = LlamaForCausalLM(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1,
-                                         vocab_size=11, num_attention_heads=2, num_key_value_heads=2, attention_bias=True))  # fmt: skip
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 11,
+             "num_attention_heads": 2, "num_key_value_heads": 2}  # fmt: skip
+    model = LlamaForCausalLM(LlamaConfig(**shape, attention_bias=True))
     model.lm_head.requires_grad_(False)
     given = {"weight_decay": 0.1, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_epsilon": 1e-7}
     arguments = TrainingArguments(
