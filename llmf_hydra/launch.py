@@ -62,7 +62,8 @@ def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) ->
     checked(cfg, config.hydra.runtime.choices)
     out = Path(str(config.hydra.run.dir)).expanduser().absolute()
     runs.check_free(out, "hydra.run.dir")
-    line.run(config, out, lambda _: _start(cfg, out, argv, None))
+    given = out.is_dir()  # the user's own: it stays, also if the worker refuses the run
+    line.run(config, out, lambda _: _start(cfg, out, argv, None, keep_folder=given))
 
 
 def _trial(argv: list[str], composed: DictConfig) -> float | None:
@@ -87,7 +88,9 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         raise
 
 
-def _start(cfg: Config, out: Path, argv: list[str], sweep: Sweep | None) -> float | None:
+def _start(
+    cfg: Config, out: Path, argv: list[str], sweep: Sweep | None, *, keep_folder: bool = True
+) -> float | None:
     """Claim the folder, run the worker to its end, and return the objective for the sweeper."""
     runs.create(out, record.dump(cfg), first_manifest(cfg, argv, sweep))
     if sweep is None:
@@ -98,7 +101,7 @@ def _start(cfg: Config, out: Path, argv: list[str], sweep: Sweep | None) -> floa
     if code != DONE:
         reason = runs.read_manifest(out).get("reason") or ""
         if code == REFUSED and sweep is None:  # the terminal has the reason; of a trial worker.log has it
-            processes.remove_refused(out)
+            processes.remove_refused(out, keep_folder=keep_folder)
         raise RunFailed(code, reason)
     objective: dict[str, Any] | None = runs.read_manifest(out).get("objective")
     return None if objective is None else objective["value"]

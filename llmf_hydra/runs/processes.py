@@ -1,7 +1,6 @@
 """The workers as processes: their environment, their signals, their end."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -120,11 +119,14 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
     runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
 
 
-def remove_refused(out: Path) -> None:
-    """Take away the folder of a run that its worker refused before anything was trained."""
-    held = {entry.name for entry in out.iterdir()}
-    if held <= {runs.CONFIG, runs.MANIFEST, OUTPUT, "git.diff"}:
-        shutil.rmtree(out)
+def remove_refused(out: Path, *, keep_folder: bool) -> None:
+    """Take away what a run left that its worker refused before anything was trained; a folder of the user's stays."""
+    held = list(out.iterdir())
+    if {entry.name for entry in held} <= {runs.CONFIG, runs.MANIFEST, OUTPUT, "git.diff"}:
+        for entry in held:
+            entry.unlink()
+        if not keep_folder:
+            out.rmdir()
 
 
 class _Output:

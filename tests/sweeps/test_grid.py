@@ -80,6 +80,41 @@ def test_a_refused_combination_is_counted_and_the_others_run(cli: Cli, tmp_path:
     ]
 
 
+LAUNCHER = """
+from concurrent.futures import ThreadPoolExecutor
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
+
+class AtOnceLauncher(Launcher):
+    def setup(self, **given): self.basic = BasicLauncher(); self.basic.setup(**given)
+    def launch(self, job_overrides, initial_job_idx):
+        print("launched at once:", len(job_overrides))
+        return self.basic.launch(job_overrides, initial_job_idx)
+
+node = {"_target_": "hydra_plugins.at_once.AtOnceLauncher"}
+ConfigStore.instance().store(group="hydra/launcher", name="at_once", node=node, provider="test")
+"""
+
+
+def test_a_launcher_plugin_gets_all_trials_and_each_shows_its_reason(cli: Cli, tmp_path: Path) -> None:
+    plugins = tmp_path / "plugins" / "hydra_plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "at_once.py").write_text(LAUNCHER)
+    words = ["job=check", "stage=glob([sp]*t)", "data.dataset=demo_instruct", "data.cutoff_len=1"]
+    done = cli("-m", "model=tiny", *words, "hydra/launcher=at_once", "hydra.sweep.dir=study",
+               env={"PYTHONPATH": str(plugins.parent)})  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert f"launched at once: {len(trials)}" in done.stdout and len(trials) == 2
+    refused = [
+        trial for trial in trials if trial["status"] == "refused" and "stage=sft" in trial["overrides"]
+    ]
+    assert refused and "data.dataset=demo_instruct" in refused[0]["reason"]
+    log = Path(refused[0]["out"]) / "worker.log"
+    assert str(log) in refused[0]["reason"] and "refused" in log.read_text()
+
+
 def test_a_study_is_a_file_of_its_own(cli: Cli, tmp_path: Path) -> None:
     done = cli("--config-name", "lora_rank", *SHORT, "tracking=files", "job=check")
     assert done.returncode == 0, done.stderr
