@@ -5,8 +5,16 @@ import importlib
 import os
 import sys
 
+<<<<<<< HEAD
 from llmf_hydra.cli.commands import COMMANDS
 from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean
+=======
+from llmf_hydra.runs import isolation
+
+isolation.drop_working_directory()  # before anything is imported that the interpreter has not loaded itself
+
+from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean  # noqa: E402
+>>>>>>> 640cd5d (Warm workers: a server imports once and forks them, for the trials of a sweep and the tests; workers are isolated from the working directory)
 
 FALSE = ("0", "false", "no", "off", "n")
 

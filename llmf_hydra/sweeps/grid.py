@@ -1,8 +1,14 @@
 """`GridSweeper`: the Hydra sweeper behind `-m`: every combination is tried, and one that fails stops no other."""
 
+import os
 import sys
+<<<<<<< HEAD
 from collections.abc import Iterator, Sequence
 from itertools import islice
+=======
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+>>>>>>> 640cd5d (Warm workers: a server imports once and forks them, for the trials of a sweep and the tests; workers are isolated from the working directory)
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+<<<<<<< HEAD
 from llmf_hydra.config import compose
 from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
@@ -26,6 +33,11 @@ from llmf_hydra.runs.processes import OUTPUT
 from llmf_hydra.sweeps.report import ACCOUNT, Trial, varied, write_report
 
 MOST_TRIALS = 10_000  # of one sweep: more is a slip of the keyboard
+=======
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Refused, RunFailed
+from llmf_hydra.runs import processes, warm
+from llmf_hydra.sweeps.report import Trial, varied, write_report
+>>>>>>> 640cd5d (Warm workers: a server imports once and forks them, for the trials of a sweep and the tests; workers are isolated from the working directory)
 
 
 class SweepFailed(RuntimeError):
@@ -62,6 +74,7 @@ class GridSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         _claim(folder, self.config)
         print(f"sweep of {len(grid)} trials in {folder}")
+<<<<<<< HEAD
         trials: list[Trial] = []
         stopped = False
         try:
@@ -73,11 +86,23 @@ class GridSweeper(Sweeper):
         except KeyboardInterrupt:
             stopped = True
             trials += _stopped(folder, grid[len(trials) :], len(trials))
+=======
+        with self._warm_workers(len(grid)):
+            for number, overrides in enumerate(grid):
+                print(f"trial {number + 1}/{len(grid)}: {' '.join(varied(overrides, grid))}", flush=True)
+                (result,) = self.launcher.launch([overrides], initial_job_idx=number)
+                trials.append(_trial(number, overrides, result))
+                write_report(folder, trials)
+                print(f"trial {number + 1}/{len(grid)}: {trials[-1].outcome()}", flush=True)
+                if trials[-1].code == INTERRUPTED:
+                    break
+>>>>>>> 640cd5d (Warm workers: a server imports once and forks them, for the trials of a sweep and the tests; workers are isolated from the working directory)
         print(write_report(folder, trials))
         if stopped or any(trial.code != DONE for trial in trials):
             raise SweepFailed(INTERRUPTED if stopped else FAILED)
         return trials
 
+<<<<<<< HEAD
     def _launched(self, batch: list[list[str]], first: int, grid: list[list[str]]) -> Iterator[Trial]:
         if self.launcher is None:
             raise RuntimeError("setup comes before sweep")
@@ -88,6 +113,17 @@ class GridSweeper(Sweeper):
             yield _trial(number, overrides, result)
 
     def _grid(self, arguments: list[str], context: HydraContext, config_name: str) -> list[list[str]]:
+=======
+    def _warm_workers(self, trials: int) -> AbstractContextManager[None]:
+        """A server from which the trials' workers are forked, where there is more than one."""
+        assert self.config is not None  # set up
+        if trials < 2:
+            return nullcontext()
+        launch: Any = OmegaConf.to_object(self.config.launch)
+        return warm.server(processes.launch_environment(launch, os.environ))
+
+    def _grid(self, arguments: list[str]) -> list[list[str]]:
+>>>>>>> 640cd5d (Warm workers: a server imports once and forks them, for the trials of a sweep and the tests; workers are isolated from the working directory)
         """Every combination of the overrides, as lists of words; those of a study's file come first."""
         params = [f"{key}={value}" for key, value in (self.params or {}).items()]
         found = problems(params, context.config_loader)
