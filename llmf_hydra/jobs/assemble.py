@@ -1,28 +1,26 @@
 """The pieces of a run in the order in which they can fail: tokenizer, rows, estimate, weights, method."""
 
-import json
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
-from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods import lora
+from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate
+from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
-from llmf_hydra.models.ref import locate
-from llmf_hydra.runs.manifest import digest_of_folder, digest_of_text
-from llmf_hydra.training.context import Parts
+from llmf_hydra.training.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -57,48 +55,49 @@ def _check_devices(cfg: Config) -> None:
         raise Refused([Problem("launch.nproc_per_node", asked, what, f"set launch.nproc_per_node={gpus}")])
 
 
-def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> Network:
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
     if cfg.stage.scores:
         model = load_scorer(cfg.model, precision.weights, tokenizer)
     else:
         model = load_model(cfg.model, precision.weights)
-    whole: Any = put_on(model, cfg.merged_adapters, "model.adapter_name_or_path")
-    trainable = _trainable(cfg, whole)
-    adapter = cfg.trained_adapter
-    return trainable if adapter is None else lora.load(trainable, adapter)  # pyright: ignore
+    # With all adapters merged it is a bare model again.
+    bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
+    trainable = _trainable(cfg, bare)
+    if cfg.trained_adapter is None:
+        return trainable
+    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
 
 
-def _trainable(cfg: Config, model: PreTrainedModel) -> PreTrainedModel:
+def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
     """The model with its method applied: the adapter fresh, where a saved one is to be trained on."""
     pure, adapter = cfg.training.pure_bf16, cfg.trained_adapter
     if adapter is not None:
-        return lora.like(model, adapter, pure=pure)  # pyright: ignore[reportReturnType]  # as good
-    method = import_module(f"llmf_hydra.methods.{cfg.method.name}")
-    return method.apply(model, cfg.method, pure=pure)
+        return load_adapter_method(cfg.method.name).like(model, adapter, pure=pure)
+    return load_method(cfg.method.name).apply(model, cfg.method, pure=pure)
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
     return estimate(cfg, _tokens_at_once(cfg, rows), precision, lambda model: _trainable(cfg, model))
 
 
-def parts(
-    cfg: Config, inputs: Inputs, model: PreTrainedModel, callbacks: list[TrainerCallback], out: Path
-) -> Parts:
+def run_context(
+    cfg: Config, inputs: Inputs, model: Network, callbacks: list[TrainerCallback], out: Path
+) -> RunContext:
     """What a stage's trainer is built from."""
-    rows: Any = inputs.rows  # iterable datasets when streaming, which trainers take alike
-    names = tuple(source.name for source in rows.report.sources)
-    return Parts(
+    # Streamed rows are iterable datasets, which Transformers' trainer takes alike.
+    rows = inputs.rows
+    return RunContext(
         cfg,
         model,
         inputs.tokenizer,
-        rows.train,
-        rows.eval,
+        cast("Dataset", rows.train),
+        cast("Dataset | dict[str, Dataset] | None", rows.eval),
         inputs.precision,
         callbacks,
         out,
-        sources=names,
+        sources=tuple(source.name for source in rows.report.sources),
         stops=_stops(cfg, inputs.tokenizer),
     )
 
@@ -108,22 +107,6 @@ def _stops(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     if cfg.stage.rows == "text":
         return ()
     return turn_stops(load_chat(cfg.data, cfg.generation, tokenizer))
-
-
-def digests(cfg: Config, inputs: Inputs) -> dict[str, str | None]:
-    """Digests of all that decides a result beside the config; None for a model that isn't a local folder."""
-    return {
-        "data": inputs.rows.report.digest,
-        "tokenizer": digest_of_text(json.dumps(inputs.tokenizer.get_vocab(), sort_keys=True)),
-        "template": digest_of_text(str(inputs.tokenizer.chat_template)),
-        "model": _weights(locate(cfg.model)),
-        **{f"adapter {name}": _weights(name) for name in names(cfg.model.adapter_name_or_path)},
-    }
-
-
-def _weights(name: str) -> str | None:
-    folder = Path(name).expanduser()
-    return digest_of_folder(folder, "*.safetensors") if folder.is_dir() else None
 
 
 def _tokens_at_once(cfg: Config, rows: Prepared) -> int:

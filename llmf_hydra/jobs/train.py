@@ -1,8 +1,9 @@
 """`job=train`: one training run, from its config to the saved model."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -12,25 +13,28 @@ from transformers import TrainerState
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.config.secrets import masked_tree
 from llmf_hydra.jobs import assemble, model_card
+from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, in_background
 from llmf_hydra.jobs.summary import changes, closing
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import manifest, ranks
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
+from llmf_hydra.stages.protocol import load_stage
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
-    stage = import_module(f"llmf_hydra.stages.{cfg.stage.name}")
+    stage = load_stage(cfg.stage.name)
     inputs = assemble.load_inputs(cfg)
     if ranks.is_main():
         inputs.rows.write(out)
@@ -42,17 +46,14 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         )
     if cfg.model.print_param_status and ranks.is_main():
         print_parameters(model)
-    if ranks.is_main():
-        runs.update_manifest(
-            out,
-            machine=manifest.machine(),
-            digests=assemble.digests(cfg, inputs),
-            estimate=inputs.estimate.as_dict(),
-        )
-    with open_trackers(cfg.tracking, _run_info(cfg, out), main_process=ranks.is_main()) as trackers:
+    info = _run_info(cfg, out)
+    with (
+        _manifest(cfg, inputs, out),
+        open_trackers(cfg.tracking, info, main_process=ranks.is_main()) as trackers,
+    ):
         first = FirstStep()
         callbacks = [StopWhenAsked(), first]
-        trainer = stage.build_trainer(assemble.parts(cfg, inputs, model, callbacks, out))
+        trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, callbacks, out))
         watch(trainer, trackers)
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))
@@ -67,6 +68,22 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         if cfg.training.plot_loss:
             trackers.attach(*draw(out / LOG, out))
     _tell(cfg, out, trainer.state, chats=bool(inputs.tokenizer.chat_template))
+
+
+@contextmanager
+def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]:
+    """Write what is known of the run; the digests of its weights, which no other process waits for, come at the end."""
+    if not ranks.is_main():
+        yield
+        return
+    known = digests_of_inputs(inputs)
+    estimate = inputs.estimate.as_dict()
+    runs.update_manifest(out, machine=manifest.machine(), digests=known, estimate=estimate)
+    weights = in_background(lambda: digests_of_weights(cfg))
+    try:
+        yield
+    finally:
+        runs.update_manifest(out, digests={**known, **weights.result()})
 
 
 def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
@@ -88,7 +105,7 @@ def _checkpoint(cfg: Config, out: Path, resume: bool) -> str | None:
     return cfg.training.resume_from_checkpoint
 
 
-def _summary(trainer: Any, trained: dict[str, float]) -> dict[str, float]:
+def _summary(trainer: StageTrainer[Any], trained: dict[str, float]) -> dict[str, float]:
     """The last value of each metric of the log, and what the training took."""
     last: dict[str, float] = {}
     for line in trainer.state.log_history:

@@ -38,7 +38,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     return get_peft_model(model, config, autocast_adapter_dtype=not pure)
 
 
-def like(model: PreTrainedModel, adapter: str, *, pure: bool) -> PeftModel:
+def like(model: PreTrainedModel | PeftModel, adapter: str, *, pure: bool) -> PeftModel:
     """The model with a fresh adapter of a saved one's shape. Raises Refused.
 
     A head of scores is trained and saved whole beside it, also if the saved one was trained on text.

@@ -64,12 +64,6 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_of_folder(folder: Path, pattern: str) -> str:
-    """SHA-256 over names and contents of the matching files of a folder."""
-    parts = [f"{file.name}:{digest_of_file(file)}" for file in sorted(folder.glob(pattern))]
-    return digest_of_text("\n".join(parts))
-
-
 def _packages() -> dict[str, str]:
     """Installed packages and their versions, from the names of their metadata folders: reading each takes long."""
     folders = [info for path in sys.path if Path(path).is_dir() for info in Path(path).glob("*.dist-info")]

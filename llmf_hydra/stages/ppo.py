@@ -8,7 +8,8 @@ and the score on top at the last one. Advantages by GAE (arXiv:1506.02438), the 
 from transformers import TrainingArguments
 
 from llmf_hydra.models.value_head import PolicyWithValue
-from llmf_hydra.training.context import RunContext, shared_arguments, shared_pieces
+from llmf_hydra.training.arguments import training_arguments
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import sampling
 from llmf_hydra.training.reference import build_reference
 from llmf_hydra.training.rl.collector import Collector
@@ -24,15 +25,14 @@ from llmf_hydra.training.rl.samples import Samples
 
 def build_trainer(context: RunContext) -> PpoTrainer:
     """The trainer. Under LoRA policy, value head, reference and a reward adapter share one base."""
-    arguments = TrainingArguments(**shared_arguments(context))
     model = PolicyWithValue(context.model)
     skip_special_tokens = context.cfg.generation.skip_special_tokens
     return PpoTrainer(
-        **shared_pieces(context) | {"model": model},
+        context,
+        model,
         collector=_collector(context, model),
-        plan=_plan(context, arguments),
+        plan=_plan(context, training_arguments(context)),
         samples=Samples(context.out, context.tokenizer, skip_special_tokens),
-        args=arguments,
     )
 
 

@@ -4,22 +4,30 @@
 arXiv:2203.02155, eq. 1). Saved as a sequence classifier with one label.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from trl import RewardConfig, RewardTrainer
 
 from llmf_hydra.methods.modules import scores
 from llmf_hydra.models.scorer import last_token, scores_of_tokens
-from llmf_hydra.training.context import Parts, shared_arguments, shared_pieces
+from llmf_hydra.training.batches import Row, TrackedCollator
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
-from llmf_hydra.training.trainer import KnownRows, Watched
+from llmf_hydra.training.trainer import StageTrainer
 
-ENDS = "ends"  # where a score is read
+
+class ScoredBatch(TypedDict):
+    """Pairs in one of the layouts of `pairs.py`, answers whole."""
+
+    input_ids: torch.Tensor
+    attention_mask: NotRequired[torch.Tensor]  # plain layout
+    position_ids: NotRequired[torch.Tensor]  # shared layout
+    side: NotRequired[torch.Tensor]  # shared layout
+    ends: NotRequired[torch.Tensor]  # (pairs, 2), shared layout: where the scores are read
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class ScoredCollator:
     pad_id: int
     shared: bool
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> ScoredBatch:
         """Shared: (pairs, longest), and `ends` (pairs, 2). Plain: (2 x pairs, longest), chosen answers first."""
         if self.shared:
             return self._shared(rows)
@@ -42,7 +50,12 @@ class ScoredCollator:
         mask = padded([[1] * len(line) for line in ids], 0)
         return {"input_ids": padded(ids, self.pad_id), "attention_mask": mask}
 
-    def _shared(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def tokens(self, row: Row) -> int:
+        """The tokens of a pair that the model computes; a shared prompt counts once."""
+        prompt, answers = len(row["prompt_ids"]), len(row["chosen_ids"]) + len(row["rejected_ids"])
+        return prompt + answers if self.shared else 2 * prompt + answers
+
+    def _shared(self, rows: Sequence[Row]) -> ScoredBatch:
         ids, positions, sides, ends = [], [], [], []
         for row in rows:
             prompt, good, bad = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]
@@ -55,7 +68,7 @@ class ScoredCollator:
             "input_ids": padded(ids, self.pad_id),
             "position_ids": padded(positions, 0),
             "side": padded(sides, PADDING),
-            ENDS: torch.tensor(ends),
+            "ends": torch.tensor(ends),
         }
 
     def _end(self, prompt: Sequence[int], answer: Sequence[int], start: int) -> int:
@@ -65,24 +78,22 @@ class ScoredCollator:
 
 
 def score_answers(
-    model: nn.Module, batch: Mapping[str, torch.Tensor], dtype: torch.dtype
+    model: nn.Module, batch: ScoredBatch, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores of the chosen and the rejected answers, shape (pairs,) each, of a batch of either layout."""
-    if ENDS not in batch:
+    if "ends" not in batch:
         chosen, rejected = model(**batch, use_cache=False).logits.squeeze(-1).float().chunk(2)
         return chosen, rejected
     scores = scores_of_tokens(model, model_inputs(batch, dtype))
-    chosen, rejected = scores.gather(1, batch[ENDS]).unbind(dim=1)
+    chosen, rejected = scores.gather(1, batch["ends"]).unbind(dim=1)
     return chosen, rejected
 
 
-class PairwiseTrainer(Watched, RewardTrainer):
-    """TRL's trainer on pairs that are tokens already."""
+class PairwiseTrainer(StageTrainer[ScoredBatch]):
+    """The loss of Bradley and Terry on pairs of a chosen and a rejected answer."""
 
-    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        dtype = torch.bfloat16 if self.parts.precision.autocast else self.parts.precision.weights
-        chosen, rejected = score_answers(model, inputs, dtype)
-        losses = -F.logsigmoid(chosen - rejected)
+    def unreduced_loss(self, model: nn.Module, batch: ScoredBatch) -> torch.Tensor:
+        chosen, rejected = score_answers(model, batch, self.context.activations)
         with torch.no_grad():
             self.note(
                 accuracy=(chosen > rejected).float(),
@@ -90,19 +101,11 @@ class PairwiseTrainer(Watched, RewardTrainer):
                 rewards__chosen=chosen,
                 rewards__rejected=rejected,
             )
-        return losses
+        return -F.logsigmoid(chosen - rejected)
 
 
-def build_trainer(parts: Parts) -> PairwiseTrainer:
+def build_trainer(context: RunContext) -> PairwiseTrainer:
     """The trainer of a sequence classifier with one label."""
-    arguments = RewardConfig(
-        **shared_arguments(parts),
-        max_length=None,  # the data engine has cut the rows already
-        disable_dropout=False,  # the dropout that was asked for acts
-    )
-    collate = ScoredCollator(parts.pad_id, scores(parts.model) and shares_prompt(parts.model))
-    return PairwiseTrainer(
-        **shared_pieces(parts),
-        args=arguments,
-        data_collator=KnownRows(collate, ("prompt_ids", "chosen_ids", "prompt_ids", "rejected_ids")),
-    )
+    model = context.model
+    collate = ScoredCollator(context.pad_id, scores(model) and shares_prompt(model))
+    return PairwiseTrainer(context, TrackedCollator(collate, collate.tokens))

@@ -2,15 +2,16 @@
 answered and compared with the references."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
+from datasets import Dataset
 
-from llmf_hydra.training.context import Parts
+from llmf_hydra.training.batches import Row
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import Sampling, roll_out, sampling, seeded
 from llmf_hydra.training.language import LanguageTrainer
-from llmf_hydra.training.language import build_trainer as build_language_trainer
 from llmf_hydra.training.text_metrics import scores
 from llmf_hydra.training.token_logprobs import IGNORED
 
@@ -20,14 +21,14 @@ FOLDER = "generated"  # in the run's folder: a file an evaluation
 class DialogueTrainer(LanguageTrainer):
     """Logs BLEU-4, ROUGE and exact matches of generated answers where `training.predict_with_generate` asks."""
 
-    def note_beside(self, rows: Any) -> None:
-        if self.parts.cfg.training.predict_with_generate:
+    def note_rows(self, rows: Dataset) -> None:
+        if self.context.cfg.training.predict_with_generate:
             self._generate(rows)
 
-    def _generate(self, rows: Any) -> None:
+    def _generate(self, rows: Dataset) -> None:
         """Answer the last question of each row."""
         size = self.args.per_device_eval_batch_size
-        pairs = [last_answer(row) for row in rows]
+        pairs = [last_answer(cast("Row", row)) for row in rows]
         texts: list[tuple[str, str, str]] = []
         how = self._sampling()
         with seeded(self.args.seed, self.args.device):  # the training's random numbers stay as they are
@@ -38,8 +39,8 @@ class DialogueTrainer(LanguageTrainer):
         self._write(texts)
 
     def _sampling(self) -> Sampling:
-        generation = self.parts.cfg.generation
-        how = sampling(generation, self.parts.model, self.parts.tokenizer, self.parts.stops)
+        generation = self.context.cfg.generation
+        how = sampling(generation, self.context.model, self.context.tokenizer, self.context.stops)
         how.config.num_beams = generation.eval_num_beams or generation.num_beams
         if how.config.num_beams > 1:
             how.config.length_penalty = generation.length_penalty
@@ -50,18 +51,18 @@ class DialogueTrainer(LanguageTrainer):
     ) -> Iterator[tuple[str, str, str]]:
         """Prompt, answer and reference of some rows, as text."""
         prompts = [prompt for prompt, _ in pairs]
-        whole = roll_out(self.parts.model, prompts, how)
+        whole = roll_out(self.context.model, prompts, how)
         width = max(map(len, prompts))
         for line, mask, (prompt, reference) in zip(whole.ids, whole.mask, pairs, strict=True):
             answer = line[width:][mask].tolist()
             yield self._text(prompt, False), self._text(answer), self._text(reference)
 
     def _text(self, ids: list[int], skip: bool | None = None) -> str:
-        skip = self.parts.cfg.generation.skip_special_tokens if skip is None else skip
-        return str(self.parts.tokenizer.decode(ids, skip_special_tokens=skip))
+        skip = self.context.cfg.generation.skip_special_tokens if skip is None else skip
+        return str(self.context.tokenizer.decode(ids, skip_special_tokens=skip))
 
     def _write(self, texts: Sequence[tuple[str, str, str]]) -> None:
-        folder = self.parts.out / FOLDER
+        folder = self.context.out / FOLDER
         folder.mkdir(exist_ok=True)
         rank = f"-{self.args.process_index}" if self.args.world_size > 1 else ""
         with (folder / f"step-{self.state.global_step}{rank}.jsonl").open("a", encoding="utf8") as out:
@@ -70,7 +71,7 @@ class DialogueTrainer(LanguageTrainer):
                 out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def last_answer(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+def last_answer(row: Row) -> tuple[list[int], list[int]]:
     """The tokens before the last trained span of a row, and those of the span."""
     labels = row["labels"]
     end = max(at for at, label in enumerate(labels) if label != IGNORED) + 1
@@ -78,6 +79,6 @@ def last_answer(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
     return row["input_ids"][:start], row["input_ids"][start:end]
 
 
-def build_trainer(parts: Parts) -> LanguageTrainer:
+def build_trainer(context: RunContext) -> DialogueTrainer:
     """The trainer of the next token, on the tokens of the answers."""
-    return build_language_trainer(parts, DialogueTrainer)
+    return DialogueTrainer(context)

@@ -1,7 +1,7 @@
-"""Callbacks of every trainer that are no matter of tracking."""
+"""Callbacks of every trainer, those of tracking aside."""
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -13,7 +13,7 @@ class StopWhenAsked(TrainerCallback):
     """Saves the trainer's state and stops after the step in which SIGTERM or Ctrl-C came."""
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         if _any_process(interrupt.asked(), args):
             control.should_save = True
@@ -37,7 +37,19 @@ class FirstStep(TrainerCallback):
         self.at: float | None = None
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         if self.at is None:
             self.at = time.time()
+
+
+class RestoreState(TrainerCallback):
+    """Calls back when a training begins, after the checkpoint's weights and optimizer are loaded."""
+
+    def __init__(self, restore: Callable[[], None]) -> None:
+        self._restore = restore
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self._restore()

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from llmf_hydra.config.groups.generation import GenerationConfig
+from llmf_hydra.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class StopAtTexts(StoppingCriteria):
 
 def sampling(
     generation: GenerationConfig,
-    model: PreTrainedModel,
+    model: Network,
     tokenizer: PreTrainedTokenizerBase,
     stops: Sequence[str] = (),
 ) -> Sampling:
@@ -137,9 +137,7 @@ def sampling(
 
 
 @torch.no_grad()
-def roll_out(
-    policy: PreTrainedModel | PeftModel, prompts: Sequence[Sequence[int]], sampling: Sampling
-) -> Rollouts:
+def roll_out(policy: Network, prompts: Sequence[Sequence[int]], sampling: Sampling) -> Rollouts:
     """Answers to prompts, given as token ids. The policy must be in evaluation mode, or it caches nothing."""
     device = next(policy.parameters()).device
     width = max(map(len, prompts))

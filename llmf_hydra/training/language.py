@@ -4,47 +4,48 @@ The loss is the mean over trained tokens of -log p(token | what stands before it
 so that neither padding nor the cut into batches changes it.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from torch import nn
-from trl import SFTConfig, SFTTrainer
 
 from llmf_hydra.data.collate import make_collator
-from llmf_hydra.training.context import Parts, attention_of, shared_arguments, shared_pieces
-from llmf_hydra.training.token_logprobs import IGNORED, install_head, next_tokens, score
-from llmf_hydra.training.trainer import KnownRows, Watched
+from llmf_hydra.training.batches import Row, TrackedCollator
+from llmf_hydra.training.context import RunContext, attention_of
+from llmf_hydra.training.token_logprobs import IGNORED, install_head, next_tokens, token_log_probs
+from llmf_hydra.training.trainer import StageTrainer
 
 
-class LanguageTrainer(Watched, SFTTrainer):
-    """TRL's trainer on batches of `input_ids` and `labels` (-100: not trained), packed or padded."""
+class LanguageBatch(TypedDict):
+    """Sequences (batch, longest), packed or padded; a label of -100 isn't trained."""
 
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    attention_mask: NotRequired[torch.Tensor]
+    position_ids: NotRequired[torch.Tensor]
+
+
+class LanguageTrainer(StageTrainer[LanguageBatch]):
+    """Cross-entropy of the next token."""
+
+    def __init__(self, context: RunContext):
+        form = "flat" if attention_of(context.model.config).startswith("flash") else "positions"
+        collate = make_collator(context.cfg.data, context.tokenizer, form, context.model.dtype)
+        super().__init__(context, TrackedCollator(collate, _tokens))
+        install_head(context.model)
+
+    def loss_terms(self, batch: LanguageBatch) -> torch.Tensor:
         return (next_tokens(batch["labels"]) != IGNORED).sum()
 
-    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        targets = next_tokens(inputs["labels"])
-        scored = score(model, {key: value for key, value in inputs.items() if key != "labels"}, targets)
+    def unreduced_loss(self, model: nn.Module, batch: LanguageBatch) -> torch.Tensor:
+        targets = next_tokens(batch["labels"])
+        inputs = {name: cast("torch.Tensor", value) for name, value in batch.items() if name != "labels"}
+        tokens = token_log_probs(model, inputs, targets)
         trained = targets != IGNORED
-        if self.parts.cfg.training.compute_accuracy and not self.model.training:  # pyright: ignore
-            self.note(accuracy=scored.is_top[trained])
-        return -scored.log_probs[trained]
+        if self.context.cfg.training.compute_accuracy and not cast("nn.Module", self.model).training:
+            self.note_where("accuracy", tokens.is_top, trained)
+        return -tokens.log_probs[trained]
 
 
-def build_trainer(parts: Parts, trainer: type[LanguageTrainer] = LanguageTrainer) -> LanguageTrainer:
-    """A trainer on rows of `input_ids` and `labels`."""
-    arguments = SFTConfig(
-        **shared_arguments(parts),
-        max_length=None,  # the data engine has cut the rows already
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    form = "flat" if attention_of(parts.model.config).startswith("flash") else "positions"
-    collate = make_collator(parts.cfg.data, parts.tokenizer, form, parts.model.dtype)
-    built = trainer(
-        **shared_pieces(parts),
-        args=arguments,
-        data_collator=KnownRows(collate, ("input_ids",)),
-    )
-    install_head(parts.model)
-    return built
+def _tokens(row: Row) -> int:
+    return len(row["input_ids"])

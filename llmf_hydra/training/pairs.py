@@ -16,23 +16,33 @@ as TRL computes them. The numbers are the same (tests/stages/test_pairs.py).
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel
 
+from llmf_hydra.models.network import Network
 from llmf_hydra.training.context import attention_of
 from llmf_hydra.training.losses import Answers
-from llmf_hydra.training.token_logprobs import IGNORED, score
+from llmf_hydra.training.token_logprobs import IGNORED, token_log_probs
 
 PROMPT, CHOSEN, REJECTED, PADDING = range(4)  # sides
 Ids = Sequence[int]
 
 
-def shares_prompt(model: PreTrainedModel | PeftModel) -> bool:
+class AnswerBatch(TypedDict):
+    """Sequences of a prompt and its answer, (sequences, longest), or of a prompt and both its answers (shared)."""
+
+    input_ids: torch.Tensor
+    targets: torch.Tensor
+    attention_mask: NotRequired[torch.Tensor]  # plain layout
+    position_ids: NotRequired[torch.Tensor]  # shared layout
+    side: NotRequired[torch.Tensor]  # shared layout
+
+
+def shares_prompt(model: Network) -> bool:
     """Whether pairs are computed in the shared layout; else each answer gets a line with its own prompt.
 
     It needs attention that takes a 4-D mask (sdpa and eager, not flash attention), positions that can be
@@ -53,19 +63,22 @@ class PairCollator:
     pad_id: int
     shared: bool
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Shared, (pairs, longest): `input_ids`, `targets`, `position_ids`, `side`. Plain: see `lines`, with all
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> AnswerBatch:
+        """Shared, (pairs, longest): `input_ids`, `targets`, `position_ids`, `side`. Plain: see `answer_batch`, with all
         chosen answers before all rejected ones."""
         prompts = [row["prompt_ids"] for row in rows]
         chosen = [row["chosen_ids"] for row in rows]
         rejected = [row["rejected_ids"] for row in rows]
         if self.shared:
             return self._shared(prompts, chosen, rejected)
-        return lines(prompts * 2, chosen + rejected, self.pad_id)
+        return answer_batch(prompts * 2, chosen + rejected, self.pad_id)
 
-    def _shared(
-        self, prompts: Sequence[Ids], chosen: Sequence[Ids], rejected: Sequence[Ids]
-    ) -> dict[str, torch.Tensor]:
+    def tokens(self, row: Mapping[str, Any]) -> int:
+        """The tokens of a pair that the model computes; a shared prompt counts once."""
+        prompt, answers = len(row["prompt_ids"]), len(row["chosen_ids"]) + len(row["rejected_ids"])
+        return prompt - 1 + answers if self.shared else 2 * (prompt - 1) + answers
+
+    def _shared(self, prompts: Sequence[Ids], chosen: Sequence[Ids], rejected: Sequence[Ids]) -> AnswerBatch:
         ids, targets, positions, sides = [], [], [], []
         for prompt, good, bad in zip(prompts, chosen, rejected, strict=True):
             before, last = len(prompt) - 1, prompt[-1]
@@ -82,7 +95,7 @@ class PairCollator:
         }
 
 
-def lines(prompts: Sequence[Ids], answers: Sequence[Ids], pad_id: int) -> dict[str, torch.Tensor]:
+def answer_batch(prompts: Sequence[Ids], answers: Sequence[Ids], pad_id: int) -> AnswerBatch:
     """A prompt and its answer a line, shape (lines, longest): `input_ids`, `targets`, `attention_mask`."""
     ids = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
     targets = [[IGNORED] * (len(p) - 1) + [*a] for p, a in zip(prompts, answers, strict=True)]
@@ -112,20 +125,20 @@ def side_mask(side: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return mask.masked_fill(~sees, torch.finfo(dtype).min).unsqueeze(1)
 
 
-def model_inputs(batch: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def model_inputs(batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """What a model takes of a batch of either layout; `dtype` is that of its activations."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch}
     return inputs | ({"attention_mask": side_mask(batch["side"], dtype)} if "side" in batch else {})
 
 
-def score_lines(model: nn.Module, batch: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    """Log-probability of each line's answer, shape (lines,), of a batch that `lines` made."""
-    return score(model, model_inputs(batch, dtype), batch["targets"]).log_probs.sum(dim=1)
+def answer_log_probs(model: nn.Module, batch: AnswerBatch, dtype: torch.dtype) -> torch.Tensor:
+    """Log-probability of each line's answer, shape (lines,), of a batch that `answer_batch` made."""
+    return token_log_probs(model, model_inputs(batch, dtype), batch["targets"]).log_probs.sum(dim=1)
 
 
-def score_pairs(model: nn.Module, batch: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Answers:
+def pair_log_probs(model: nn.Module, batch: AnswerBatch, dtype: torch.dtype) -> Answers:
     """Log-probabilities of both answers of each pair, of a batch of either layout."""
-    log_probs = score(model, model_inputs(batch, dtype), batch["targets"]).log_probs
+    log_probs = token_log_probs(model, model_inputs(batch, dtype), batch["targets"]).log_probs
     trained = batch["targets"] != IGNORED
     if "side" in batch:
         sides = [batch["side"] == CHOSEN, batch["side"] == REJECTED]

@@ -6,23 +6,21 @@ that the run started from (adapter `ref`, a frozen copy).
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from llmf_hydra.models.load import load_model
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import load_reference
+from llmf_hydra.training.batches import Key
 from llmf_hydra.training.context import RunContext
 
 START = "ref"  # the adapter that the run started from
-Key = tuple[int, int]  # source and row
 Compute = Callable[[nn.Module], torch.Tensor]
 
 
@@ -44,7 +42,7 @@ class Reference:
         if self.own is not None:
             for weight in self.own.parameters():
                 weight.requires_grad_(False)
-            self.own = accelerator.prepare_model(self.own, evaluation_mode=True)  # pyright: ignore
+            self.own = cast("Network", accelerator.prepare_model(self.own, evaluation_mode=True))
 
     def host(self, adapted: PeftModel) -> None:
         """Say that the model of its own carries an adapter of another use now: it is off while the reference acts."""
@@ -162,60 +160,3 @@ def frozen(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-class NoReference(nn.Module):
-    """Stands where TRL's trainers insist on a reference model, for losses that have none. It has no weights."""
-
-    def __init__(self, config: PretrainedConfig):
-        super().__init__()
-        self.config = config
-
-
-def drop_copied_adapter(parts: RunContext) -> None:
-    """Take away TRL's copy of a fresh adapter. It changes nothing yet, so the bare base is the same reference.
-
-    An adapter that the run goes on from is another start than the base: there the copy stays.
-    """
-    if isinstance(parts.model, PeftModel) and START in parts.model.peft_config and not goes_on(parts):
-        parts.model.delete_adapter(START)
-
-
-class Kept:
-    """Values of rows that are computed once: `n` numbers a row, float32."""
-
-    FILE = "reference_log_probs_{rank}.safetensors"
-
-    def __init__(self) -> None:
-        self._of: dict[Key, torch.Tensor] = {}
-
-    def get(self, rows: Sequence[Key], compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Values of some rows, shape (rows, n), on the CPU. `compute` is called if one of them isn't known yet.
-
-        A value that is known stays: a row in another batch, padded to another length, would differ in the last
-        bit, and a resumed run must not.
-        """
-        keys = [(int(source), int(row)) for source, row in rows]
-        if not all(key in self._of for key in keys):
-            for key, values in zip(keys, compute().detach().float().cpu(), strict=True):
-                self._of.setdefault(key, values.clone())
-        return torch.stack([self._of[key] for key in keys])
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def save(self, folder: Path, rank: int) -> None:
-        """Write what is known into a checkpoint."""
-        if self._of:
-            keys = torch.tensor(list(self._of), dtype=torch.int64)
-            save_file(
-                {"rows": keys, "values": torch.stack(list(self._of.values()))},
-                folder / self.FILE.format(rank=rank),
-            )
-
-    def load(self, folder: Path, rank: int) -> None:
-        """Read what a checkpoint holds; nothing where it holds nothing."""
-        file = folder / self.FILE.format(rank=rank)
-        if file.exists():
-            known = load_file(file)
-            self._of = {(int(s), int(r)): v for (s, r), v in zip(known["rows"], known["values"], strict=True)}

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from transformers import Trainer
 
 from llmf_hydra.errors import TrainingFailed
 
@@ -52,3 +53,36 @@ class CheckpointState:
         for name, part in self._parts.items():
             if name in states:
                 part.load_state_dict(states[name])
+
+
+class RunningLoss:
+    """The training loss as Transformers adds it up, carried over to a resumed run."""
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._loaded = False
+
+    def mean(self, since_resumed: float) -> float:
+        """The mean over all steps of the run; `since_resumed` where the checkpoint didn't hold its sum."""
+        steps = self._trainer.state.global_step
+        return self._trainer._total_loss_scalar / max(steps, 0.001) if self._whole else since_resumed
+
+    @property
+    def _whole(self) -> bool:
+        return self._loaded or self._trainer._initial_global_step == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sum of the logged steps, and that of the steps since the last line."""
+        trainer = self._trainer
+        return {
+            "logged": trainer._total_loss_scalar,
+            "pending": trainer._tr_loss.item(),
+            "last_logged_step": trainer._globalstep_last_logged,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved sums."""
+        trainer, self._loaded = self._trainer, True
+        trainer._total_loss_scalar = state["logged"]
+        trainer._tr_loss += state["pending"]
+        trainer._globalstep_last_logged = state["last_logged_step"]

@@ -6,43 +6,56 @@ padding too, through a head as wide as the vocabulary, and holds logits of shape
 
 import functools
 import types
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
+
+from llmf_hydra.models.network import Network
 
 IGNORED = -100  # a target that isn't trained
 
 
-class Scored(NamedTuple):
+class TokenLogProbs(NamedTuple):
     """Of each position, shape (batch, length): 0 where the target is IGNORED."""
 
     log_probs: torch.Tensor  # log p(target | what stands before it), float32
     is_top: torch.Tensor  # whether the target is the likeliest token
 
 
-def install_head(model: PreTrainedModel | PeftModel) -> None:
-    """Have the model's forward take `fused_lm_head=True` and `shift_labels`, as `score` calls it.
+class HeadOutput(NamedTuple):
+    """What a model with the head installed returns; the fields that are read of TRL's FusedCausalLMOutput."""
+
+    log_probs: torch.Tensor
+    is_top1: torch.Tensor
+
+
+def install_head(model: Network) -> None:
+    """Have the model's forward take `fused_lm_head=True` and `shift_labels`, as `token_log_probs` calls it.
 
     On CUDA that is TRL's head, which works in tiles by a Triton kernel. Elsewhere TRL's puts every position
     through the head; ours picks the trained ones first. Calls without the flag are as before, so generation,
     saving and every wrapper of the model (DDP, DeepSpeed, PEFT) see the model they know.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = cast("PreTrainedModel", model.get_base_model() if isinstance(model, PeftModel) else model)
     if torch.cuda.is_available():
+        from trl.trainer.utils import add_fused_lm_head  # a second of imports that a CPU doesn't need
+
         add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
     else:
         base.forward = types.MethodType(_picking(base), base)
 
 
-def score(model: nn.Module, inputs: dict[str, Any], targets: torch.Tensor) -> Scored:
-    """Score `targets` (batch, length), each the token that follows its position of `inputs["input_ids"]`."""
+def token_log_probs(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], targets: torch.Tensor
+) -> TokenLogProbs:
+    """Log-probabilities of `targets` (batch, length), each the token after its position of `inputs["input_ids"]`."""
     output = model(**inputs, shift_labels=targets, fused_lm_head=True, use_cache=False)
-    return Scored(output.log_probs, output.is_top1)
+    return TokenLogProbs(output.log_probs, output.is_top1)
 
 
 def next_tokens(labels: torch.Tensor) -> torch.Tensor:
@@ -50,12 +63,12 @@ def next_tokens(labels: torch.Tensor) -> torch.Tensor:
     return torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORED)], dim=1)
 
 
-def _picking(model: nn.Module) -> Any:
+def _picking(model: PreTrainedModel) -> Callable[..., Any]:
     original = model.forward
 
     @functools.wraps(type(model).forward)  # `generate` looks at the signature
     def forward(
-        self: Any,
+        self: PreTrainedModel,
         *args: Any,
         fused_lm_head: bool = False,
         shift_labels: torch.Tensor | None = None,
@@ -66,15 +79,14 @@ def _picking(model: nn.Module) -> Any:
         assert shift_labels is not None
         trained = shift_labels != IGNORED
         # The model itself does what comes before and after its head, such as scaling and capping the logits.
-        hook = self.get_output_embeddings().register_forward_pre_hook(
-            lambda _, given: (given[0][trained], *given[1:])
-        )
+        head = cast("nn.Module", self.get_output_embeddings())
+        hook = head.register_forward_pre_hook(lambda _, given: (given[0][trained], *given[1:]))
         try:
             logits = original(*args, **kwargs).logits.float()
         finally:
             hook.remove()
         targets = shift_labels[trained]
-        return FusedCausalLMOutput(
+        return HeadOutput(
             log_probs=_spread(-F.cross_entropy(logits, targets, reduction="none"), trained),
             is_top1=_spread(logits.detach().argmax(dim=-1) == targets, trained),
         )

@@ -1,76 +1,77 @@
-"""What every stage's trainer does beside its loss: metrics by exact sums, tokens a second, and stopping at a loss
-that is no number."""
+"""The trainer of all stages: Transformers' loop, with losses that don't depend on how a step is cut into batches,
+metrics by exact sums, and a check of every optimizer step."""
 
 import time
 from abc import abstractmethod
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 import torch
-from accelerate.utils import gather_object
+from datasets import Dataset
+from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from llmf_hydra.errors import TrainingFailed
-from llmf_hydra.training.context import Parts
+from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate
+from llmf_hydra.training.arguments import training_arguments
+from llmf_hydra.training.batches import ROWS, TOKENS, Key
+from llmf_hydra.training.callbacks import RestoreState
+from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.health import HealthCheck
+from llmf_hydra.training.metrics import EVAL, MetricSums
 from llmf_hydra.training.parallelism import check_processes, check_wrapper
+from llmf_hydra.training.state import CheckpointState, RunningLoss
 
-Row = Mapping[str, Any]
-ROWS, TOKENS = "rows", "tokens"  # what a batch holds beside the inputs of the model
 SPEED = "effective_tokens_per_second"
+TRAINED = "default"  # PEFT's name of the adapter that is trained
+Batch = TypeVar("Batch", bound=Mapping[str, Any])
+Rows = Dataset | str | None  # rows to evaluate: a dataset, the one of that name, or those of the run
 
 
-@dataclass(frozen=True)
-class KnownRows:
-    """A collator that also says which rows a batch holds, as (source, row), and their number of tokens."""
+class StageTrainer(Trainer, Generic[Batch]):
+    """Base of the trainers of all stages. A stage says what its loss is a mean of, in `unreduced_loss`.
 
-    collate: Callable[[Sequence[Row]], dict[str, Any]]
-    columns: tuple[str, ...]  # whose lengths are the row's tokens; a column named twice counts twice
+    `Batch` is what the stage's collator makes (a TrackedCollator), without `rows` and `tokens`.
+    """
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        batch = self.collate(rows)
-        batch[ROWS] = [pair for row in rows for pair in _numbers(row)]
-        batch[TOKENS] = sum(len(row[column]) for row in rows for column in self.columns)
-        return batch
+    loss_is_scaled_for_ga = True  # compute_loss divides by the terms of the whole optimizer step
 
-
-def _numbers(row: Row) -> list[tuple[int, int]]:
-    """A packed row holds several rows of the data."""
-    if isinstance(row["row"], list):
-        return list(zip(row["source"], row["row"], strict=True))
-    return [(row["source"], row["row"])]
-
-
-class Watched(Trainer):
-    """Stands before a TRL trainer: `class OurTrainer(Watched, DPOTrainer)`. Its collator is a KnownRows."""
-
-    loss_is_scaled_for_ga = True  # compute_loss divides by what is trained in the whole optimizer step
-
-    def __init__(self, *args: Any, parts: Parts, **kwargs: Any):
-        self.parts = parts
-        self.rows: list[tuple[int, int]] = []  # source and row of what the current batch holds
-        self._sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
+    def __init__(self, context: RunContext, collator: Callable[[Any], Any], model: nn.Module | None = None):
+        """`model` is what is trained where it is more than the context's model."""
+        self.context = context
+        self.rows: list[Key] = []  # of the current batch
+        self.metrics, self.health, self.checkpoint = MetricSums(), HealthCheck(context), CheckpointState()
+        self.running_loss = RunningLoss(self)
         self._tokens, self._since = 0, time.monotonic()
-        super().__init__(*args, **kwargs)
-        check_processes(parts.cfg.launch, self.accelerator)
+        self._resumed: str | None = None
+        patience = context.cfg.training.early_stopping_patience
+        stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
+        super().__init__(
+            model=context.model if model is None else model,
+            args=training_arguments(context),
+            data_collator=collator,  # pyright: ignore[reportArgumentType]
+            train_dataset=context.train,
+            eval_dataset=context.eval,  # pyright: ignore[reportArgumentType]
+            processing_class=context.tokenizer,
+            callbacks=[RestoreState(self._restore), *context.callbacks, *stopping],
+        )
+        if isinstance(self.model, PeftModel) and self.args.activation_checkpointing:
+            self.model.enable_input_require_grads()  # over a frozen embedding, checkpoints need a gradient to follow
+        self.checkpoint.register("metrics", self.metrics)
+        self.checkpoint.register("loss", self.running_loss)
+        check_processes(context.cfg.launch, self.accelerator)
 
-    def note(self, **metrics: torch.Tensor) -> None:
-        """Add values of any shape to their metrics; the log shows the mean of all values since the last one."""
-        prefix = "" if self.model.training else "eval_"  # pyright: ignore
-        for name, values in metrics.items():
-            known = torch.tensor([values.sum(), values.numel()], dtype=torch.float64)
-            self._sums[prefix + name.replace("__", "/")] += known
+    # The loss
 
     @abstractmethod
-    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        """What the stage's loss is a mean of, shape (n,): a loss for each token, pair or answer that is trained."""
+    def unreduced_loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """What the stage's loss is the mean of, shape (n,): a term for each token, pair or answer that is trained."""
 
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
-        """How many losses a batch will give, before they are known: here one a row."""
+    def loss_terms(self, batch: Batch) -> torch.Tensor:
+        """How many terms `unreduced_loss` will give, a scalar, before they are computed: here one per row."""
         return torch.tensor(len(batch[ROWS]))
 
     def compute_loss(
@@ -78,90 +79,138 @@ class Watched(Trainer):
         model: nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """The batch's part of the mean over the whole step; at evaluation the mean of the batch itself."""
-        losses = self.losses_of(model, inputs)
+        losses = self.unreduced_loss(model, cast("Batch", inputs))
         if num_items_in_batch is None:
             self.note(loss=losses.detach())
             return losses.sum() / max(len(losses), 1)
         # DDP divides by the processes.
-        return losses.sum() * self.accelerator.num_processes / num_items_in_batch.clamp(min=1)
-
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        """TRL's trainers would tokenize here: the rows are tokens already."""
-        return dataset
+        terms = cast("torch.Tensor", num_items_in_batch).clamp(min=1)
+        return losses.sum() * self.accelerator.num_processes / terms
 
     def get_batch_samples(
-        self, epoch_iterator: Any, num_batches: int, device: torch.device
-    ) -> tuple[list, Any]:
-        """The batches of an optimizer step and their whole weight, over all processes.
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], torch.Tensor | None]:
+        """The micro-batches of an optimizer step and the number of their terms, over all processes.
 
         A loss that is divided by it is the same however the step is cut into batches.
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
-        whole = torch.stack([self.weight(batch) for batch in batches]).sum().to(device, torch.float32)
-        return batches, self.accelerator.reduce(whole)
+        terms = torch.stack([self.loss_terms(batch) for batch in batches]).sum().to(device, torch.float32)
+        return batches, cast("torch.Tensor", self.accelerator.reduce(terms))
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        check_wrapper(self.parts.cfg.launch, model)
+        check_wrapper(self.context.cfg.launch, model)
         self.rows = inputs.pop(ROWS)
         self._tokens += inputs.pop(TOKENS)
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise TrainingFailed(self._no_number(float(loss)))
+        self.health.add(loss, self.rows)
         return loss
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> Any:
+        """What Transformers asks for between the backward pass and the optimizer: here a bad step is stopped."""
+        norm: Any = super()._get_grad_norm(model, grad_norm)
+        self.health.check(norm, self.state.global_step + 1)
+        return norm
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer that the config names, over what is trained."""
+        if self.optimizer is None:
+            cfg, trained = self.context.cfg, self.model if model is None else model
+            self.optimizer = build_optimizer(trained, cfg.optimizer, cfg.training.learning_rate)  # pyright: ignore
+        return self.optimizer
+
+    # Metrics
+
+    def note(self, **metrics: torch.Tensor) -> None:
+        """Add values of any shape to metrics, `a__b` to `a/b`; a line shows the means since the line before."""
+        for name, values in metrics.items():
+            self.note_where(name.replace("__", "/"), values)
+
+    def note_where(self, name: str, values: torch.Tensor, where: torch.Tensor | None = None) -> None:
+        """Add those values to a metric at which the mask is true."""
+        self.metrics.add(("" if cast("nn.Module", self.model).training else EVAL) + name, values, where)
+
+    def means(self, prefix: str = "") -> dict[str, float]:
+        """The means since the last call; see `MetricSums.take_means`."""
+        return self.metrics.take_means(prefix)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if not any(key.startswith(EVAL) for key in logs):
+            logs.update(self.means())
+        if "loss" in logs:
+            speed = self._speed()
+            if self.context.cfg.training.include_effective_tokens_per_second:
+                logs[SPEED] = speed
+        if "train_loss" in logs:
+            logs["train_loss"] = self.running_loss.mean(logs["train_loss"])
+        super().log(logs, start_time)
+
+    def _speed(self) -> float:
+        """Tokens that all processes computed, without padding, per second of training since the last call."""
+        now = time.monotonic()
+        tokens = self.accelerator.reduce(torch.tensor(float(self._tokens), device=self.args.device))
+        speed = float(cast("torch.Tensor", tokens)) / max(now - self._since, 1e-9)
+        self._tokens, self._since = 0, now
+        return round(speed, 1)
+
+    # Evaluation
+
     def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, None, None]:
         """The loss alone: the metrics are noted while it is computed, and no logits are held."""
         inputs = self._prepare_inputs(inputs)
         self.rows = inputs.pop(ROWS)
         inputs.pop(TOKENS)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss: Any = self.compute_loss(model, inputs)
-            return loss.detach(), None, None
+            return self.compute_loss(model, inputs).detach(), None, None
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """This process's share of a dataset, or of the one of that name; no row is seen twice."""
         if self.args.world_size == 1:
             return super().get_eval_dataloader(eval_dataset)
         return DataLoader(
-            self.share(eval_dataset),
+            self.share(eval_dataset),  # pyright: ignore[reportArgumentType]
             batch_size=self.args.eval_batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
 
-    def share(self, eval_dataset: Any = None) -> Any:
+    def share(self, eval_dataset: Rows = None) -> Dataset:
         """The rows of a dataset, or of the one of that name, that this process evaluates."""
-        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(eval_dataset, str):
-            rows = self.eval_dataset[eval_dataset]  # pyright: ignore
+        chosen = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows = cast("Dataset", self.eval_dataset[chosen] if isinstance(chosen, str) else chosen)  # pyright: ignore
         return rows.select(range(self.args.process_index, len(rows), self.args.world_size))
 
     def evaluation_loop(
-        self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any
+        self, dataloader: DataLoader, *_: object, metric_key_prefix: str = "eval", **__: object
     ) -> EvalLoopOutput:
         """The means of what is noted of the rows, over all processes, however they are cut into batches."""
-        model: Any = self.model
+        model = cast("nn.Module", self.model)
         training, seen = model.training, 0
         model.eval()
         for batch in dataloader:
             seen += len(batch[ROWS])
             self.prediction_step(model, batch, prediction_loss_only=True)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        self.note_beside(dataloader.dataset)
-        metrics = self._means(f"{metric_key_prefix}_")
+        self.note_rows(cast("Dataset", dataloader.dataset))
+        metrics = self.means(f"{metric_key_prefix}_")
         model.train(training)
-        return EvalLoopOutput((), None, metrics, num_samples=sum(gather_object([seen])))  # pyright: ignore
+        total = cast("torch.Tensor", self.accelerator.reduce(torch.tensor(seen, device=self.args.device)))
+        return EvalLoopOutput((), None, metrics, num_samples=int(total))  # pyright: ignore[reportArgumentType]
 
-    def note_beside(self, rows: Any) -> None:
+    def note_rows(self, rows: Dataset) -> None:
         """What a stage notes of the rows of an evaluation beside their losses: nothing."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -169,46 +218,40 @@ class Watched(Trainer):
         try:
             return super().evaluate(*args, **kwargs)
         finally:
-            self._since += time.monotonic() - begun  # tokens a second are those of training
+            self._since += time.monotonic() - begun  # tokens per second are those of training
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if not any(key.startswith("eval_") for key in logs):
-            logs.update(self._means())
-        if "loss" in logs:
-            speed = self._speed()
-            if self.parts.cfg.training.include_effective_tokens_per_second:
-                logs[SPEED] = speed
-        super().log(logs, start_time)
+    # Checkpoints
 
-    def _means(self, prefix: str = "") -> dict[str, float]:
-        """The means of what was noted, over all processes; at evaluation under the prefix of the dataset
-        (`eval_NAME_`)."""
-        # An evaluation may come between two lines of training, whose sums then wait for their own line.
-        names = [name for name in self._sums if name.startswith("eval_") == bool(prefix)]
-        mine = {name: self._sums.pop(name) for name in names}
-        whole: dict[str, torch.Tensor] = {}
-        for sums in gather_object([mine]):
-            for name, known in sums.items():
-                whole[name] = whole[name] + known if name in whole else known
-        shown = {name: prefix + name.removeprefix("eval_") if prefix else name for name in sorted(whole)}
-        return {shown[name]: float(whole[name][0] / whole[name][1]) for name in shown if whole[name][1] > 0}
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any
+    ) -> TrainOutput:
+        """Train, or go on from a checkpoint folder."""
+        self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(self._resumed, *args, **kwargs)
 
-    def _speed(self) -> float:
-        """Tokens without padding of all processes, a second of training since the last call."""
-        now = time.monotonic()
-        tokens: Any = self.accelerator.reduce(torch.tensor(float(self._tokens), device=self.args.device))
-        speed = float(tokens) / max(now - self._since, 1e-9)
-        self._tokens, self._since = 0, now
-        return round(speed, 1)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model and tokenizer; a checkpoint (an internal call) gets the states of this run's parts first.
 
-    def _no_number(self, loss: float) -> str:
-        names, training = self.parts.sources, self.parts.cfg.training
-        by_source: dict[str, list[int]] = defaultdict(list)
-        for source, row in self.rows:
-            by_source[names[source] if source < len(names) else f"dataset {source}"].append(int(row))
-        shown = "; ".join(f"{name} {', '.join(map(str, sorted(at)))}" for name, at in by_source.items())
-        return (
-            f"step {self.state.global_step + 1}: the loss is {loss}; the batch held the rows {shown}; "
-            f"lower training.learning_rate (it is {training.learning_rate:g}), set training.max_grad_norm, compute in "
-            "float32 (model.compute_dtype=float32), or look at these rows with job=preview"
-        )
+        Raises TrainingFailed, before anything is written, for weights that aren't finite.
+        """
+        self.health.check_weights(cast("nn.Module", self.model), self.state.global_step)
+        if _internal_call and output_dir is not None:
+            self.checkpoint.save(Path(output_dir), self.args.process_index)
+        super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save as plain Transformers or PEFT loads it: no other adapter, no pickled arguments."""
+        folder, model = output_dir or str(self.args.output_dir), self.model
+        if isinstance(model, PeftModel):
+            model.save_pretrained(folder, selected_adapters=[TRAINED], state_dict=state_dict)
+        else:
+            model.save_pretrained(folder, state_dict=state_dict)  # pyright: ignore
+        self.context.tokenizer.save_pretrained(folder)
+
+    def _restore(self) -> None:
+        """Hand the parts their states, once Transformers has read its own and has set its sums to 0."""
+        if self._resumed is None:
+            return
+        self.checkpoint.load(Path(self._resumed), self.args.process_index)
+        rate = self.context.cfg.training.learning_rate
+        follow_learning_rate(cast("torch.optim.Optimizer", self.optimizer), [self.lr_scheduler], rate)

@@ -9,7 +9,8 @@ from support.stage_runs import SGD, Build, steps
 from transformers import AutoModelForCausalLM
 
 from llmf_hydra.stages import dpo
-from llmf_hydra.training.pairs import PairCollator, score_pairs
+from llmf_hydra.training.pairs import PairCollator, pair_log_probs
+from llmf_hydra.training.reference import Reference
 from llmf_hydra.training.token_logprobs import install_head
 
 DPO = ["stage=dpo", *SGD]
@@ -70,20 +71,21 @@ def test_each_loss_learns_something_else(build: Build) -> None:
 def test_the_reference_is_scored_once_a_row(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*DPO, "data.max_samples=8", "training.per_device_train_batch_size=4", "training.max_steps=-1",
              "training.num_train_epochs=3", "training.disable_shuffling=false"]  # fmt: skip
-    kept = build(*words)
+    trainer = build(*words)
     calls: list[int] = []
-    context = type(kept).reference
+    reference_model = Reference.model
 
-    def counted(self):
-        calls.append(len(self.rows))
-        return context(self)
+    def counted(self: Reference):
+        calls.append(len(trainer.rows))
+        return reference_model(self)
 
-    monkeypatch.setattr(type(kept), "reference", counted)
-    with_cache = steps(kept)
+    monkeypatch.setattr(Reference, "model", counted)
+    with_cache = steps(trainer)
     # In another order the second epoch may hold a row that the first has scored, but none is scored in the third.
-    assert sum(calls) <= 12 and len(kept.kept) == 8
-    monkeypatch.setattr("llmf_hydra.training.reference.Kept.get", lambda self, rows, compute: compute().cpu())
-    without = steps(build(*words))
+    assert sum(calls) <= 12 and len(trainer.reference) == 8
+    anew = build(*words)
+    anew.reference.cached = False
+    without = steps(anew)
     assert with_cache[0] == pytest.approx(without[0], rel=1e-5)
 
 
@@ -96,10 +98,10 @@ def test_the_reference_has_no_dropout_and_the_policy_does(build: Build) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     with torch.no_grad():
-        first, second = (score_pairs(trainer.model, batch, torch.float32).chosen for _ in range(2))
+        first, second = (pair_log_probs(trainer.model, batch, torch.float32).chosen for _ in range(2))
     assert (first != second).all()
-    with trainer.reference() as reference:
-        again = [score_pairs(reference, batch, torch.float32).chosen for _ in range(2)]
+    with trainer.reference.model() as reference:
+        again = [pair_log_probs(reference, batch, torch.float32).chosen for _ in range(2)]
         assert torch.equal(*again)
     assert trainer.model.training
 
@@ -108,16 +110,16 @@ def bare(trainer, path: Path) -> torch.Tensor:
     """What a model that lies at `path` gives to the trainer's first pair."""
     model = AutoModelForCausalLM.from_pretrained(path)
     install_head(model)
-    batch = PairCollator(trainer.parts.tokenizer.pad_token_id, True)([trainer.train_dataset[0]])
+    batch = PairCollator(trainer.context.tokenizer.pad_token_id, True)([trainer.train_dataset[0]])
     with torch.no_grad():
-        answers = score_pairs(model, batch, torch.float32)
+        answers = pair_log_probs(model, batch, torch.float32)
     return torch.stack([answers.chosen, answers.rejected], dim=1)
 
 
 def referred(trainer) -> torch.Tensor:
     batch = trainer.data_collator([trainer.train_dataset[0]])
     trainer.rows = batch["rows"]
-    return trainer._referred(batch)
+    return trainer._reference_log_probs(batch)
 
 
 @pytest.fixture
@@ -140,9 +142,9 @@ def test_the_reference_is_the_start_of_the_run(method: str, build: Build) -> Non
     start = bare(trainer, tiny.ready())
     torch.testing.assert_close(referred(trainer), start)
     trainer.train()
-    trainer.kept._of.clear()
+    trainer.reference._values.clear()
     torch.testing.assert_close(referred(trainer), start)
-    assert (trainer.ref_model is None) == (method == "lora")
+    assert (trainer.reference.own is None) == (method == "lora")
 
 
 def test_ref_model_and_its_adapters_are_the_reference(
@@ -167,10 +169,10 @@ def test_ref_model_and_its_adapters_are_the_reference(
 
 @pytest.mark.parametrize("loss", ["orpo", "simpo"])
 def test_losses_without_reference_load_none(loss: str, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dpo, "reference_model", lambda _: pytest.fail("a reference was loaded"))
+    monkeypatch.setattr(dpo, "build_reference", lambda _: pytest.fail("a reference was loaded"))
     trainer = build(*DPO, "method=full", f"rlhf.pref_loss={loss}")
     trainer.train()
-    assert trainer.ref_model is None and len(trainer.kept) == 0
+    assert trainer.reference.own is None and len(trainer.reference) == 0
 
 
 def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_path: Path) -> None:
@@ -182,12 +184,14 @@ def test_what_is_kept_of_the_reference_is_in_the_checkpoint(build: Build, tmp_pa
     again = build(*words)
     again.train(resume_from_checkpoint=str(checkpoint))
     assert [line["loss"] for line in again.state.log_history if "loss" in line] == expected[0]
-    assert {k: v.tolist() for k, v in again.kept._of.items()} == {
-        k: v.tolist() for k, v in whole.kept._of.items()
+    assert {k: v.tolist() for k, v in again.reference._values.items()} == {
+        k: v.tolist() for k, v in whole.reference._values.items()
     }
     fresh = build(*words)
-    fresh._load_rng_state(str(checkpoint))
-    assert len(fresh.kept) == 8, "two steps of four rows"
+    fresh.reference.load_state_dict(
+        torch.load(checkpoint / "stage_state_0.pt", weights_only=True)["reference"]
+    )
+    assert len(fresh.reference) == 8, "two steps of four rows"
 
 
 def asked(text: str) -> dict[str, str]:
@@ -209,7 +213,7 @@ def test_rows_of_several_turns(shared: bool, build: Build, tmp_path: Path) -> No
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(row)}\n" * 8)
     trainer = build(*DPO, f"data.dataset={path}", "training.max_steps=4", "training.learning_rate=0.1")
-    known, decode = trainer.train_dataset[0], trainer.parts.tokenizer.decode
+    known, decode = trainer.train_dataset[0], trainer.context.tokenizer.decode
     prompt = decode(known["prompt_ids"])
     assert all(message["content"] in prompt for message in before) and "blue" not in prompt
     assert decode(known["chosen_ids"]).startswith("blue<|im_end|>")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.stage_runs import SGD, Build, steps
 
-from llmf_hydra.training.pairs import lines, score_lines
+from llmf_hydra.training.pairs import answer_batch, answer_log_probs
 
 KTO = ["stage=kto", *SGD]
 
@@ -27,13 +27,13 @@ def test_the_loss_of_a_batch_equals_the_formula(build: Build) -> None:
     for weight in trainer.model.parameters():  # away from the reference
         weight.data += 0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
     rows = [trainer.train_dataset[at] for at in range(4)]
-    pad = trainer.parts.tokenizer.pad_token_id
+    pad = trainer.context.tokenizer.pad_token_id
 
     def ratios(answers: list[list[int]]) -> torch.Tensor:
-        batch = lines([row["prompt_ids"] for row in rows], answers, pad)
+        batch = answer_batch([row["prompt_ids"] for row in rows], answers, pad)
         with torch.no_grad():
-            policy = score_lines(trainer.model, batch, torch.float32)
-            return policy - score_lines(trainer.ref_model, batch, torch.float32)
+            policy = answer_log_probs(trainer.model, batch, torch.float32)
+            return policy - answer_log_probs(trainer.reference.own, batch, torch.float32)
 
     own = [row["completion_ids"] for row in rows]
     h, z = ratios(own), ratios([own[-1], *own[:-1]]).mean().clamp(min=0)

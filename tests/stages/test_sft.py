@@ -69,7 +69,7 @@ def test_held_out_prompts_are_answered_and_compared(build: Build) -> None:
     by_hand = [text_metrics.scores(line["answer"], line["reference"]) for line in lines]
     for name in by_hand[0]:
         assert logged[f"eval_{name}"] == pytest.approx(sum(of[name] for of in by_hand) / 5, abs=1e-4)
-    tokenizer = trainer.parts.tokenizer
+    tokenizer = trainer.context.tokenizer
     for line, row in zip(lines, trainer.eval_dataset, strict=True):
         prompt, reference = last_answer(row)
         assert line["prompt"] == tokenizer.decode(prompt) and line["reference"] == tokenizer.decode(

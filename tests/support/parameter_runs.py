@@ -206,7 +206,7 @@ def trained(cfg: Config, out: Path) -> Outcome:
     model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
     found = Outcome(out, None)
     stage = import_module(f"llmf_hydra.stages.{cfg.stage.name}")
-    found.trainer = stage.build_trainer(assemble.parts(cfg, inputs, model, [Look(found)], out))
+    found.trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, [Look(found)], out))
     with patch.object(F, "scaled_dot_product_attention", wraps=F.scaled_dot_product_attention) as kernel:
         with redirect_stdout(StringIO()):
             found.trainer.train()

@@ -23,8 +23,8 @@ def build(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build
         out.mkdir()
         inputs = assemble.load_inputs(cfg)
         model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
-        parts = assemble.parts(cfg, inputs, model, [], out)
-        return import_module(f"llmf_hydra.stages.{cfg.stage.name}").build_trainer(parts)
+        context = assemble.run_context(cfg, inputs, model, [], out)
+        return import_module(f"llmf_hydra.stages.{cfg.stage.name}").build_trainer(context)
 
     return built
 

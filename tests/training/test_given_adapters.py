@@ -67,25 +67,25 @@ def test_the_reference_is_the_adapter_that_the_run_started_from(
     stage: list[str], build: Build, first: Path
 ) -> None:
     trainer = build(*stage, f"model.adapter_name_or_path={first}")
-    with trainer.reference() as reference:
+    with trainer.reference.model() as reference:
         torch.testing.assert_close(logits(reference), logits(merged(first)), atol=1e-4, rtol=1e-4)
     start = weights(trainer.model, "default")
     losses, _ = steps(trainer)
     if "stage=dpo" in stage:
         assert losses[0] == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-5)
     assert any((weight != start[name]).any() for name, weight in weights(trainer.model, "default").items())
-    with trainer.reference() as reference:
+    with trainer.reference.model() as reference:
         torch.testing.assert_close(logits(reference), logits(merged(first)), atol=1e-4, rtol=1e-4)
     assert trainer.model.active_adapters == ["default"]
     on_new = build(*stage, f"model.adapter_name_or_path={first}", "method.create_new_adapter=true")
-    with on_new.reference() as reference:
+    with on_new.reference.model() as reference:
         torch.testing.assert_close(logits(reference), logits(merged(first)), atol=1e-4, rtol=1e-4)
 
 
 def test_a_quantized_reference_starts_there_too(build: Build, first: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llmf_hydra[bnb]'")
     eight = build(*DPO, f"model.adapter_name_or_path={first}", "rlhf.ref_model_quantization_bit=8")
-    near = logits(eight.ref_model)
+    near = logits(eight.reference.own)
     assert (near - logits(merged(first))).abs().mean() < (near - logits(merged())).abs().mean() / 5
 
 

@@ -14,8 +14,15 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from llmf_hydra.training.pairs import PairCollator, lines, padded, score_lines, score_pairs, shares_prompt
-from llmf_hydra.training.token_logprobs import IGNORED, install_head, next_tokens, score
+from llmf_hydra.training.pairs import (
+    PairCollator,
+    answer_batch,
+    answer_log_probs,
+    padded,
+    pair_log_probs,
+    shares_prompt,
+)
+from llmf_hydra.training.token_logprobs import IGNORED, install_head, next_tokens, token_log_probs
 
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 97, "max_position_embeddings": 128}  # fmt: skip
@@ -61,7 +68,7 @@ def test_both_layouts_equal_the_simple_version(shared: bool, attention: str) -> 
     }
     model.zero_grad()
     install_head(model)
-    answers = score_pairs(model, PairCollator(PAD, shared)(pairs), torch.float32)
+    answers = pair_log_probs(model, PairCollator(PAD, shared)(pairs), torch.float32)
     (-F.logsigmoid(answers.chosen - answers.rejected)).mean().backward()
     torch.testing.assert_close(answers.chosen, torch.stack([c for c, _ in simple]), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(answers.rejected, torch.stack([r for _, r in simple]), atol=1e-5, rtol=1e-5)
@@ -85,11 +92,14 @@ def test_lines_do_not_depend_on_padding() -> None:
     model = llama()
     install_head(model)
     pairs = rows()
-    together = score_lines(
-        model, lines([r["prompt_ids"] for r in pairs], [r["chosen_ids"] for r in pairs], PAD), torch.float32
+    together = answer_log_probs(
+        model,
+        answer_batch([r["prompt_ids"] for r in pairs], [r["chosen_ids"] for r in pairs], PAD),
+        torch.float32,
     )
     alone = [
-        score_lines(model, lines([r["prompt_ids"]], [r["chosen_ids"]], PAD), torch.float32) for r in pairs
+        answer_log_probs(model, answer_batch([r["prompt_ids"]], [r["chosen_ids"]], PAD), torch.float32)
+        for r in pairs
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
@@ -103,7 +113,7 @@ def test_only_trained_tokens_go_through_the_head() -> None:
     labels = ids.clone()
     labels[:, :4] = IGNORED
     labels[1, 7:] = IGNORED
-    scored = score(model, {"input_ids": ids}, next_tokens(labels))
+    scored = token_log_probs(model, {"input_ids": ids}, next_tokens(labels))
     assert seen == [(18, 32)]
     assert int((scored.log_probs != 0).sum()) == 18
     assert model(ids).logits.shape == (2, 19, 97), "a call without the flag is as ever"
@@ -117,7 +127,10 @@ def test_scores_equal_those_of_trl(cache: Path, monkeypatch: pytest.MonkeyPatch)
     add_fused_lm_head(theirs, outputs=("log_probs", "is_top1"))
     ids = padded([list(range(1, 20)), list(range(5, 15))], PAD)
     targets = next_tokens(ids.masked_fill(ids == PAD, IGNORED))
-    ours, other = score(mine, {"input_ids": ids}, targets), score(theirs, {"input_ids": ids}, targets)
+    ours, other = (
+        token_log_probs(mine, {"input_ids": ids}, targets),
+        token_log_probs(theirs, {"input_ids": ids}, targets),
+    )
     torch.testing.assert_close(ours.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)
     assert torch.equal(ours.is_top.bool(), other.is_top.bool())
 

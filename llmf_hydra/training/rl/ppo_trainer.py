@@ -6,9 +6,7 @@ and the counting of steps are the trainer's.
 """
 
 import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import nn
@@ -16,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from llmf_hydra.models.value_head import PolicyWithValue
+from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.rl import losses
 from llmf_hydra.training.rl.buffer import Buffer
 from llmf_hydra.training.rl.collector import Collector
@@ -23,8 +22,7 @@ from llmf_hydra.training.rl.experience import Tensors
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.samples import Samples
 from llmf_hydra.training.rl.source import RolloutSource
-from llmf_hydra.training.state import CheckpointState
-from llmf_hydra.training.trainer import Watched
+from llmf_hydra.training.trainer import StageTrainer
 
 
 def as_is(batch: Any) -> Any:
@@ -32,19 +30,32 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-class PpoTrainer(Watched):
+class PpoBatch(TypedDict):
+    """Rows of a buffer: ids and attention are (rows, length), the others (rows, answer)."""
+
+    ids: torch.Tensor
+    attention: torch.Tensor
+    mask: torch.Tensor
+    log_probs: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor
+    returns: torch.Tensor
+
+
+class PpoTrainer(StageTrainer[PpoBatch]):
     """Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347) of a language model."""
 
     model: PolicyWithValue
 
-    def __init__(self, *args: Any, collector: Collector, plan: Plan, samples: Samples, **kwargs: Any):
-        super().__init__(*args, data_collator=as_is, **kwargs)
+    def __init__(
+        self, context: RunContext, model: PolicyWithValue, collector: Collector, plan: Plan, samples: Samples
+    ):
+        super().__init__(context, as_is, model)
         self.collector, self.plan, self.samples = collector, plan, samples
         device = self.args.device
         self.source = RolloutSource(plan, self._collect, lambda: self.state.global_step, device)
-        self.checkpoint_state = CheckpointState()
-        self.checkpoint_state.register("rollouts", self.source, required=True)
-        self.checkpoint_state.register("advantages", collector.estimator, required=True)
+        self.checkpoint.register("rollouts", self.source, required=True)
+        self.checkpoint.register("advantages", collector.estimator, required=True)
         self._fresh: Tensors = {}  # metrics of a buffer that isn't logged yet
         collector.use(self.accelerator.autocast)
         collector.estimator.total = self._total
@@ -53,17 +64,17 @@ class PpoTrainer(Watched):
     def get_train_dataloader(self) -> DataLoader:
         return DataLoader(self.source, batch_size=None, collate_fn=as_is)
 
-    def weight(self, batch: Mapping[str, Any]) -> torch.Tensor:
+    def loss_terms(self, batch: PpoBatch) -> torch.Tensor:
         return batch["mask"].sum()
 
-    def losses_of(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+    def unreduced_loss(self, model: nn.Module, batch: PpoBatch) -> torch.Tensor:
         """Clipped policy loss and, weighted, clipped value loss of each token."""
-        mask, temperature = inputs["mask"], self.collector.judge.temperature
-        logits, values = model(inputs["ids"], inputs["attention"], mask.shape[1])
-        answers = inputs["ids"][:, -mask.shape[1] :]
-        new, old = losses.log_probs(logits, answers, temperature)[mask], inputs["log_probs"][mask]
-        policy, clipped = losses.policy_losses(new, old, inputs["advantages"][mask])
-        value, near = losses.value_losses(values[mask], inputs["values"][mask], inputs["returns"][mask])
+        mask, temperature = batch["mask"], self.collector.judge.temperature
+        logits, values = model(batch["ids"], batch["attention"], mask.shape[1])
+        answers = batch["ids"][:, -mask.shape[1] :]
+        new, old = losses.log_probs(logits, answers, temperature)[mask], batch["log_probs"][mask]
+        policy, clipped = losses.policy_losses(new, old, batch["advantages"][mask])
+        value, near = losses.value_losses(values[mask], batch["values"][mask], batch["returns"][mask])
         with torch.no_grad():
             self.note(**{name.replace("/", "__"): of_rows for name, of_rows in self._fresh.items()})
             self._fresh = {}
@@ -80,7 +91,9 @@ class PpoTrainer(Watched):
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """The prompts of a dataset, or of the one of that name, as far as they are this process's."""
-        return DataLoader(self.share(eval_dataset), batch_size=self.args.eval_batch_size, collate_fn=as_is)
+        return DataLoader(
+            cast("Any", self.share(eval_dataset)), batch_size=self.args.eval_batch_size, collate_fn=as_is
+        )
 
     def evaluation_loop(
         self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any
@@ -121,17 +134,6 @@ class PpoTrainer(Watched):
     def _total(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all processes."""
         return self.accelerator.reduce(tensor)  # pyright: ignore
-
-    # Checkpoints. The state lies there before `trainer_state.json`, with which a checkpoint is finished.
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        self.checkpoint_state.save(Path(output_dir), self.args.process_index)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.checkpoint_state.load(Path(checkpoint), self.args.process_index)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self.args.should_save:
