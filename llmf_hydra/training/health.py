@@ -26,6 +26,7 @@ class HealthCheck:
         self._losses: list[torch.Tensor] = []
         self._rows: list[Sequence[Key]] = []
         self._still = 0
+        self._moved = False  # whether there has been a gradient at all
 
     def add(self, loss: torch.Tensor, rows: Sequence[Key]) -> None:
         """Note the loss of a micro-batch and the rows that it held."""
@@ -44,7 +45,9 @@ class HealthCheck:
         held = [key for batch in rows for key in batch]
         if not math.isfinite(numbers[-1]):
             raise TrainingFailed(f"step {step}: the gradient norm is {numbers[-1]}; {self._remedy(held)}")
-        self._still = self._still + 1 if numbers[-1] == 0 and abs(sum(losses)) > SMALL_LOSS else 0
+        self._moved = self._moved or numbers[-1] > 0
+        dead = self._moved and numbers[-1] == 0 and abs(sum(losses)) > SMALL_LOSS
+        self._still = self._still + 1 if dead else 0
         if self._still == STILL_STEPS:
             raise TrainingFailed(
                 f"step {step}: the training has diverged: for {STILL_STEPS} steps the gradient is exactly 0 and the "
