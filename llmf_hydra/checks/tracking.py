@@ -1,10 +1,13 @@
 """Rules of the trackers."""
 
+import re
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import rule
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
+
+METRIC = re.compile(r"[A-Za-z]")
 
 
 @rule("tracking.files")
@@ -12,3 +15,14 @@ def own_files_are_written(cfg: Config) -> Iterator[Problem]:
     """The run's own files are always written."""
     if not cfg.tracking.files:
         yield Problem("tracking.files", False, "the run's own files are always written", "leave it out")
+
+
+@rule("tracking.objective")
+def the_objective_is_a_metric(cfg: Config) -> Iterator[Problem]:
+    """tracking.objective is the name of a logged metric, such as eval_loss."""
+    objective = cfg.tracking.objective
+    if objective is not None and not METRIC.match(objective):
+        logged = [f"eval_{name}" for name in cfg.stage.info.metrics]
+        yield Problem(
+            "tracking.objective", objective, "is no name of a metric", f"such as {', '.join(logged)}"
+        )

@@ -20,6 +20,11 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if not asked.file.is_file():
         raise Refused([Problem("FILE", asked.file, "there is no such file")])
+    if asked.batch < 1:
+        raise Refused([Problem("--batch", asked.batch, "must be >= 1")])
+    if asked.out is not None and (asked.out.exists() or not asked.out.absolute().parent.is_dir()):
+        what = "is there already" if asked.out.exists() else "lies in a folder that does not exist"
+        raise Refused([Problem("--out", asked.out, what, "name a new file")])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     lines = (json.dumps(line) + "\n" for line in _scored(asked))

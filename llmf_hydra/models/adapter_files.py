@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.errors import Problem
+from llmf_hydra.models.identity import same_model
 
 CONFIG = "adapter_config.json"
-BUILT_IN = {TINY: "tiny-v", EMBEDDED: "smollm2-135m-instruct-v"}  # how their folders in the cache are named
 
 
 def problems(key: str, name: str) -> Iterator[Problem]:
@@ -42,15 +41,6 @@ def problems_of_fit(key: str, name: str, model: str, *, scores: bool) -> Iterato
 def names_a_folder(name: str) -> bool:
     """Whether a name is meant as a folder and not as one of a hub."""
     return name.startswith((".", "/", "~")) or Path(name).is_dir()
-
-
-def same_model(base: str, model: str) -> bool:
-    """Whether two names are of one model: the same name or folder, or folders of one name (one has moved)."""
-    if base == model or Path(base).expanduser().resolve() == Path(model).expanduser().resolve():
-        return True
-    if model in BUILT_IN:
-        return Path(base).name.startswith(BUILT_IN[model])
-    return Path(base).name == Path(model).name
 
 
 def read(file: Path) -> dict[str, Any] | None:

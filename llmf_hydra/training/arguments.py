@@ -31,7 +31,7 @@ def training_arguments(context: RunContext) -> TrainingArguments:
     """Transformers' arguments of a run, the same in each stage."""
     arguments = TrainingArguments(**_keywords(context))
     # A process trains on one device: nn.DataParallel would replicate the model over all that are visible.
-    assert arguments.device is not None  # reading it counts the GPUs, once
+    _ = arguments.device  # reading it counts the GPUs, once
     arguments._n_gpu = 1
     return arguments
 

@@ -1,5 +1,6 @@
 """What a checkpoint adds to Transformers' own: the states of parts that register here, in one file per process."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from transformers import Trainer
 from llmf_hydra.errors import TrainingFailed
 
 FILE = "stage_state_{rank}.pt"
+States = dict[str, dict[str, Any]]  # of the parts, by name
 
 
 class Stateful(Protocol):
@@ -29,6 +31,9 @@ class CheckpointState:
     def __init__(self) -> None:
         self._parts: dict[str, Stateful] = {}
         self._required: set[str] = set()
+        self.older: Callable[[Path, int], States] = (
+            lambda folder, rank: {}
+        )  # reads what an older version wrote
 
     def register(self, name: str, part: Stateful, *, required: bool = False) -> None:
         """Have a part saved and loaded; a `required` one can't be resumed without its state."""
@@ -46,7 +51,7 @@ class CheckpointState:
     def load(self, folder: Path, rank: int) -> None:
         """Hand each part its state, where the checkpoint holds one. Raises TrainingFailed for a required one."""
         file = folder / FILE.format(rank=rank)
-        states: dict[str, dict[str, Any]] = torch.load(file, weights_only=True) if file.exists() else {}
+        states: States = torch.load(file, weights_only=True) if file.exists() else self.older(folder, rank)
         missing = sorted(self._required - states.keys())
         if missing:
             raise TrainingFailed(f"{folder} can't be resumed: {file.name} holds no state of {missing[0]}")

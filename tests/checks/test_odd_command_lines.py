@@ -1,45 +1,10 @@
 """Some hundreds of odd command lines and files: exit code 0 or 2, one clear answer, never a traceback."""
 
-import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-FORK_SERVER = """
-import json, os, sys, tempfile
-import llmf_hydra.launch, llmf_hydra.__main__ as cli
-from llmf_hydra.runs import processes
-processes.run_worker = lambda *_, **__: 0  # what isn't refused would train
-for words, env in json.load(sys.stdin):
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if child == 0:
-            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
-            os.environ.update(env)
-            try:
-                code = cli.main(words)
-            except SystemExit as end:
-                code = end.code or 0
-            except BaseException:
-                import traceback; traceback.print_exc()
-                code = 99
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-        _, status = os.waitpid(child, 0)
-        said.seek(0)
-        print(json.dumps([os.waitstatus_to_exitcode(status), said.read().decode(errors="replace")]), flush=True)
-"""
-Answer = tuple[int, str]
-
-
-def answers(lines: list[tuple[list[str], dict[str, str]]], cwd: Path, env: dict[str, str]) -> list[Answer]:
-    done = subprocess.run([sys.executable, "-c", FORK_SERVER], input=json.dumps(lines), cwd=cwd, env=env,
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    return [(code, said) for code, said in map(json.loads, done.stdout.splitlines())]
-
+from support.forked_cli import answers
 
 KEYS = ["method.lora_rank", "stage", "data.dataset", "training.bf16", "experiment", "hydra.run.dir", "tracking",
         "hydra/launcher", "hydra.mode", "model", "rlhf", "", "=", "+x", "~stage", "++a.b.c", "stage@x", "training.seed",
@@ -73,7 +38,7 @@ def test_odd_command_lines_end_without_a_traceback(tmp_path: Path, environment: 
         lines.append(([*words, "model=tiny", "job=check"], {}))
     wrong = [
         (words, code, said[-500:])
-        for (words, _), (code, said) in zip(lines, answers(lines, tmp_path, environment), strict=True)
+        for (words, _), (code, said, _) in zip(lines, answers(lines, tmp_path, environment), strict=True)
         if code not in (0, 1, 2) or "Traceback" in said
     ]
     assert not wrong, f"{len(wrong)}: {wrong[:3]}"

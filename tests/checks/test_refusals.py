@@ -3,61 +3,35 @@
 One process imports the launcher once and forks a child for each config, so that a hundred of them take seconds.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.forked_cli import Answer, answers
 from support.wrong_configs import WRONG, WRONG_ENVIRONMENT
 
-FORK_SERVER = """
-import json, os, sys, tempfile
-import llmf_hydra.launch, llmf_hydra.__main__ as cli
-for name, words, env in json.load(sys.stdin):
-    with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if child == 0:
-            os.dup2(said.fileno(), 1), os.dup2(said.fileno(), 2)
-            os.environ.update(env)
-            try:
-                code = cli.main(words)
-            except SystemExit as end:
-                code = end.code
-            except BaseException:
-                import traceback; traceback.print_exc()
-                code = 99
-            print("torch:", "torch" in sys.modules)
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(code)
-        _, status = os.waitpid(child, 0)
-        said.seek(0)
-        print(json.dumps([name, os.waitstatus_to_exitcode(status), said.read().decode()]), flush=True)
-"""
-CASES = [(f"{name}", words, {}) for name, (words, _) in WRONG.items()] + [
-    (f"environment: {name}", ["model=tiny"], env) for name, (env, _) in WRONG_ENVIRONMENT.items()
-]
+WORDS = {name: (words, {}) for name, (words, _) in WRONG.items()} | {
+    f"environment: {name}": (["model=tiny"], env) for name, (env, _) in WRONG_ENVIRONMENT.items()
+}
 NAMED = {name: named for name, (_, named) in WRONG.items()} | {
     f"environment: {name}": named for name, (_, named) in WRONG_ENVIRONMENT.items()
 }
 
 
 @pytest.fixture(scope="module")
-def answers(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[int, str]]:
+def refused(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
     folder = tmp_path_factory.mktemp("refusals")
-    done = subprocess.run([sys.executable, "-c", FORK_SERVER], input=json.dumps(CASES), cwd=folder, env=environment,
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    found = dict(zip(WORDS, answers(list(WORDS.values()), folder, environment), strict=True))
     assert list(folder.iterdir()) == [], "a refused config left something on disk"
-    return {name: (code, said) for name, code, said in map(json.loads, done.stdout.splitlines())}
+    return found
 
 
 @pytest.mark.parametrize("name", list(NAMED))
-def test_a_wrong_config_is_refused(name: str, answers: dict[str, tuple[int, str]]) -> None:
-    code, said = answers[name]
+def test_a_wrong_config_is_refused(name: str, refused: dict[str, Answer]) -> None:
+    code, said, torch = refused[name]
     assert code == 2, said
-    assert "Traceback" not in said and "torch: False" in said
+    assert "Traceback" not in said and not torch
     assert "refused: nothing was started" in said and "append to your config" not in said
     for part in NAMED[name]:
         assert part in said

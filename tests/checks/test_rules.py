@@ -45,6 +45,10 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"method.lora_target": "q_proj,,v_proj"}, {"method.additional_target": "a,a"}],
         [{"method.lora_target": "q_proj, v_proj"}, {"method.additional_target": "embed_tokens"}],
     ),
+    "the_objective_is_a_metric": (
+        [{"tracking.objective": "1"}, {"tracking.objective": ""}],
+        [{"tracking.objective": "eval_loss"}, {"tracking.objective": "rewards/margins"}],
+    ),
     "own_files_are_written": ([{"tracking.files": False}], [{"tracking.mlflow": True}]),
     "trained_weights_need_range": (
         [{"model.compute_dtype": "float16", "method.name": "full"}],

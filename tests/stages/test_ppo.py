@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from llmf_hydra import refusals
 from llmf_hydra.config.conf_files import shipped_values
-from llmf_hydra.models.adapter_files import same_model
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.scorer import load_saved_scorer
 from llmf_hydra.models.value_head import FILE
@@ -218,18 +217,3 @@ def test_a_package_that_is_missing_is_told_only_where_it_is_needed(
     cfg.rlhf.reward_model_quantization_bit = 4
     (problem,) = needs.the_reward_is_what_its_type_needs(cfg)
     assert "bitsandbytes" in str(problem) and "pip install" in str(problem)
-
-
-@pytest.mark.parametrize(
-    ("base", "model", "same"),
-    [
-        ("org/name", "org/name", True),
-        ("org/name", "/models/name", True),
-        ("org/name", "org/other", False),
-        ("/home/u/.cache/llmf/models/tiny-v1-96b677078357", "builtin:tiny", True),
-        ("/home/u/.cache/llmf/models/tiny-v1-96b677078357", "builtin:smollm2", False),
-        ("builtin:smollm2", "builtin:tiny", False),
-    ],
-)
-def test_same_model(base: str, model: str, same: bool) -> None:
-    assert same_model(base, model) is same

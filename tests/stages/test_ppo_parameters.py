@@ -92,7 +92,18 @@ def test_a_resumed_run_is_the_straight_one(build: Build, reward: str) -> None:
         checkpoint = Path(straight.args.output_dir) / f"checkpoint-{step}"
         resumed, rest = lines(build, *words, resume=str(checkpoint))
         assert apart(straight, resumed) == 0.0
-        assert rest[:-1] == log[:-1]  # the last line is the mean loss of what was trained in this process
+        assert rest[:-1] == log[:-1]  # the last line holds times
+    as_the_first_version_wrote_it(checkpoint)
+    resumed, rest = lines(build, *words, resume=str(checkpoint))
+    assert apart(straight, resumed) == 0.0 and rest[:-1] == log[:-1]
+
+
+def as_the_first_version_wrote_it(checkpoint: Path) -> None:
+    """PPO's state in a file of its own, and nothing of the other parts."""
+    file = checkpoint / "stage_state_0.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({**state["rollouts"], **state["advantages"]}, checkpoint / "ppo_state_0.pt")
+    file.unlink()
 
 
 def test_policy_reference_reward_and_value_share_one_base(build: Build, reward: str) -> None:

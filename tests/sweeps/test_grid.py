@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from support.command_line import Cli
 
@@ -54,15 +55,32 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     mlflow_has_one_parent_and_its_children(tmp_path)
 
 
-def mlflow_has_one_parent_and_its_children(folder: Path) -> None:
+def mlflow_runs(folder: Path) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'outputs' / 'mlflow.db'}")
-    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+
+
+def mlflow_has_one_parent_and_its_children(folder: Path) -> None:
+    runs = mlflow_runs(folder)
     parents = {run.data.tags.get("mlflow.parentRunId") for run in runs} - {None}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(parents) == 1 and len(children) == 3 and len(runs) == 4
     assert {run.data.params["method.lora_rank"] for run in children} == {"4", "8"}
+
+
+def test_a_failed_trial_is_told_with_its_reason_and_its_log(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", *SHORT, "training.learning_rate=1e25,0.05", "tracking=mlflow", "hydra.sweep.dir=study")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert [(trial["number"], trial["status"]) for trial in trials] == [(1, "done"), (0, "failed")]
+    log = tmp_path / "study" / "0" / "worker.log"
+    assert "lower training.learning_rate" in trials[1]["reason"] and str(log) in trials[1]["reason"]
+    assert "lower training.learning_rate" in log.read_text(encoding="utf8")
+    assert "failed: " in done.stdout and not (tmp_path / "study" / "0" / "final").exists()
+    ended = {run.info.status for run in mlflow_runs(tmp_path) if "mlflow.parentRunId" in run.data.tags}
+    assert ended == {"FAILED", "FINISHED"}
 
 
 def test_a_refused_combination_is_counted_and_the_others_run(cli: Cli, tmp_path: Path) -> None:

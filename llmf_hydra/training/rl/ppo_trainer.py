@@ -19,6 +19,7 @@ from llmf_hydra.training.rl import losses
 from llmf_hydra.training.rl.buffer import Buffer
 from llmf_hydra.training.rl.collector import Collector
 from llmf_hydra.training.rl.experience import Tensors
+from llmf_hydra.training.rl.older_state import older_state
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.samples import Samples
 from llmf_hydra.training.rl.source import RolloutSource
@@ -54,6 +55,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
         self.collector, self.plan, self.samples = collector, plan, samples
         device = self.args.device
         self.source = RolloutSource(plan, self._collect, lambda: self.state.global_step, device)
+        self.checkpoint.older = older_state
         self.checkpoint.register("rollouts", self.source, required=True)
         self.checkpoint.register("advantages", collector.estimator, required=True)
         self._fresh: Tensors = {}  # metrics of a buffer that isn't logged yet

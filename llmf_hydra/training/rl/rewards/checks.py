@@ -8,7 +8,8 @@ from llmf_hydra.checks.register import DISK, rule
 from llmf_hydra.checks.scorer import adapter_scores, model_scores
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
-from llmf_hydra.models.adapter_files import read, same_model
+from llmf_hydra.models.adapter_files import read
+from llmf_hydra.models.identity import same_model
 
 KEY = "rlhf.reward_model"
 
