@@ -5,8 +5,12 @@ import importlib
 import os
 import sys
 
-from llmf_hydra.cli.commands import COMMANDS
-from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean
+from llmf_hydra.runs import isolation
+
+isolation.drop_working_directory()  # before anything is imported that the interpreter has not loaded itself
+
+from llmf_hydra.cli.commands import COMMANDS  # noqa: E402
+from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean  # noqa: E402
 
 FALSE = ("0", "false", "no", "off", "n")
 

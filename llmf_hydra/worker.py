@@ -2,7 +2,9 @@
 
     python -m llmf_hydra.worker RUN_FOLDER [--resume]
 
-Started by the launcher, never by hand. Imports of torch and the like come with the job.
+Started by the launcher, never by hand. Imports of torch and the like come with the job, or before the fork:
+
+    python -m llmf_hydra.worker --serve DESCRIPTOR      the server of warm workers, listening there
 """
 
 import logging
@@ -12,24 +14,45 @@ import socket
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from llmf_hydra.config import record
+from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import ranks
+from llmf_hydra.runs import fork_server, ranks
 from llmf_hydra.runs import signals as interrupt
 
+SERVE = "--serve"
+LIBRARIES = (
+    "accelerate",
+    "datasets",
+    "peft",
+    "tokenizers",
+    "transformers.models.llama.modeling_llama",
+    "transformers.trainer",
+)
 ERROR = "error.txt"  # the traceback of a failed run
 
 
-def main(out: Path, *, resume: bool) -> int:
-    """Do the job of a run folder; sets its status and returns the exit code."""
+def main(out: Path, *, resume: bool, warm: bool = False) -> int:
+    """Do the job of a run folder; sets its status and returns the exit code. `warm` says that it was forked."""
     interrupt.install()
+    code = guarded(lambda: _job(out, resume, warm), out)
+    interrupt.ignore()
+    status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
+    _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
+    early = code == INTERRUPTED and not interrupt.begun()
+    return interrupt.EARLY if early else code
+
+
+def _job(out: Path, resume: bool, warm: bool) -> None:
     _note(
         out,
         status="running",
@@ -38,14 +61,16 @@ def main(out: Path, *, resume: bool) -> int:
         host=socket.gethostname(),
         pid=os.getpid(),
         pid_started=runs.process_identity(os.getpid()),
+        warm=warm,
     )
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
-    code = _guarded(cfg, out, resume)
-    status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
-    _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
-    return code
+    run_job(cfg, out, resume=resume)
+
+
+def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
+    """What the config asks for, in this process."""
+    import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
 
 
 def _note(out: Path, **values: Any) -> None:
@@ -53,10 +78,10 @@ def _note(out: Path, **values: Any) -> None:
         runs.update_manifest(out, **values)
 
 
-def _guarded(cfg: Config, out: Path, resume: bool) -> int:
-    """Run the job and turn each way it can end into an exit code and one clear message."""
+def guarded(job: Callable[[], None], out: Path) -> int:
+    """Run a job and turn each way it can end into an exit code and one clear message."""
     try:
-        import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
+        job()
     except interrupt.Interrupted:
         if ranks.is_main():
             print(f"interrupted; go on with: llmf resume {os.path.relpath(out)}", file=sys.stderr)
@@ -97,22 +122,44 @@ def _set_up_logging(cfg: Config) -> None:
     plain = logging.StreamHandler(sys.stdout)
     plain.setFormatter(logging.Formatter("%(message)s"))
     ours.addHandler(plain)
-    libraries = {"DEBUG": "info", "INFO": "error", "WARN": "error"}[launch.verbosity]
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", libraries)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # Transformers and Datasets look at it too
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
         # TRL imports it wherever it is installed; that this is a CPU is said by the run's own lines.
         logging.getLogger("DeepSpeed").addFilter(
             lambda record: "accelerator to CPU" not in record.getMessage()
         )
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Transformers and TRL import wandb wherever it is installed, for most of a second. Our tracker has its own process.
-    sys.modules["wandb"] = None  # type: ignore[assignment]
+        # It misses an optional kernel, in every run on a CPU.
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if cfg.model.hf_hub_token is not None:
         os.environ["HF_TOKEN"] = cfg.model.hf_hub_token
 
 
+def load_libraries() -> bool:
+    """Import what jobs need, for the workers that are forked from here; returns whether a fork is safe."""
+    # Asks for GPUs without starting CUDA, which no fork survives.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    import torch
+
+    for name in LIBRARIES:
+        import_module(name)
+    for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
+        for choice in choices:
+            import_module(f"llmf_hydra.{room}.{choice}")
+    return not torch.cuda.is_initialized()
+
+
+def command(words: list[str]) -> int:
+    """A worker on a run folder, or with `--serve` the server that forks them."""
+    # Transformers and TRL import wandb wherever it is installed, for most of a second. Our tracker has its own process.
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+    warm = words[0] == SERVE
+    if warm:
+        asked = fork_server.serve(int(words[1]), load_libraries)
+        if asked is None:
+            return DONE
+        sys.argv[1:] = words = asked
+    return main(Path(words[0]), resume="--resume" in words[1:], warm=warm)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), resume="--resume" in sys.argv[2:]))
+    sys.exit(command(sys.argv[1:]))

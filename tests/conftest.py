@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.command_line import Cli
+from support.command_line import Cli, worker_environment
+
+from llmf_hydra.runs import warm
 
 pytest_plugins = ["support.stage_fixtures", "support.finished_runs"]
 
@@ -18,24 +21,32 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(cache: Path) -> dict[str, str]:
-    """The environment of a user who has set nothing."""
+def environment(cache: Path) -> Iterator[dict[str, str]]:
+    """The environment of a user who has set nothing, in which workers are forked from a server of this session."""
     ours = {"LLMF_CACHE": str(cache), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, **ours}
+    env = {**kept, **ours}
+    with warm.started(worker_environment(env)) as address:
+        yield {**env, warm.WORKERS: address}
 
 
 @pytest.fixture
 def cli(environment: dict[str, str], tmp_path: Path) -> Cli:
-    """`cli("stage=sft", env={...}, cwd=...)` runs `python -m llmf_hydra` in an empty folder."""
+    """`cli("stage=sft", env={...}, cwd=...)` runs `python -m llmf_hydra` in an empty folder; `cold=True` has its
+    workers import everything themselves.
+    """
 
     def run(
-        *words: str, env: dict[str, str] | None = None, cwd: Path | None = None, timeout: float = 240
+        *words: str,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 240,
+        cold: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "llmf_hydra", *words],
             cwd=cwd or tmp_path,
-            env={**environment, **(env or {})},
+            env={**environment, **({warm.WORKERS: ""} if cold else {}), **(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,

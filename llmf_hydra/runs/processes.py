@@ -4,23 +4,44 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any, Protocol
 
+from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.config.record import hidden, is_handed
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, INTERRUPTED
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import ranks
+from llmf_hydra.runs import isolation, ranks, signals, warm
 from llmf_hydra.runs.manifest import cores
 
-PATIENCE = 10.0  # seconds until a worker that doesn't end by itself is killed
+# Of several workers, once one has ended badly: seconds until the others are asked to end (each may have found the
+# same and be about to say so), and from then until they are killed.
+GRACE = 1.0
+PATIENCE = 10.0
+PATIENCE_LOADING = 2.0  # where nothing was trained yet, nothing can be lost
 OUTPUT = "worker.log"  # what a trial of a sweep prints
+DEFAULTS = {
+    "PYTHONHASHSEED": "0",
+    "TOKENIZERS_PARALLELISM": "true",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # Transformers and Datasets look at it too
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+class Worker(Protocol):
+    """A worker as its launcher sees it: a `subprocess.Popen` or a `warm.Forked`."""
+
+    @property
+    def returncode(self) -> int | Any: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
 
 
 def environments(cfg: Config) -> Iterator[dict[str, str]]:
@@ -42,20 +63,24 @@ def _free_port() -> int:
 
 
 def environment(cfg: Config) -> dict[str, str]:
-    """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets.
+    """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets."""
+    base = {name: value for name, value in os.environ.items() if not is_handed(name)}
+    return launch_environment(cfg.launch, base) | hidden(cfg)
+
+
+def launch_environment(launch: LaunchConfig, base: Mapping[str, str]) -> dict[str, str]:
+    """What libraries read when they are imported, on top of the environment of a launcher, whose own words count.
 
     PYTHONHASHSEED is fixed, since the order of a set of strings reaches files on disk (adapter_config.json).
     """
-    launch = cfg.launch
-    env = {name: value for name, value in os.environ.items() if not is_handed(name)}
-    env.setdefault("PYTHONHASHSEED", "0")
-    env.setdefault("TOKENIZERS_PARALLELISM", "true")
+    said = {"DEBUG": "info", "INFO": "error", "WARN": "error"}[launch.verbosity]
+    env = {**DEFAULTS, "TRANSFORMERS_VERBOSITY": said, **base}
     env["OMP_WAIT_POLICY"] = launch.omp_wait_policy
     if launch.omp_num_threads is not None:
         env["OMP_NUM_THREADS"] = str(launch.omp_num_threads)
     if launch.cuda_visible_devices is not None:
         env["CUDA_VISIBLE_DEVICES"] = launch.cuda_visible_devices
-    return env | hidden(cfg)
+    return isolation.with_package(env)
 
 
 def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> int:
@@ -64,37 +89,49 @@ def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> 
     SIGINT and SIGTERM are passed on once, so that the trainer saves its state; a second one kills.
     `quiet` sends what the workers print to `worker.log` in the folder.
     """
-    command = [sys.executable, "-m", "llmf_hydra.worker", str(out), *(["--resume"] if resume else [])]
-    with _Output(out, quiet) as sink:
-        workers = [
-            subprocess.Popen(
-                command, env=env, stdout=sink, stderr=sink and subprocess.STDOUT, start_new_session=True
-            )
-            for env in environments(cfg)
-        ]
-        with _Forwarding(workers):
-            code = _wait(workers)
+    words = [str(out), *(["--resume"] if resume else [])]
+    workers: list[Worker] = []
+    with _Output(out, quiet) as sink, _Forwarding(workers) as forwarding:
+        for env in environments(cfg):
+            workers.append(_start(words, env, sink))
+            forwarding.catch_up()
+        code = _wait(workers)
+    code = INTERRUPTED if code in (-signal.SIGTERM, signals.EARLY) else code
     settle(out, code, alone=len(workers) == 1)
-    return INTERRUPTED if code == -signal.SIGTERM else code if code >= 0 else 1
+    return code if code >= 0 else FAILED
 
 
-def _wait(workers: Sequence["subprocess.Popen[bytes]"]) -> int:
+def _start(words: list[str], env: dict[str, str], sink: IO[bytes] | None) -> Worker:
+    """A worker process: forked where a warm server is at hand and alike, else started cold."""
+    return warm.fork(words, env, sink) or subprocess.Popen(
+        isolation.command(warm.WORKER, *words),
+        env=env,
+        stdout=sink,
+        stderr=sink and subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _wait(workers: Sequence[Worker]) -> int:
     """The exit code of the run: that of the first worker that ended badly, after which the others are stopped."""
-    first = DONE
-    stopped_at: float | None = None
+    first, ended_at, asked = DONE, 0.0, False
     while any(worker.poll() is None for worker in workers):
+        waited = time.monotonic() - ended_at
         if first == DONE:
             first = next((worker.returncode for worker in workers if worker.returncode), DONE)
-        elif first != INTERRUPTED and stopped_at is None:  # of an interrupted run each saves what is its own
-            stopped_at = time.monotonic()
+            ended_at = time.monotonic()
+        elif first == INTERRUPTED:
+            pass  # each saves what is its own, however long it takes
+        elif waited > GRACE and not asked:
+            asked = True
             _send(workers, signal.SIGTERM)
-        elif stopped_at is not None and time.monotonic() - stopped_at > PATIENCE:
+        elif waited > GRACE + (PATIENCE_LOADING if first == signals.EARLY else PATIENCE):
             _send(workers, signal.SIGKILL)  # it waits for an answer of the one that is gone
         _wait_a_little(workers)
     return first or next((worker.returncode for worker in workers if worker.returncode), DONE)
 
 
-def _wait_a_little(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
+def _wait_a_little(workers: Sequence[Worker]) -> None:
     alive = [worker for worker in workers if worker.poll() is None]
     try:
         for worker in alive[:1]:
@@ -103,7 +140,7 @@ def _wait_a_little(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
         pass
 
 
-def _send(workers: Sequence["subprocess.Popen[bytes]"], number: int) -> None:
+def _send(workers: Sequence[Worker], number: int) -> None:
     for worker in workers:
         if worker.poll() is None:
             worker.send_signal(number)
@@ -151,19 +188,25 @@ class _Output:
 class _Forwarding:
     """While entered, SIGINT and SIGTERM go to the workers: first as SIGTERM, then as SIGKILL."""
 
-    def __init__(self, workers: Sequence["subprocess.Popen[bytes]"]):
+    def __init__(self, workers: Sequence[Worker]):
         self._workers = workers
-        self._asked = False
+        self._last: int | None = None  # the signal that was sent last
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Forwarding":
         self._before = {
             number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)
         }
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def catch_up(self) -> None:
+        """Send to the worker that was started last what came while it was started."""
+        if self._last is not None:
+            _send(self._workers[-1:], self._last)
+
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        _send(self._workers, signal.SIGKILL if self._asked else signal.SIGTERM)
-        self._asked = True
+        self._last = signal.SIGTERM if self._last is None else signal.SIGKILL
+        _send(self._workers, self._last)

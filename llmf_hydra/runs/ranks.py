@@ -4,6 +4,7 @@ import os
 
 RANK, LOCAL, WORLD = "RANK", "LOCAL_RANK", "WORLD_SIZE"
 ADDRESS, PORT = "MASTER_ADDR", "MASTER_PORT"
+VARIABLES = (RANK, LOCAL, WORLD, ADDRESS, PORT)
 
 
 def rank() -> int:
@@ -23,7 +24,7 @@ def is_main() -> bool:
 
 def assign(env: dict[str, str], rank: int, world: int, port: int) -> None:
     """Make `env` that of process `rank` of `world` on this machine, which meet at a port; alone it needs none."""
-    for name in (RANK, LOCAL, WORLD, ADDRESS, PORT):
+    for name in VARIABLES:
         env.pop(name, None)
     if world > 1:
         env |= {RANK: str(rank), LOCAL: str(rank), WORLD: str(world), ADDRESS: "127.0.0.1", PORT: str(port)}

@@ -1,7 +1,9 @@
 """`GridSweeper`: the Hydra sweeper behind `-m`: every combination is tried, and one that fails stops no other."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
 from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import processes, warm
 from llmf_hydra.runs.processes import OUTPUT
 from llmf_hydra.sweeps.report import ACCOUNT, Trial, varied, write_report
 
@@ -65,11 +68,12 @@ class GridSweeper(Sweeper):
         trials: list[Trial] = []
         stopped = False
         try:
-            for batch in _batches(grid, self.launcher):
-                for trial in self._launched(batch, len(trials), grid):
-                    trials.append(trial)
-                    print(f"trial {trial.number + 1}/{len(grid)}: {trial.outcome()}", flush=True)
-                write_report(folder, trials)
+            with self._warm_workers(len(grid)):
+                for batch in _batches(grid, self.launcher):
+                    for trial in self._launched(batch, len(trials), grid):
+                        trials.append(trial)
+                        print(f"trial {trial.number + 1}/{len(grid)}: {trial.outcome()}", flush=True)
+                    write_report(folder, trials)
         except KeyboardInterrupt:
             stopped = True
             trials += _stopped(folder, grid[len(trials) :], len(trials))
@@ -77,6 +81,14 @@ class GridSweeper(Sweeper):
         if stopped or any(trial.code != DONE for trial in trials):
             raise SweepFailed(INTERRUPTED if stopped else FAILED)
         return trials
+
+    def _warm_workers(self, trials: int) -> AbstractContextManager[None]:
+        """A server from which the trials' workers are forked, where there is more than one."""
+        assert self.config is not None  # set up
+        if trials < 2:
+            return nullcontext()
+        launch: Any = OmegaConf.to_object(self.config.launch)
+        return warm.server(processes.launch_environment(launch, os.environ))
 
     def _launched(self, batch: list[list[str]], first: int, grid: list[list[str]]) -> Iterator[Trial]:
         if self.launcher is None:

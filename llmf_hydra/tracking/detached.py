@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
+from llmf_hydra.runs import isolation
 from llmf_hydra.tracking.contract import KILLED, RunInfo, Tracker
 from llmf_hydra.tracking.reach import Unreachable
 
@@ -41,7 +42,7 @@ class Detached(Tracker):
     def start(self, info: RunInfo) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "llmf_hydra.tracking.detached"],
+            isolation.command("llmf_hydra.tracking.detached"),
             stdin=subprocess.PIPE,
             stdout=self._said,
             stderr=subprocess.STDOUT,

@@ -1,12 +1,25 @@
 """The real command line as the fixture `cli` gives it, and what a run leaves behind."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from llmf_hydra.config.groups.launch import LaunchConfig
+from llmf_hydra.runs import processes
+
 ROOT = Path(__file__).resolve().parents[2]
+CLOCK = re.compile("^time$|runtime|per_second")  # keys of the log
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def worker_environment(env: dict[str, str]) -> dict[str, str]:
+    """What the workers of a launcher with this environment get."""
+    launch = LaunchConfig(
+        verbosity="INFO", omp_wait_policy="PASSIVE", omp_num_threads=None, cuda_visible_devices=None
+    )
+    return processes.launch_environment(launch, env)
 
 
 def only_run(folder: Path, stage: str) -> Path:
@@ -16,10 +29,10 @@ def only_run(folder: Path, stage: str) -> Path:
 
 
 def log_of(out: Path) -> list[dict[str, float]]:
-    """The lines of a run's log without its times."""
+    """The lines of a run's log without what the clock says."""
     lines = (out / "log.jsonl").read_text(encoding="utf8").splitlines()
     return [
-        {k: v for k, v in json.loads(line).items() if k not in ("time", "train_runtime")} for line in lines
+        {key: value for key, value in json.loads(line).items() if not CLOCK.search(key)} for line in lines
     ]
 
 

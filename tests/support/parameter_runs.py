@@ -217,7 +217,7 @@ def trained(cfg: Config, out: Path) -> Outcome:
 def work(cfg: Config, out: Path) -> int:
     """Do a whole job in this process, as a worker does it; returns the exit code."""
     runs.create(out, record.dump(cfg), first_manifest(cfg, [], None))
-    return worker._guarded(cfg, out, False)
+    return worker.guarded(lambda: worker.run_job(cfg, out, resume=False), out)
 
 
 def kinds(of: Outcome) -> tuple[torch.dtype, torch.dtype, torch.dtype]:
