@@ -7,9 +7,9 @@ import yaml
 from support.command_line import Cli
 from support.stage_runs import composed
 
-from llmf_hydra.config.choices import STAGES
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.paths import conf_dir
 
 FOLLOWS_THE_STAGE = {"stage.name", "data.dataset", "model.model_name_or_path", "model.compute_dtype",
                      "model.disable_gradient_checkpointing"}  # fmt: skip
@@ -23,7 +23,7 @@ def differences(cfg: Config) -> dict[str, object]:
     return {key: value_at(cfg, key) for key in keys if value_at(cfg, key) != entries()[key].param.default}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [file.stem for file in (conf_dir() / "demo").glob("*.yaml")])
 def test_nothing_of_the_demo_reaches_data_of_ones_own(stage: str, tmp_path: Path) -> None:
     demo = composed(f"stage={stage}")
     own = composed(f"stage={stage}", "data.dataset=mine.jsonl")
