@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes
+PRUNED = 3  # of a worker: its study found the trial hopeless
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class RunFailed(LlmfError, RuntimeError):
 
     def __init__(self, code: int, reason: str = ""):
         self.code, self.reason = code, reason
-        named = {REFUSED: "refused", INTERRUPTED: "interrupted"}.get(code, f"failed (exit code {code})")
+        named = {REFUSED: "refused", INTERRUPTED: "interrupted", PRUNED: "pruned"}.get(
+            code, f"failed (exit code {code})"
+        )
         super().__init__(reason or named)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,6 +82,10 @@ class RunFailed(LlmfError, RuntimeError):
 
 class TrainingFailed(LlmfError, RuntimeError):
     """The run began and could not go on (a loss that is not a number, a full disk): exit code 1."""
+
+
+class Pruned(LlmfError):
+    """A trial that its study ended early: no failure, and nothing is saved of it."""
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:

@@ -14,14 +14,15 @@ from omegaconf import DictConfig
 from llmf_hydra.config import compose, record, secrets
 from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Problem, Refused, RunFailed
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, Problem, Refused, RunFailed
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes, ranks
 from llmf_hydra.runs.manifest import first_manifest
 from llmf_hydra.runs.opening import opening
-from llmf_hydra.sweeps import grid
+from llmf_hydra.sweeps import sweeper
 
 COMMAND = Path(sys.argv[0]).name
+PATIENCE = 60.0  # seconds in which a trial whose launcher is gone has saved
 STARTED = time.time()  # what is older than this is not ours to remove
 Sweep = dict[str, Any]
 
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     except Refused as refused:
         print(secrets.masked_text(refused.report()), file=sys.stderr)
         return REFUSED
-    except (RunFailed, grid.SweepFailed) as failed:
+    except (RunFailed, sweeper.SweepFailed) as failed:
         return failed.code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -83,11 +84,35 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
     try:
         cfg = compose.typed(composed)
         checked(cfg, conf.runtime.choices)
+        if _is_begun(out, sweep):
+            return _go_on(out)
         runs.check_free(out, "hydra.sweep.dir", apart_from=written_by_hydra)
         return _start(cfg, out, argv, sweep)
     except Refused:
         runs.remove_empty(out, since=STARTED)
         raise
+
+
+def _is_begun(out: Path, sweep: Sweep) -> bool:
+    """Whether the folder holds this very trial of this sweep, which an earlier launcher began."""
+    if not (out / runs.MANIFEST).exists():
+        return False
+    known = runs.read_manifest(out).get("sweep") or {}
+    return all(known.get(key) == secrets.masked_tree(sweep[key]) for key in ("name", "trial", "overrides"))
+
+
+def _go_on(out: Path) -> float | None:
+    """Have a trial that was stopped go on from its last checkpoint; one that is done is not run again."""
+    end = time.monotonic() + PATIENCE
+    while (status := runs.status(runs.read_manifest(out))) == "running" and time.monotonic() < end:
+        time.sleep(0.1)  # its launcher is gone: it is saving
+    if status == "running":
+        raise RunFailed(FAILED, f"another process trains in {out} still")
+    if status == "pruned":
+        raise RunFailed(PRUNED, runs.read_manifest(out).get("reason") or "")
+    if status != "done":
+        return _ended(out, processes.run_worker(out, record.load(out / runs.CONFIG), quiet=True, resume=True))
+    return _objective(out)
 
 
 def _start(
@@ -98,13 +123,23 @@ def _start(
     if sweep is None:
         print(secrets.masked_text(opening(cfg, out)), flush=True)
     code = processes.run_worker(out, cfg, quiet=sweep is not None)
-    if code == INTERRUPTED and sweep is not None:
+    if code == REFUSED and sweep is None:  # the terminal has the reason; of a trial worker.log has it
+        reason = runs.read_manifest(out).get("reason") or ""
+        processes.remove_refused(out, made)
+        raise RunFailed(code, reason)
+    return _ended(out, code)
+
+
+def _ended(out: Path, code: int) -> float | None:
+    """The objective of a run that is done; raises what tells how it ended else."""
+    if code == INTERRUPTED and runs.read_manifest(out)["sweep"] is not None:
         raise KeyboardInterrupt  # it ends the launcher's loop too, whichever launcher it is
     if code != DONE:
-        reason = runs.read_manifest(out).get("reason") or ""
-        if code == REFUSED and sweep is None:  # the terminal has the reason; of a trial worker.log has it
-            processes.remove_refused(out, made)
-        raise RunFailed(code, reason)
+        raise RunFailed(code, runs.read_manifest(out).get("reason") or "")
+    return _objective(out)
+
+
+def _objective(out: Path) -> float | None:
     objective: dict[str, Any] | None = runs.read_manifest(out).get("objective")
     return None if objective is None else objective["value"]
 

@@ -23,7 +23,7 @@ from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, LlmfError, Pruned, Refused
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import fork_server, ranks
 from llmf_hydra.runs import signals as interrupt
@@ -45,7 +45,7 @@ def main(out: Path, *, resume: bool, warm: bool = False) -> int:
     interrupt.install()
     code = guarded(lambda: _job(out, resume, warm), out)
     interrupt.ignore()
-    status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
+    status = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}.get(code, "failed")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
     _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
     early = code == INTERRUPTED and not interrupt.begun()
@@ -91,6 +91,10 @@ def guarded(job: Callable[[], None], out: Path) -> int:
         if ranks.is_main():  # each process finds the same
             print(masked_text(refused.report()), file=sys.stderr)
         return REFUSED
+    except Pruned as pruned:
+        _note(out, reason=str(pruned))
+        print(pruned)
+        return PRUNED
     except LlmfError as error:
         _note(out, reason=masked_text(str(error)))
         print(masked_text(f"failed{_which()}: {error}"), file=sys.stderr)

@@ -59,8 +59,6 @@ def register() -> None:
     """Make the schema, the search path and the resolver known to Hydra. Safe to call twice."""
     version.setbase("1.3")
     ConfigStore.instance().store(name="schema", node=Config)
-    sweeper = {"_target_": "hydra_plugins.llmf_hydra_sweeper.GridSweeper", "params": None}
-    ConfigStore.instance().store(group="hydra/sweeper", name="llmf", node=sweeper, provider=PROGRAM)
     Plugins.instance().register(_OurSearchPath)
     OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 

@@ -21,6 +21,7 @@ from llmf_hydra.runs import manifest, ranks
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
 from llmf_hydra.stages.protocol import load_stage
+from llmf_hydra.sweeps import pruning
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
@@ -55,6 +56,8 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         callbacks = [StopWhenAsked(), first]
         trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, callbacks, out))
         watch(trainer, trackers)
+        for callback in pruning.callbacks(cfg.training.eval_strategy != "no"):
+            trainer.add_callback(callback)  # after the trackers, which so have what it was judged by
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))
         save_final(trainer, out)

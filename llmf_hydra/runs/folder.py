@@ -22,7 +22,7 @@ from typing import Any
 from llmf_hydra.errors import Problem, Refused
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
-STATUSES = ("created", "running", "done", "failed", "killed")
+STATUSES = ("created", "running", "done", "pruned", "failed", "killed")
 
 
 def now() -> str:

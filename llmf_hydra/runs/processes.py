@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.config.record import hidden, is_handed
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import isolation, ranks, signals, warm
 from llmf_hydra.runs.manifest import cores
@@ -120,6 +120,8 @@ def _wait(workers: Sequence[Worker]) -> int:
         if first == DONE:
             first = next((worker.returncode for worker in workers if worker.returncode), DONE)
             ended_at = time.monotonic()
+        elif first == PRUNED:
+            _send(workers, signal.SIGKILL)  # the others wait for it, and nothing of them is wanted
         elif first == INTERRUPTED:
             pass  # each saves what is its own, however long it takes
         elif waited > GRACE and not asked:
@@ -153,7 +155,8 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
     """
     if runs.read_manifest(out)["status"] not in ("created", "running") and (alone or code == DONE):
         return
-    status = "killed" if code < 0 or code == INTERRUPTED else "done" if code == DONE else "failed"
+    named = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}
+    status = "killed" if code < 0 else named.get(code, "failed")
     runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DONE, FAILED, KILLED = "done", "failed", "killed"  # how a run can end
+DONE, PRUNED, FAILED, KILLED = "done", "pruned", "failed", "killed"  # how a run can end
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
-        """Close the run: `status` is done, failed or killed, `summary` the last value of each metric.
+        """Close the run: `status` is done, pruned, failed or killed, `summary` the last value of each metric.
 
         `files` are small files of the run worth keeping beside the metrics, such as plots.
         """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
 from llmf_hydra.tracking.reach import check
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ENVIRONMENT = {  # read by MLflow when it is imported; what the user has set sta
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 CUT = " … (cut)"
-STATUSES = {DONE: "FINISHED", FAILED: "FAILED", KILLED: "KILLED"}
+STATUSES = {DONE: "FINISHED", PRUNED: "FINISHED", FAILED: "FAILED", KILLED: "KILLED"}
 TRIES = 6  # of a call to a store that is busy; the waits between them make 6 seconds in all
 
 Result = TypeVar("Result")

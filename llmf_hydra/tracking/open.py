@@ -8,8 +8,8 @@ from typing import Self
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.secrets import masked_text
-from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+from llmf_hydra.errors import Problem, Pruned, Refused
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
 from llmf_hydra.tracking.detached import Detached
 from llmf_hydra.tracking.files import FilesTracker
 from llmf_hydra.tracking.mlflow import MlflowTracker
@@ -36,7 +36,7 @@ class Trackers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        self.finish(DONE if kind is None else FAILED if issubclass(kind, Exception) else KILLED)
+        self.finish(_how_it_ended(kind))
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Log the metrics of a step; the last value of each is part of the summary."""
@@ -72,6 +72,14 @@ class Trackers:
         for tracker in self._active:
             if isinstance(tracker, FilesTracker):
                 tracker.warn(text)
+
+
+def _how_it_ended(kind: type[BaseException] | None) -> str:
+    if kind is None:
+        return DONE
+    if issubclass(kind, Pruned):
+        return PRUNED
+    return FAILED if issubclass(kind, Exception) else KILLED
 
 
 def open_trackers(tracking: TrackingConfig, info: RunInfo, *, main_process: bool = True) -> Trackers:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
 from llmf_hydra.tracking.reach import check
 
 if TYPE_CHECKING:
     import wandb
 
 TAG_LENGTH = 64  # the most characters wandb takes
-EXIT_CODES = {DONE: 0, FAILED: 1, KILLED: 130}
+EXIT_CODES = {DONE: 0, PRUNED: 0, FAILED: 1, KILLED: 130}
 
 
 class WandbTracker(Tracker):

@@ -1,0 +1,305 @@
+"""`StudySweeper`: the Hydra sweeper behind `-m`. It proposes trials, has them run, and keeps the account."""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from llmf_hydra.config import compose
+from llmf_hydra.config.overrides import problems
+from llmf_hydra.config.secrets import masked_word
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, Problem, Refused
+from llmf_hydra.runs import processes, warm
+from llmf_hydra.runs.manifest import cores
+from llmf_hydra.sweeps import account, constraints, inheritance, plan, settings, space
+from llmf_hydra.sweeps.place import Place
+from llmf_hydra.sweeps.settings import SweeperSettings
+from llmf_hydra.sweeps.storage import url_of
+from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, identity
+from llmf_hydra.sweeps.trials import Outcome, Pool, failure, outcome
+
+THREADS, DEVICES = "launch.omp_num_threads", "launch.cuda_visible_devices"
+
+
+class SweepFailed(RuntimeError):
+    """At least one trial did not end as done; carries the exit code of the sweep."""
+
+    def __init__(self, code: int):
+        self.code = code
+        super().__init__(f"exit code {code}")
+
+
+class StudySweeper(Sweeper):
+    """Makes a study of the overrides, or goes on with the one that the folder or the storage holds."""
+
+    def __init__(self, **_: Any):
+        self.config: DictConfig | None = None
+        self.context: HydraContext | None = None
+        self.launcher: Launcher | None = None
+        self._tries: Counter[int] = Counter()  # of each trial, how often it failed
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.context = config, hydra_context
+        self._own_launcher = config.hydra.runtime.choices["hydra/launcher"] == "basic"
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[Record]:
+        """Run all trials; raises SweepFailed with exit code 1 if one failed, 130 if the user stopped it.
+
+        Raises Refused, before anything is written, where the study is wrong or the folder holds another one.
+        """
+        if self.config is None or self.launcher is None or self.context is None:
+            raise RuntimeError("setup comes before sweep")
+        self.settings = settings.read(self.config)
+        loader, self._name = self.context.config_loader, str(self.config.hydra.job.config_name)
+        words = [*_params(self.settings), *arguments]
+        found = problems(words[: len(words) - len(arguments)], loader)
+        if found:
+            raise Refused(found)
+        self.space = space.read(words, loader, self.settings.seed)
+        _, base = compose.settled(loader, self._name, list(self.space.fixed))
+        self._settle(base)
+        self.folder = Path(str(self.config.hydra.sweep.dir)).expanduser().absolute()
+        self.study = self._open(base)
+        return self._run()
+
+    def _settle(self, base: DictConfig) -> None:
+        self.objectives = _objectives(self.settings, base)
+        self.constraints = constraints.read(self.settings.constraints)
+        self._threads: list[str] = []
+        if (
+            self.settings.n_jobs > 1
+            and base.launch.omp_num_threads is None
+            and "OMP_NUM_THREADS" not in os.environ
+        ):
+            self._threads = [f"{THREADS}={max(1, cores() // self.settings.n_jobs)}"]
+        self._gpus = [] if base.launch.cuda_visible_devices is not None else plan.gpus()
+        self._launch: Any = OmegaConf.to_object(base.launch)
+        if self._threads:
+            self._launch.omp_num_threads = int(self._threads[0].partition("=")[2])
+        if self.settings.pruner != "none" and not self._own_launcher:
+            what = "needs a launcher of ours, which tells trials where they report to"
+            raise Refused(
+                [Problem("hydra.sweeper.pruner", self.settings.pruner, what, "leave hydra/launcher out")]
+            )
+
+    def _open(self, base: DictConfig) -> Study:
+        """The study, new or gone on with, and its files in the folder."""
+        assert self.config is not None  # set up
+        name = self.settings.study_name or self.folder.name
+        url = url_of(self.settings.storage, self.folder)
+        self.inherits = inheritance.of(base)
+        planned = plan.of(self.settings, self.space, self.objectives, self.inherits)
+        resumed = plan.claim_folder(self.folder, url, name)
+        study = Study.open(url, name, self.settings, self.space, self.objectives, planned)
+        inheritance.check(study.plan["inherits"], self.inherits, self.settings.allow_changes)
+        plan.write(self.folder, self.config, study.plan, url, name, resumed=resumed)
+        study.reopen()
+        return study
+
+    def _run(self) -> list[Record]:
+        records = self._report()
+        left = sum(record.status not in ("done", "pruned", "refused") for record in records)
+        what = (
+            f"study of {len(records)} trials"
+            if left == len(records)
+            else f"{left} of {len(records)} trials left"
+        )
+        print(f"{what} in {self.folder}", flush=True)
+        stopped = False
+        with self._warm_workers(left):
+            try:
+                self._forked() if self._own_launcher else self._launched()
+            except KeyboardInterrupt:
+                stopped = True
+        records = self._report()
+        print(account.table(records, self.objectives))
+        for line in plan.closing(records, self.objectives, self._flags()):
+            print(line)
+        if stopped or any(
+            record.status not in ("done", "pruned", "waiting", "running") for record in records
+        ):
+            raise SweepFailed(INTERRUPTED if stopped else FAILED)
+        return records
+
+    def _report(self) -> list[Record]:
+        records = self.study.records()
+        account.write(self.folder, self.study.name, self.objectives, records)
+        return records
+
+    def _warm_workers(self, trials: int) -> AbstractContextManager[None]:
+        """A server from which the trials' workers are forked, where there is more than one."""
+        if trials < 2:
+            return nullcontext()
+        return warm.server(processes.launch_environment(self._launch, os.environ))
+
+    def _forked(self) -> None:
+        """Run trials in forks of this process, `n_jobs` at once."""
+        pool, end = Pool(self.settings.n_jobs), self._end_of_time()
+        try:
+            more = True
+            while more or pool:
+                while more and pool.slot is not None:
+                    claim = self._claim(end)
+                    more = claim is not None
+                    if claim is not None:
+                        self._start(pool, claim)
+                for claim, ended in pool.ended() if pool else ():
+                    if self._ended(claim, ended):
+                        self._start(pool, claim)
+        except KeyboardInterrupt:
+            self._stop(pool)
+            raise
+
+    def _stop(self, pool: Pool) -> None:
+        """Have all trials save and end; a second Ctrl-C kills them."""
+        pool.send(signal.SIGTERM)
+        while pool:
+            try:
+                for claim, _ in pool.ended():
+                    self.study.release(claim, "interrupted")
+            except KeyboardInterrupt:
+                pool.send(signal.SIGKILL)
+
+    def _end_of_time(self) -> float:
+        return time.monotonic() + self.settings.timeout if self.settings.timeout else float("inf")
+
+    def _claim(self, end: float) -> Claim | None:
+        failed = sum(record.status == "failed" for record in self.study.records())
+        if self.settings.max_failures is not None and failed > self.settings.max_failures:
+            print(
+                f"stopped: {failed} trials failed (hydra.sweeper.max_failures={self.settings.max_failures})"
+            )
+            return None
+        if time.monotonic() > end:
+            print(f"stopped: the time is over (hydra.sweeper.timeout={self.settings.timeout:g} s)")
+            return None
+        return self.study.claim(self.settings, self.space)
+
+    def _start(self, pool: Pool, claim: Claim) -> None:
+        assert pool.slot is not None and self.context is not None
+        words = self._words(claim, pool.slot)
+        out = self.folder / str(claim.number)
+        self.study.note(
+            claim, overrides=[*map(masked_word, words)], out=str(out), identity=identity(words, self.inherits)
+        )
+        self._report()
+        varying = " ".join(map(masked_word, self.space.words(claim.params)[len(self.space.fixed) :]))
+        print(f"trial {claim.number}: {varying}", flush=True)
+        place = plan.place(self.study, claim, self.settings, self.objectives)
+        pool.start(claim, lambda: self._trial(words, claim, out, place), out)
+
+    def _trial(self, words: list[str], claim: Claim, out: Path, place: Place | None) -> Outcome:
+        """In the fork: one trial through Hydra's launcher."""
+        assert self.launcher is not None and self.context is not None
+        try:
+            with place.handed() if place is not None else nullcontext():
+                settled, _ = compose.settled(self.context.config_loader, self._name, words)
+                (result,) = self.launcher.launch([settled], initial_job_idx=claim.number)
+            return outcome(result)
+        except (Exception, KeyboardInterrupt) as error:
+            return failure(error, out)
+
+    def _words(self, claim: Claim, slot: int) -> list[str]:
+        """The overrides of a trial, with its share of the machine."""
+        share = list(self._threads)
+        if self._gpus and self.settings.n_jobs > 1:
+            share.append(f"{DEVICES}='{self._gpus[slot % len(self._gpus)]}'")
+        return [*self.space.words(claim.params), *share]
+
+    def _ended(self, claim: Claim, ended: Outcome) -> bool:
+        """Write down how a trial ended; returns whether it is to be started again."""
+        if ended.report:
+            print(ended.report, file=sys.stderr)
+        if ended.status == "killed":
+            self.study.release(claim, ended.reason)
+            return False
+        self._tries[claim.number] += ended.status == "failed"
+        if ended.status == "failed" and self._tries[claim.number] <= self.settings.retries:
+            print(f"trial {claim.number}: {ended.reason}; tried again", flush=True)
+            return True
+        self._end(claim, ended)
+        return False
+
+    def _end(self, claim: Claim, ended: Outcome) -> None:
+        known = ended.values(self.objectives)
+        names = [name for name, _ in self.objectives]
+        values = [known[name] for name in names if name in known] if ended.code == DONE else []
+        lacking = [name for name in names if name not in known]
+        status, reason = ended.status, ended.reason
+        if ended.code == DONE and lacking and (len(names) > 1 or self.settings.sampler in ("tpe", "cmaes")):
+            status, values = "failed", []
+            reason = f"{', '.join(lacking)} was never logged; logged are {', '.join(sorted(known)) or 'none'}"
+        if lacking:
+            values = []
+        broken = [entry.broken_by(known) for entry in self.constraints] if values else []
+        self.study.end(claim, status, values=values, broken=broken, code=ended.code, reason=reason)
+        records = self._report()
+        (record,) = (record for record in records if record.number == claim.number)
+        over = sum(record.status in ("done", "pruned", "refused", "failed") for record in records)
+        print(f"trial {claim.number}: {account.outcome(record)}  ({over}/{len(records)})", flush=True)
+
+    def _launched(self) -> None:
+        """Run trials by another launcher of Hydra's, which gets all that are known beforehand at once."""
+        assert self.launcher is not None and self.context is not None
+        adaptive = self.settings.sampler in ("tpe", "cmaes")
+        end = self._end_of_time()
+        while claims := list(
+            self._batch(self.settings.n_jobs if adaptive else len(self.study.records()), end)
+        ):
+            for _, group in groupby(enumerate(claims), lambda item: item[1].number - item[0]):
+                batch = [claim for _, claim in group]
+                words = []
+                for claim in batch:
+                    own = self.space.words(claim.params)
+                    settled, _ = compose.settled(self.context.config_loader, self._name, own)
+                    words.append(settled)
+                    out = str(self.folder / str(claim.number))
+                    self.study.note(
+                        claim,
+                        overrides=[*map(masked_word, own)],
+                        out=out,
+                        identity=identity(own, self.inherits),
+                    )
+                results = self.launcher.launch(words, initial_job_idx=batch[0].number)
+                for claim, result in zip(batch, results, strict=True):
+                    self._ended(claim, outcome(result))
+
+    def _batch(self, size: int, end: float) -> Iterator[Claim]:
+        for _ in range(size):
+            claim = self._claim(end)
+            if claim is None:
+                return
+            yield claim
+
+    def _flags(self) -> list[str]:
+        return [] if self._name == compose.PRIMARY else ["--config-name", self._name]
+
+
+def _params(given: SweeperSettings) -> list[str]:
+    """The overrides that a study's file holds."""
+    return [f"{key}={value}" for key, value in (given.params or {}).items()]
+
+
+def _objectives(given: SweeperSettings, base: DictConfig) -> Objectives:
+    if given.objectives:
+        named = given.objectives
+    else:
+        named = {str(base.tracking.objective or "objective"): str(base.tracking.direction)}
+    return tuple(
+        (name, "maximize" if direction == "maximize" else "minimize") for name, direction in named.items()
+    )
