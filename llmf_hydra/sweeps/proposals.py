@@ -44,14 +44,11 @@ def sampler(settings: SweeperSettings, place: int) -> "BaseSampler":
             multivariate=True,
             n_startup_trials=min(10, max(3, (settings.n_trials or 0) // 4)),
             constraints_func=_broken if settings.constraints else None,
-            warn_independent_sampling=False,
         )
     if settings.sampler == "cmaes":
         require("cmaes", extra="cmaes", key="hydra.sweeper.sampler=cmaes")
         independent = samplers.RandomSampler(seed=seed)
-        return samplers.CmaEsSampler(
-            seed=seed, independent_sampler=independent, warn_independent_sampling=False, n_startup_trials=1
-        )
+        return samplers.CmaEsSampler(seed=seed, independent_sampler=independent, n_startup_trials=1)
     return samplers.RandomSampler(seed=seed)  # all parameters are fixed already
 
 
