@@ -24,8 +24,8 @@ from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, REFUSED, LlmfError, Refused
+from llmf_hydra.runs import disk, fork_server, ranks
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import fork_server, ranks
 from llmf_hydra.runs import signals as interrupt
 
 SERVE = "--serve"
@@ -96,6 +96,11 @@ def guarded(job: Callable[[], None], out: Path) -> int:
         print(masked_text(f"failed{_which()}: {error}"), file=sys.stderr)
         return FAILED
     except Exception as error:
+        if (reason := disk.full(error, out)) is not None:
+            what = f"{_file_of(error, out)} cannot be written: {reason}"
+            _note(out, reason=what)
+            print(f"failed{_which()}: {what}", file=sys.stderr)
+            return FAILED
         file = out / (ERROR if ranks.is_main() else f"error-{ranks.rank()}.txt")
         file.write_text(masked_text(traceback.format_exc()), encoding="utf8")
         what = masked_text(f"{type(error).__name__}: {error}")
@@ -103,6 +108,11 @@ def guarded(job: Callable[[], None], out: Path) -> int:
         print(f"failed{_which()}: {what}\n  the traceback is in {file}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _file_of(error: Exception, out: Path) -> str:
+    """The file that a write failed at, as far as the error names it."""
+    return str(error.filename) if isinstance(error, OSError) and error.filename else f"a file of {out}"
 
 
 def _which() -> str:

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import time
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,17 @@ class FilesTracker(Tracker):
     name = "files"
 
     def start(self, info: RunInfo) -> None:
-        """Go on with the folder's log, or begin it. Raises OSError where the folder can't be written to."""
+        """Go on with the folder's log, or begin it. Raises OSError where the folder can't be written to.
+
+        A resumed run does again what comes after its checkpoint, so those lines go.
+        """
         self._out = info.out
         self._step = 0
         self._log = info.out / LOG
         self._log.touch()
         _drop_torn_line(self._log)
+        if info.logged is not None:
+            _drop_after(self._log, info.logged)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._step = step
@@ -49,8 +56,7 @@ class FilesTracker(Tracker):
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a `log.jsonl` in order: those of a step hold "step" and floats, others a "warning".
 
-    A last line without its end, as a crash of the machine can leave it, is left out. A step that a resumed
-    run did again is there twice.
+    A last line without its end, as a crash of the machine can leave it, is left out.
     """
     records = []
     for line in path.read_text(encoding="utf8").splitlines(keepends=True):
@@ -77,6 +83,18 @@ def write_whole(path: Path, text: str) -> None:
 def _drop_torn_line(log: Path) -> None:
     """Cut off a last line that has no end, so that the next one begins on a line of its own."""
     os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
+
+
+def _drop_after(log: Path, logged: Collection[int]) -> None:
+    """Keep as many lines of each step as were `logged` before the checkpoint, and all warnings."""
+    left, kept = Counter(logged), []
+    for line in log.read_text(encoding="utf8").splitlines(keepends=True):
+        step: int | None = json.loads(line).get("step")
+        if step is None or left[step] > 0:
+            kept.append(line)
+        if step is not None:
+            left[step] -= 1
+    write_whole(log, "".join(kept))
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> str:
