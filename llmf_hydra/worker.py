@@ -15,6 +15,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,11 @@ def main(out: Path, *, resume: bool, warm: bool = False) -> int:
     interrupt.ignore()
     status = {DONE: "done", INTERRUPTED: "killed"}.get(code, "failed")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
-    _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
+    try:
+        _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
+    except OSError as error:  # a full disk: the run reads as killed, and can be resumed
+        print(f"warning: {out / runs.MANIFEST} keeps its last state: {error.strerror}", file=sys.stderr)
+        code = code or FAILED
     early = code == INTERRUPTED and not interrupt.begun()
     return interrupt.EARLY if early else code
 
@@ -78,6 +83,12 @@ def _note(out: Path, **values: Any) -> None:
         runs.update_manifest(out, **values)
 
 
+def _note_reason(out: Path, reason: str) -> None:
+    """The reason stands on the terminal too: a disk that has no room for it must not take its place."""
+    with suppress(OSError):
+        _note(out, reason=reason)
+
+
 def guarded(job: Callable[[], None], out: Path) -> int:
     """Run a job and turn each way it can end into an exit code and one clear message."""
     try:
@@ -92,13 +103,13 @@ def guarded(job: Callable[[], None], out: Path) -> int:
             print(masked_text(refused.report()), file=sys.stderr)
         return REFUSED
     except LlmfError as error:
-        _note(out, reason=masked_text(str(error)))
+        _note_reason(out, masked_text(str(error)))
         print(masked_text(f"failed{_which()}: {error}"), file=sys.stderr)
         return FAILED
     except Exception as error:
         if (reason := disk.full(error, out)) is not None:
             what = f"{_file_of(error, out)} cannot be written: {reason}"
-            _note(out, reason=what)
+            _note_reason(out, what)
             print(f"failed{_which()}: {what}", file=sys.stderr)
             return FAILED
         file = out / (ERROR if ranks.is_main() else f"error-{ranks.rank()}.txt")

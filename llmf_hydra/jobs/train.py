@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
@@ -28,7 +28,7 @@ from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
-from llmf_hydra.training.state import logged_steps
+from llmf_hydra.training.state import logged_before
 from llmf_hydra.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         )
     if cfg.model.print_param_status and ranks.is_main():
         print_parameters(model)
-    info = _run_info(cfg, out, logged_steps(start) if resume else None)
+    info = _run_info(cfg, out, logged_before(start) if resume else None)
     with (
         _manifest(cfg, inputs, out),
         open_trackers(cfg.tracking, info, main_process=ranks.is_main()) as trackers,
@@ -87,8 +87,11 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
     weights = in_background(lambda: digests_of_weights(cfg))
     try:
         yield
-    finally:
-        runs.update_manifest(out, digests={**known, **weights.result()})
+    except BaseException:
+        with suppress(OSError):  # the cause may be a full disk, and is what the user must read
+            runs.update_manifest(out, digests={**known, **weights.result()})
+        raise
+    runs.update_manifest(out, digests={**known, **weights.result()})
 
 
 def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
@@ -144,7 +147,7 @@ def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | 
     return {"name": "train_loss", "value": summary["train_loss"]} if "train_loss" in summary else None
 
 
-def _run_info(cfg: Config, out: Path, logged: tuple[int, ...] | None) -> RunInfo:
+def _run_info(cfg: Config, out: Path, logged: tuple[dict[str, Any], ...] | None) -> RunInfo:
     known = runs.read_manifest(out)
     shown = {key: value_at(cfg, key) for key, entry in entries().items() if not entry.param.secret}
     sweep = known["sweep"]

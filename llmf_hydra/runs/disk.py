@@ -10,7 +10,7 @@ from pathlib import Path
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 IN_TEXT = re.compile(r"os error (\d+)|\bcode: (\d+)")  # how libraries written in Rust name it
 TORCH_WRITER = re.compile(
-    r"inline_container|PytorchStreamWriter"
+    r"inline_container|PytorchStreamWriter|iostream"
 )  # PyTorch doesn't say why it couldn't write
 LITTLE = 2**20  # bytes: with less, the disk is taken for full
 

@@ -153,8 +153,10 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
     """
     if runs.read_manifest(out)["status"] not in ("created", "running") and (alone or code == DONE):
         return
+    # On a full disk the last status stays: `running`, which reads as killed once the process is gone.
     status = "killed" if code < 0 or code == INTERRUPTED else "done" if code == DONE else "failed"
-    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
+    with suppress(OSError):
+        runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
 
 
 def remove_refused(out: Path, made: Sequence[Path]) -> None:

@@ -1,7 +1,7 @@
 """What a run tells a tracker, and what a tracker must do with it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ class RunInfo:
     params: dict[str, Any] = field(default_factory=dict)  # "group.name" -> value, without the secrets
     tags: dict[str, str] = field(default_factory=dict)  # stage, method, model, data, sweep
     git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
-    logged: tuple[int, ...] | None = (
-        None  # steps of the lines before the checkpoint; None where none is resumed
-    )
+    # What was logged before the checkpoint, each with its `step`; None where nothing is resumed.
+    logged: Sequence[Mapping[str, Any]] | None = None
     sweep: str | None = None  # id of the sweep this run is a trial of; no other sweep in the store has it
 
 

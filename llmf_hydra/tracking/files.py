@@ -5,8 +5,9 @@ import json
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class FilesTracker(Tracker):
         self._log.touch()
         _drop_torn_line(self._log)
         if info.logged is not None:
-            _drop_after(self._log, info.logged)
+            _go_back(self._log, info.logged)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._step = step
@@ -46,7 +47,7 @@ class FilesTracker(Tracker):
         write_whole(self._out / METRICS, _json({"step": self._step, **summary}, indent=2) + "\n")
 
     def _append(self, record: dict[str, Any]) -> None:
-        line = (_json({"time": round(time.time(), 3), **record}) + "\n").encode()
+        line = _line(record).encode()
         # One unbuffered write of a whole line: what the kernel has taken outlives the process.
         with self._log.open("ab", buffering=0) as log:
             if log.write(line) != len(line):
@@ -85,16 +86,34 @@ def _drop_torn_line(log: Path) -> None:
     os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
 
 
-def _drop_after(log: Path, logged: Collection[int]) -> None:
-    """Keep as many lines of each step as were `logged` before the checkpoint, and all warnings."""
-    left, kept = Counter(logged), []
+def _go_back(log: Path, logged: Sequence[Mapping[str, Any]]) -> None:
+    """Make the log what it was at a checkpoint: as many lines of each step as were `logged` then, and all warnings.
+
+    A line that a full disk didn't take is made up for.
+    """
+    missing: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for metrics in logged:
+        missing[int(metrics["step"])].append(metrics)
+    kept: list[tuple[int, str]] = []
     for line in log.read_text(encoding="utf8").splitlines(keepends=True):
         step: int | None = json.loads(line).get("step")
-        if step is None or left[step] > 0:
-            kept.append(line)
-        if step is not None:
-            left[step] -= 1
-    write_whole(log, "".join(kept))
+        if step is None:
+            kept.append((kept[-1][0] if kept else 0, line))
+        elif missing[step]:
+            missing[step].pop(0)
+            kept.append((step, line))
+    made = (metrics for of_step in missing.values() for metrics in of_step)
+    kept += [(int(metrics["step"]), _line(_numbers(metrics))) for metrics in made]
+    write_whole(log, "".join(line for _, line in sorted(kept, key=lambda entry: entry[0])))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
+    return {"step": int(metrics["step"])} | {key: value for key, value in numbers.items() if key != "step"}
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return _json({"time": round(time.time(), 3), **record}) + "\n"
 
 
 def _json(record: dict[str, Any], indent: int | None = None) -> str:

@@ -62,12 +62,12 @@ class CheckpointState:
                 part.load_state_dict(states[name])
 
 
-def logged_steps(folder: Path | None) -> tuple[int, ...]:
-    """The steps of the lines that were logged before a checkpoint, in their order; none where there isn't one."""
+def logged_before(folder: Path | None) -> tuple[dict[str, Any], ...]:
+    """What was logged before a checkpoint was written, in its order; nothing where there isn't one."""
     if folder is None:
         return ()
     history: list[dict[str, Any]] = json.loads((folder / STATE).read_text(encoding="utf8"))["log_history"]
-    return tuple(int(line["step"]) for line in history)
+    return tuple(history)
 
 
 class RunningLoss:
