@@ -36,7 +36,7 @@ def config_problems(folder: Path, cfg: Config) -> Iterator[Problem]:
     for key in KEYS:
         now = value_at(cfg, key)
         if key in recorded and recorded[key] != now:
-            what = f"{folder} was trained with {shown(recorded[key])}, and no resumed run gives the same with another"
+            what = f"{folder} was trained with {shown(recorded[key])}, which a resumed run must keep"
             yield Problem(key, now, what, f"set {key}={shown(recorded[key])}")
 
 
