@@ -155,16 +155,11 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
     """
     if runs.read_manifest(out)["status"] not in ("created", "running") and (alone or code == DONE):
         return
-<<<<<<< HEAD
     named = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}
     status = "killed" if code < 0 else named.get(code, "failed")
-    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
-=======
     # On a full disk the last status stays: `running`, which reads as killed once the process is gone.
-    status = "killed" if code < 0 or code == INTERRUPTED else "done" if code == DONE else "failed"
     with suppress(OSError):
         runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
->>>>>>> resume
 
 
 def remove_refused(out: Path, made: Sequence[Path]) -> None:
