@@ -19,7 +19,7 @@ from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes, ranks
 from llmf_hydra.runs.manifest import first_manifest
 from llmf_hydra.runs.opening import opening
-from llmf_hydra.sweeps import sweeper
+from llmf_hydra.sweeps import plan, sweeper
 
 COMMAND = Path(sys.argv[0]).name
 PATIENCE = 60.0  # seconds in which a trial whose launcher is gone has saved
@@ -80,6 +80,7 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         "name": folder.name,
         "trial": conf.job.num,
         "overrides": list(conf.overrides.task),
+        "varied": plan.varied(folder, conf.overrides.task),
     }
     try:
         cfg = compose.typed(composed)

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from llmf_hydra.checks.register import rule
+from llmf_hydra import optional
+from llmf_hydra.checks.register import PACKAGES, rule
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
 
@@ -26,3 +27,20 @@ def the_objective_is_a_metric(cfg: Config) -> Iterator[Problem]:
         yield Problem(
             "tracking.objective", objective, "is no name of a metric", f"such as {', '.join(logged)}"
         )
+
+
+@rule("tracking.tensorboard", phase=PACKAGES)
+def tensorboard_is_installed(cfg: Config) -> Iterator[Problem]:
+    """tracking=tensorboard needs the package tensorboard."""
+    lacking = optional.missing("tensorboard", extra="tensorboard", key="tracking.tensorboard")
+    if cfg.tracking.tensorboard and lacking is not None:
+        yield lacking
+
+
+@rule("tracking.log_model")
+def a_tracker_takes_the_model(cfg: Config) -> Iterator[Problem]:
+    """tracking.log_model needs a tracker that stores models: wandb or MLflow."""
+    tracking = cfg.tracking
+    if tracking.log_model and not (tracking.wandb or tracking.mlflow):
+        what = "no tracker of this run stores models"
+        yield Problem("tracking.log_model", True, what, "tracking=wandb or tracking=mlflow, or leave it out")

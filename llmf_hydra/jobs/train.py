@@ -15,7 +15,7 @@ from llmf_hydra.config.secrets import masked_tree
 from llmf_hydra.errors import Refused
 from llmf_hydra.jobs import assemble, model_card
 from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, in_background
-from llmf_hydra.jobs.summary import changes, closing
+from llmf_hydra.jobs.summary import Change, changes, closing
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import manifest, ranks, trained_with
@@ -24,7 +24,7 @@ from llmf_hydra.runs.checkpoints import FINAL, choose, tidy_final
 from llmf_hydra.stages.protocol import load_stage
 from llmf_hydra.sweeps import pruning
 from llmf_hydra.tracking.callback import watch
-from llmf_hydra.tracking.contract import RunInfo
+from llmf_hydra.tracking.contract import Dataset, FinalModel, RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
@@ -52,7 +52,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         )
     if cfg.model.print_param_status and ranks.is_main():
         print_parameters(model)
-    info = _run_info(cfg, out, logged_before(start) if resume else None)
+    info = _run_info(cfg, out, inputs, logged_before(start) if resume else None)
     with (
         _manifest(cfg, inputs, out),
         open_trackers(cfg.tracking, info, main_process=ranks.is_main()) as trackers,
@@ -75,7 +75,13 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         trackers.attach(out / runs.CONFIG)
         if cfg.training.plot_loss:
             trackers.attach(*draw(out / LOG, out))
-    _tell(cfg, out, trainer.state, chats=bool(inputs.tokenizer.chat_template))
+        moved = _changes(trainer.state)
+        chats = bool(inputs.tokenizer.chat_template)
+        model_card.write(out / FINAL, cfg, trainer.state.global_step, moved, chats=chats)
+        tidy_final(out)
+        if cfg.tracking.log_model:
+            trackers.log_model(_final_model(out / FINAL))
+    log.info("%s", "\n".join(closing(cfg, out, runs.read_manifest(out)["command"], moved)))
 
 
 @contextmanager
@@ -97,16 +103,20 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
     runs.update_manifest(out, digests={**known, **weights.result()})
 
 
-def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
-    """Write the model card and print the end of the run."""
-    history = [
-        {key: value for key, value in line.items() if isinstance(value, int | float)}
-        for line in state.log_history
-    ]
-    moved = changes(history)
-    model_card.write(out / FINAL, cfg, state.global_step, moved, chats=chats)
-    tidy_final(out)
-    log.info("%s", "\n".join(closing(cfg, out, runs.read_manifest(out)["command"], moved)))
+def _changes(state: TrainerState) -> list[Change]:
+    """What the metrics were at the beginning and at the end."""
+    return changes(
+        [
+            {key: value for key, value in line.items() if isinstance(value, int | float)}
+            for line in state.log_history
+        ]
+    )
+
+
+def _final_model(folder: Path) -> FinalModel:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    digests = {file.relative_to(folder).as_posix(): manifest.digest_of_file(file) for file in files}
+    return FinalModel(folder, digests)
 
 
 def _checkpoint(cfg: Config, out: Path, resume: bool) -> Path | None:
@@ -150,7 +160,9 @@ def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | 
     return {"name": "train_loss", "value": summary["train_loss"]} if "train_loss" in summary else None
 
 
-def _run_info(cfg: Config, out: Path, logged: tuple[dict[str, Any], ...] | None) -> RunInfo:
+def _run_info(
+    cfg: Config, out: Path, inputs: assemble.Inputs, logged: tuple[dict[str, Any], ...] | None
+) -> RunInfo:
     known = runs.read_manifest(out)
     shown = {key: value_at(cfg, key) for key, entry in entries().items() if not entry.param.secret}
     sweep = known["sweep"]
@@ -162,5 +174,7 @@ def _run_info(cfg: Config, out: Path, logged: tuple[dict[str, Any], ...] | None)
         tags=tags | ({"sweep": sweep["name"]} if sweep else {}),
         git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
         sweep=sweep["name"] if sweep else None,
+        varied=tuple(sweep.get("varied", ())) if sweep else (),
+        datasets=[Dataset(source.name, source.digest, source.use) for source in inputs.rows.report.sources],
         logged=logged,
     )

@@ -2,13 +2,18 @@
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.sweeps.study import Objectives, Record
+from llmf_hydra.tracking import mlflow, sweep_end
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED
+from llmf_hydra.tracking.sweep_end import SweepEnd
 
 ACCOUNT = "sweep.json"
 
@@ -130,3 +135,21 @@ def _cells(record: Record, begun: Sequence[Record], values: int) -> list[str]:
         " ".join(map(masked_word, words)),
         folder,
     ]
+
+
+def close_tracked(
+    folder: Path, tracking: TrackingConfig, records: Sequence[Record], *, stopped: bool
+) -> None:
+    """Have the study's run in MLflow say how it ended, if its trials made one; another launcher's keep it open."""
+    statuses = Counter(record.status for record in records)
+    tracked = any((Path(record.out) / mlflow.RUN_ID).exists() for record in records if record.out)
+    if not tracked or (statuses["running"] and not stopped):
+        return
+    over = f"{statuses['done'] + statuses['pruned']} of {len(records)} trials ended well"
+    ill = next((record for record in records if record.status in ("failed", "refused")), None)
+    status, reason = DONE, over
+    if stopped or statuses["waiting"] or statuses["killed"]:
+        status, reason = KILLED, f"stopped{' by the user' if stopped else ''}: {over}"
+    elif ill is not None:
+        status, reason = FAILED, f"{over}; trial {ill.number} {ill.status}: {ill.reason}"
+    sweep_end.close(tracking, Path.cwd() / "outputs", SweepEnd(folder.name, status, reason))

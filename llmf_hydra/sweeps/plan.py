@@ -93,6 +93,14 @@ def read(folder: Path) -> dict[str, Any]:
         raise Refused([Problem("sweep", folder, f"holds no {STUDY} that can be read", remedy)]) from error
 
 
+def varied(folder: Path, words: Sequence[str]) -> list[str]:
+    """Those of a trial's overrides that its study varies; none where another sweeper of Hydra's runs it."""
+    if not (folder / STUDY).exists():
+        return []
+    space = read(folder)["space"]
+    return [word for word in words if word.partition("=")[0] in space]
+
+
 def gpus() -> list[str]:
     """The GPUs of this machine, as CUDA counts them."""
     return [str(number) for number, _ in enumerate(sorted(GPUS.iterdir()))] if GPUS.is_dir() else []

@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llmf_hydra.config import compose
+from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, Problem, Refused
@@ -89,6 +90,7 @@ class StudySweeper(Sweeper):
             self._threads = [f"{THREADS}={max(1, cores() // self.settings.n_jobs)}"]
         self._gpus = [] if base.launch.cuda_visible_devices is not None else plan.gpus()
         self._launch: Any = OmegaConf.to_object(base.launch)
+        self._tracking: TrackingConfig = OmegaConf.to_object(base.tracking)  # type: ignore[assignment]
         if self._threads:
             self._launch.omp_num_threads = int(self._threads[0].partition("=")[2])
         if self.settings.pruner != "none" and not self._own_launcher:
@@ -130,6 +132,7 @@ class StudySweeper(Sweeper):
         print(account.table(records, self.objectives))
         for line in plan.closing(records, self.objectives, self._flags()):
             print(line)
+        account.close_tracked(self.folder, self._tracking, records, stopped=stopped)
         if stopped or any(
             record.status not in ("done", "pruned", "waiting", "running") for record in records
         ):

@@ -10,18 +10,37 @@ DONE, PRUNED, FAILED, KILLED = "done", "pruned", "failed", "killed"  # how a run
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """A dataset that a run reads."""
+
+    name: str
+    digest: str  # of its tokenized rows
+    use: str = "train"  # or eval
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """The trained model of a run, as it is saved."""
+
+    folder: Path
+    digests: dict[str, str]  # file below the folder -> SHA-256
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """One run as the trackers see it."""
 
     out: Path  # the run's folder; it exists
     outputs: Path  # the folder above the stages' folders, the same for all trials of a sweep
-    name: str = ""  # empty takes the name of the run's folder
+    name: str = ""  # empty takes a trial's varied parameters, or the name of the run's folder
     params: dict[str, Any] = field(default_factory=dict)  # "group.name" -> value, without the secrets
     tags: dict[str, str] = field(default_factory=dict)  # stage, method, model, data, sweep
     git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
     # What was logged before the checkpoint, each with its `step`; None where nothing is resumed.
     logged: Sequence[Mapping[str, Any]] | None = None
     sweep: str | None = None  # id of the sweep this run is a trial of; no other sweep in the store has it
+    varied: Sequence[str] = ()  # a trial's overrides that differ between trials: `method.lora_rank=8`
+    datasets: Sequence[Dataset] = ()
 
 
 class Logged:
@@ -51,6 +70,9 @@ class Tracker(ABC):
     @abstractmethod
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Take the metrics of a step; more calls may follow for the same step, none for a lower one."""
+
+    def log_model(self, model: FinalModel) -> None:  # noqa: B027 -- most keep none
+        """Keep the trained model; comes before `finish`, and may take as long as it needs."""
 
     @abstractmethod
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:

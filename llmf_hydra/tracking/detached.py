@@ -17,15 +17,18 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from llmf_hydra.runs import isolation
 from llmf_hydra.runs.folder import process_identity
-from llmf_hydra.tracking.contract import KILLED, RunInfo, Tracker
+from llmf_hydra.tracking.contract import KILLED, FinalModel, RunInfo, Tracker
 from llmf_hydra.tracking.reach import Unreachable
 
 PATIENCE = 45.0  # seconds the end of a run waits for a tracker that gets nothing done
+LONGEST_UPLOAD = 3600.0  # seconds that keeping a model may take
 GOT_ON = "."  # printed by the process after each call
 REASON = "tracker failed: "  # begins the line in which the process says why it ends
 
@@ -61,6 +64,9 @@ class Detached(Tracker):
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._send(("log", metrics, step))
+
+    def log_model(self, model: FinalModel) -> None:
+        self._send(("model", model))
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         self._send(("finish", status, summary, files))
@@ -137,10 +143,30 @@ def _do(call: Any, tracker: Tracker) -> bool:
             tracker.start(info)
         case ("log", metrics, step):
             tracker.log(metrics, step)
+        case ("model", model):
+            with _getting_on():
+                tracker.log_model(model)
         case ("finish", status, summary, files):
             tracker.finish(status, summary, files)
             return True
     return False
+
+
+@contextmanager
+def _getting_on() -> Iterator[None]:
+    """Say, within, every few seconds that the call is at work: a large model takes long, which is no hang."""
+    done = threading.Event()
+
+    def say() -> None:
+        end = time.monotonic() + LONGEST_UPLOAD
+        while not done.wait(PATIENCE / 5) and time.monotonic() < end:
+            print(GOT_ON, end="", flush=True)
+
+    threading.Thread(target=say, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def _identity(pid: int) -> str:

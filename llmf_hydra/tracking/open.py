@@ -9,10 +9,12 @@ from typing import Self
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import Problem, Pruned, Refused
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, RunInfo, Tracker
 from llmf_hydra.tracking.detached import Detached
 from llmf_hydra.tracking.files import FilesTracker
 from llmf_hydra.tracking.mlflow import MlflowTracker
+from llmf_hydra.tracking.names import trial_name
+from llmf_hydra.tracking.tensorboard import TensorboardTracker
 from llmf_hydra.tracking.wandb import WandbTracker
 
 
@@ -50,6 +52,10 @@ class Trackers:
     def attach(self, *files: Path) -> None:
         """Have small files of the run (plots, its config) kept beside its metrics."""
         self._files.extend(files)
+
+    def log_model(self, model: FinalModel) -> None:
+        """Have the trained model kept by the trackers that keep models."""
+        self._each(lambda tracker: tracker.log_model(model))
 
     def finish(self, status: str) -> None:
         """Close all trackers; a second call does nothing."""
@@ -94,8 +100,8 @@ def open_trackers(tracking: TrackingConfig, info: RunInfo, *, main_process: bool
 
 
 def named(info: RunInfo, tracking: TrackingConfig) -> RunInfo:
-    """The run with its name: the config's, its own, or that of its folder."""
-    return replace(info, name=tracking.run_name or info.name or info.out.name)
+    """The run with its name: the config's, its own, a trial's varied parameters, or that of its folder."""
+    return replace(info, name=tracking.run_name or info.name or trial_name(info.varied) or info.out.name)
 
 
 def _chosen(tracking: TrackingConfig) -> list[Tracker]:
@@ -106,4 +112,6 @@ def _chosen(tracking: TrackingConfig) -> list[Tracker]:
         chosen.append(Detached(WandbTracker(tracking)))
     if tracking.mlflow:
         chosen.append(Detached(MlflowTracker(tracking)))
+    if tracking.tensorboard:
+        chosen.append(Detached(TensorboardTracker()))
     return chosen

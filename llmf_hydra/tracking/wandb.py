@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, Logged, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, Logged, RunInfo, Tracker
 from llmf_hydra.tracking.files import write_whole
 from llmf_hydra.tracking.reach import check
 
@@ -35,7 +35,8 @@ class WandbTracker(Tracker):
 
         settings = self.settings(info)
         self._note, note = info.out / NOTE, _read(info.out / NOTE)
-        self._id: str = note.get("id") or secrets.token_hex(4)
+        own = None if info.sweep else os.environ.get("WANDB_RUN_ID")  # of trials each needs its own
+        self._id: str = note.get("id") or own or secrets.token_hex(4)
         self._last: dict[str, int] = note.get("logged", {})
         self._logged = Logged(self._last)
         self._write_note()
@@ -45,20 +46,20 @@ class WandbTracker(Tracker):
             check(theirs.base_url, "WANDB_MODE=offline keeps the run on disk, to be synced later")
             settings.resume = "allow"  # offline it goes on under the same id without being told
         config: dict[str, Any] = {**info.params, "git": info.git}
-        self._run = wandb.init(config=config, dir=info.out, settings=settings)
+        self._run = wandb.init(config=config, dir=os.environ.get("WANDB_DIR") or info.out, settings=settings)
 
     def settings(self, info: RunInfo) -> "wandb.Settings":
-        """What the config says, as wandb's own settings object."""
+        """What the config says, as wandb's own settings object; where it says nothing, the user's WANDB_* count."""
         import wandb
 
-        tracking = self._tracking
+        tracking, env = self._tracking, os.environ
         settings = wandb.Settings(
             project=tracking.project,
             entity=tracking.wandb_entity,
             api_key=tracking.wandb_api_key,
-            run_name=info.name,
-            run_group=info.sweep,
-            run_job_type=info.tags.get("stage"),
+            run_name=tracking.run_name or env.get("WANDB_NAME") or info.name,
+            run_group=env.get("WANDB_RUN_GROUP") or info.sweep,
+            run_job_type=env.get("WANDB_JOB_TYPE") or ("trial" if info.sweep else info.tags.get("stage")),
             run_tags=tuple(f"{key}:{value}"[:TAG_LENGTH] for key, value in info.tags.items()),
             git_commit=info.git.get("commit"),
             disable_git=True,  # ours is the code's state; wandb's would be that of the current folder
@@ -66,9 +67,7 @@ class WandbTracker(Tracker):
             console="off",
             silent=True,
         )
-        if (
-            tracking.wandb_api_key is None
-        ):  # with a key it is for wandb to say: WANDB_MODE=offline still counts
+        if tracking.wandb_api_key is None and not env.get("WANDB_MODE"):
             settings.mode = "offline"
         return settings
 
@@ -81,6 +80,15 @@ class WandbTracker(Tracker):
 
     def _write_note(self) -> None:
         write_whole(self._note, json.dumps({"id": self._id, "logged": self._last}) + "\n")
+
+    def log_model(self, model: FinalModel) -> None:
+        import wandb
+
+        digests = {name: f"sha256:{digest}" for name, digest in model.digests.items()}
+        artifact = wandb.Artifact(f"model-{self._id}", type="model", metadata={"digests": digests})
+        for name in model.digests:
+            artifact.add_file(str(model.folder / name), name=name, policy="immutable")
+        self._run.log_artifact(artifact)
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         self._run.summary.update(summary)

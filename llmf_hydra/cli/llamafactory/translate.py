@@ -168,7 +168,7 @@ def _use_muon(name: str, raw: Any, flat: Flat) -> Outcome:
 def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
     words = raw if isinstance(raw, list) else str(raw or "none").split(",")
     asked = [str(word).strip() for word in words]
-    known = [word for word in asked if word in ("wandb", "mlflow")]
+    known = [word for word in asked if word in ("wandb", "mlflow", "tensorboard")]
     other = [word for word in asked if word not in (*known, "none")]
     missing = f"no tracker {', '.join(other)}: the run's own files are always written" if other else ""
     if not known:

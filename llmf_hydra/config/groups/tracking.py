@@ -13,8 +13,11 @@ class TrackingConfig:
     files: bool = param(True, "The run's own files (log.jsonl, metrics.json, plots); always on.")
     wandb: bool = param(False, "Log to Weights & Biases; chosen with tracking=wandb.")
     mlflow: bool = param(False, "Log to MLflow; chosen with tracking=mlflow.")
+    tensorboard: bool = param(False, "Write TensorBoard event files; chosen with tracking=tensorboard.")
     project: str = param("llmf_hydra", "Project (wandb) or experiment (MLflow).", env="WANDB_PROJECT")
-    run_name: str | None = param(None, "Run name; null uses the name of the run folder.")
+    run_name: str | None = param(
+        None, "Run name; null uses the name of the run folder, or a trial's varied parameters."
+    )
     wandb_disabled: bool = param(
         False, "Disable wandb even if tracking=wandb is chosen.", env="WANDB_DISABLED", only=WANDB
     )
@@ -27,6 +30,17 @@ class TrackingConfig:
         "MLflow tracking URI; null uses the SQLite file outputs/mlflow.db.",
         env="MLFLOW_TRACKING_URI",
         only=MLFLOW,
+    )
+    log_model: bool = param(
+        False, "Log the final model to wandb (an artifact) and MLflow at the end of the run."
+    )
+    registered_model: str | None = param(
+        None,
+        "Name in MLflow's model registry under which the final model is registered; null registers nothing.",
+        only=MLFLOW | {"tracking.log_model": (True,)},
+    )
+    system_metrics: bool = param(
+        False, "Log CPU, memory and GPU usage to MLflow under system/; wandb always does.", only=MLFLOW
     )
     objective: str | None = param(
         None, "Metric that runs are compared by; null uses eval_loss, or train_loss without evaluation."

@@ -164,7 +164,10 @@ def test_a_name_without_a_home_is_told_with_the_reason_and_whether_the_result_ch
         ("quantization_bit: 4", {"quantization": "bnb4"}),
         ("quantization_bit: 8", {"quantization": "bnb8"}),
         ("report_to: wandb", {"tracking": ["files", "wandb"]}),
-        ("report_to: [wandb, mlflow, tensorboard]", {"tracking": ["files", "wandb", "mlflow"]}),
+        (
+            "report_to: [wandb, mlflow, tensorboard]",
+            {"tracking": ["files", "wandb", "mlflow", "tensorboard"]},
+        ),
         ("do_predict: true", {"job": "predict"}),
         ("optim: adamw_torch_fused", {}),
         ("report_to: none", {}),
