@@ -267,9 +267,8 @@ def _monitor(run: str, uri: str, info: RunInfo) -> "SystemMetricsMonitor":
         resume_logging=info.logged is not None,
         tracking_uri=uri,
     )
-    monitor.publish_metrics(
-        monitor.collect_metrics()
-    )  # the first sample now: its loop waits for one interval
+    monitor.collect_metrics()  # the first sample now: its loop waits for an interval before it publishes
+    monitor.publish_metrics(monitor.aggregate_metrics())
     monitor.start()
     return monitor
 
