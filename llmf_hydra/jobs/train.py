@@ -12,7 +12,7 @@ from transformers import TrainerState
 
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.config.secrets import masked_tree
-from llmf_hydra.jobs import assemble, model_card
+from llmf_hydra.jobs import assemble, model_card, pruning
 from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, in_background
 from llmf_hydra.jobs.summary import changes, closing
 from llmf_hydra.models.inspect import print_parameters
@@ -21,7 +21,6 @@ from llmf_hydra.runs import manifest, ranks
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
 from llmf_hydra.stages.protocol import load_stage
-from llmf_hydra.sweeps import pruning
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG

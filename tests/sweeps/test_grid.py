@@ -36,7 +36,10 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     assert objectives == sorted(objectives) and len(set(objectives)) == 3
     assert trials[3]["number"] == 2 and trials[3]["objective"] is None
     rows = done.stdout.split("trial  status")[1].splitlines()[1:]
-    assert [row.split()[1] for row in rows] == ["done", "done", "done", "refused"]
+    assert [row.split()[1] for row in rows[:4]] == ["done", "done", "done", "refused"]
+    best = json.loads((tmp_path / "study" / str(trials[0]["number"]) / "manifest.json").read_text())
+    assert rows[4] == f"best: trial {trials[0]['number']}, objective {best['objective']['value']}; repeat it with"
+    assert rows[5].split()[0] == "llmf-hydra" and trials[0]["overrides"][-1] in rows[5]
     combinations = {
         tuple(
             word
@@ -125,7 +128,7 @@ def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], t
     said, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
-    assert [trial["status"] for trial in trials] == ["killed"] and "killed" in said
+    assert [trial["status"] for trial in trials] == ["killed", "waiting"] and "killed" in said
 
 
 def test_a_second_sweep_leaves_the_account_of_the_first(cli: Cli, tmp_path: Path) -> None:
