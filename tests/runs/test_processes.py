@@ -78,7 +78,7 @@ def test_ppo_is_shared_too(cli: Cli, tmp_path: Path) -> None:
     assert (
         len(values(tmp_path / "run", "objective/kl")) == 2 and len(values(tmp_path / "run", "eval_loss")) == 1
     )
-    assert (tmp_path / "run" / "checkpoint-4" / "ppo_state_1.pt").exists()
+    assert (tmp_path / "run" / "checkpoint-4" / "stage_state_1.pt").exists()
     assert (tmp_path / "run" / "final" / "value_head.safetensors").exists()
 
 
