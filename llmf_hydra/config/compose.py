@@ -17,15 +17,18 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
 from omegaconf import Container, DictConfig, OmegaConf
@@ -55,6 +58,20 @@ class _OurSearchPath(SearchPathPlugin):
         search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
 
 
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader, which also refuses what OmegaConf would read as something else."""
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        if isinstance(loaded.config, DictConfig) and not loaded.path.startswith(
+            f"file://{paths.conf_dir()}/"
+        ):
+            faults.refuse_numbers_for_switches(
+                loaded.config, f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml"
+            )
+        return loaded
+
+
 def register() -> None:
     """Make the schema, the search path and the resolver known to Hydra. Safe to call twice."""
     version.setbase("1.3")
@@ -75,7 +92,7 @@ class CommandLine:
         self.flags = _flags(self._parser, words)
         self.overrides = [home.expanded_word(overrides.without_plus(word)) for word in self.flags.overrides]
         self.config_name: str = self.flags.config_name or PRIMARY
-        self.loader = ConfigLoaderImpl(_search_path(self.flags))
+        self.loader = _Loader(_search_path(self.flags))
         self._hydra = Hydra(task_name=PROGRAM, config_loader=self.loader)
 
     @property

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.conf_files import DEMO
 from llmf_hydra.config.schema import GROUPS, Entry, entries
+from llmf_hydra.config.switches import number_for_switch
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean, shown
 
 RECIPES = ("experiment", DEMO)  # groups beside the schema's
@@ -149,8 +150,9 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
     """What is wrong with a raw value for this parameter (its type, range, choices), or None."""
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: known only once composed
-    if _is_switch(entry) and isinstance(value, int | float) and not isinstance(value, bool):
-        return Problem(entry.key, value, f"is not of type {entry.type_name}", "write true or false")
+    number = number_for_switch(entry, value)
+    if number is not None:
+        return number
     try:
         typed = OmegaConf.structured(GROUPS[entry.group])
         typed[entry.name] = value
@@ -158,11 +160,6 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
     except OmegaConfBaseException:
         return Problem(entry.key, value, f"is not of type {entry.type_name}", _range_of(entry))
     return entry.param.problem(entry.key, converted)
-
-
-def _is_switch(entry: Entry) -> bool:
-    """Whether the parameter is true or false; OmegaConf would read any number as one of them."""
-    return entry.type_name.startswith("bool")
 
 
 def _range_of(entry: Entry) -> str:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra.config.migrate import KEY, VERSION, migrated
 from llmf_hydra.config.schema import Config, Entry, entries, value_at
 from llmf_hydra.config.secrets import MASK, learn, masked_tree, variables
+from llmf_hydra.config.switches import numbers_for_switches
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is masked in its file
@@ -29,8 +30,12 @@ def load(file: Path) -> Config:
     The environment has no word here any more, secrets apart.
     """
     tree = _tree(file)
+    groups = migrated(tree)
+    found = numbers_for_switches(groups, str(file))
+    if found:
+        raise Refused(found)
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), migrated(tree))
+        typed = OmegaConf.merge(OmegaConf.structured(Config), groups)
         cfg: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise Refused([_wrong(file, error)]) from error

@@ -75,6 +75,49 @@ def test_the_file_at_fault_is_named_and_no_other(
     assert fine[0] == 0 and "lora_rank: 9" in fine[1]
 
 
+def test_a_number_is_no_switch_wherever_it_is_written(tmp_path: Path, environment: dict[str, str]) -> None:
+    """`bf16: 1` in a choice, an experiment or a primary config; in any folder, beside other errors."""
+    conf = tmp_path / "conf"
+    for group in ("training", "experiment"):
+        (conf / group).mkdir(parents=True)
+    head = "# @package _global_\n"
+    (conf / "training" / "mine.yaml").write_text("bf16: 1\n")
+    (conf / "experiment" / "mine.yaml").write_text(
+        f"{head}training: {{bf16: 1}}\nmodel: {{use_cache: 0.0}}\n"
+    )
+    (conf / "experiment" / "more.yaml").write_text(f"{head}training: {{bf16: 1, learning_rate: fast}}\n")
+    (conf / "experiment" / "fine.yaml").write_text(f"{head}training: {{bf16: true}}\n")
+    (conf / "primary.yaml").write_text("defaults: [config, _self_]\ntraining: {bf16: 1}\n")
+    mine, folder = {"LLMF_CONF": str(conf)}, ["--config-dir", str(conf)]
+    file = {name: f"training.bf16 (in {conf / name}.yaml)=1: is not of type bool or null; write true or false"
+            for name in ("training/mine", "experiment/mine", "experiment/more", "primary")}  # fmt: skip
+    cases: list[tuple[list[str], dict[str, str], list[str]]] = [
+        (["training=mine"], mine, [file["training/mine"]]),
+        (["training=mine", "training.bf16=true"], mine, [file["training/mine"]]),
+        ([*folder, "training=mine"], {}, [file["training/mine"]]),
+        (["--config-path", str(conf), "training=mine"], {}, [file["training/mine"]]),
+        ([*folder, "experiment=mine"], {}, [file["experiment/mine"], "model.use_cache (in ", "2 problems"]),
+        ([*folder, "experiment=more"], {}, [file["experiment/more"], "learning_rate", "2 problems"]),
+        ([*folder, "training=mine", "experiment=more"], {}, [file["training/mine"], file["experiment/more"]]),
+        ([*folder, "--config-name", "primary"], {}, [file["primary"]]),
+        (["-m", *folder, "training=mine", "training.seed=1,2"], {}, [file["training/mine"]]),
+        ([*folder, "training=mine", "--cfg", "job"], {}, [file["training/mine"]]),
+    ]
+    lines = [(["model=tiny", *words], env) for words, env, _ in cases]
+    before = sorted(tmp_path.rglob("*"))
+    found = answers([*lines, ([*folder, "experiment=fine", "--cfg", "job", "--package", "training"], {})],
+                    tmp_path, environment)  # fmt: skip
+    *refused, fine = found
+    wrong = [
+        (words, answer) for (words, _, parts), answer in zip(cases, refused, strict=True)
+        if answer.code != 2 or answer.torch or "Traceback" in answer.said
+        or not all(part in answer.said for part in parts)
+    ]  # fmt: skip
+    assert not wrong, wrong
+    assert fine.code == 0 and "bf16: true" in fine.said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:
     cases = [
         (["-m", "method.lora_rank=4,8", "--cfg", "job"], 0, "# each trial also sets one of: method.lora_rank=4,8"),

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import ANY, Place, rows, rows_named
+from llmf_hydra.config.switches import number_for_switch
 from llmf_hydra.data.chat.index import template_names
 from llmf_hydra.errors import Problem, Refused, did_you_mean
 
@@ -56,6 +57,9 @@ def coerce(entry: Entry, raw: Any) -> Any:
         raw = ",".join(map(str, raw))  # their lists of names are ours with commas
     if raw is False and "no" in entry.param.choices:
         raw = "no"  # YAML reads a bare `no` as false
+    number = number_for_switch(entry, raw)
+    if number is not None:
+        raise Refused([number])
     try:
         typed = OmegaConf.structured(GROUPS[entry.group])
         typed[entry.name] = raw
@@ -119,6 +123,8 @@ def _set(name: str, entry: Entry, raw: Any) -> Outcome:
 def _flag(name: str, raw: Any) -> bool:
     if isinstance(raw, bool):
         return raw
+    if isinstance(raw, int | float):
+        raise Refused([Problem(name, raw, "is not of type bool", "write true or false")])
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "none": False}
     value = words.get(str(raw).lower())
     if value is None:
