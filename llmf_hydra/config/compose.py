@@ -170,7 +170,8 @@ class CommandLine:
             with _named(Path(sys.argv[0]).name):
                 self._hydra.shell_completion(self.config_name, self.overrides)
         elif self.flags.hydra_help:
-            self._hydra.hydra_help(self.config_name, self._parser, self.flags)
+            with _named(Path(sys.argv[0]).name):
+                self._hydra.hydra_help(self.config_name, self._parser, self.flags)
         elif self.flags.info:
             with redirect_stdout(io.StringIO()) as told:
                 self._hydra.show_info(self.flags.info, self.config_name, self._unswept(), RunMode.MULTIRUN)
@@ -254,7 +255,10 @@ def _search_path(flags: Namespace) -> ConfigSearchPath:
     """Where configs are looked for: `--config-path` replaces the shipped folder, which then comes after it."""
     shipped, own = str(paths.conf_dir()), flags.config_path
     if own is not None and not own.startswith("pkg://"):
-        own = str(Path(own).expanduser().absolute())
+        folder = Path(own).expanduser().absolute()
+        if not folder.is_dir():
+            raise Refused([Problem("--config-path", own, "there is no such folder")])
+        own = str(folder)
     search_path = create_config_search_path(own or shipped)
     if own is not None:
         search_path.append("llmf-shipped", shipped, anchor=SearchPathQuery(provider="main"))

@@ -1,9 +1,12 @@
 """Some hundreds of odd command lines and files: exit code 0 or 2, one clear answer, never a traceback."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from support.command_line import Cli
 from support.forked_cli import answers
 
 KEYS = ["method.lora_rank", "stage", "data.dataset", "training.bf16", "experiment", "hydra.run.dir", "tracking",
@@ -116,6 +119,32 @@ def test_a_number_is_no_switch_wherever_it_is_written(tmp_path: Path, environmen
     assert not wrong, wrong
     assert fine.code == 0 and "bf16: true" in fine.said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_config_path_replaces_the_shipped_folder(cli: Cli, tmp_path: Path) -> None:
+    """Its files win, the shipped ones stay at hand, and a primary config of its own is found."""
+    own = tmp_path / "own"
+    (own / "method").mkdir(parents=True)
+    (own / "method" / "lora.yaml").write_text("name: lora\nlora_rank: 9\n")
+    (own / "mine.yaml").write_text("defaults: [config, _self_]\nmethod: {lora_dropout: 0.25}\n")
+    words = ["--config-path", "own", "model=tiny"]  # from the working directory
+    method = yaml.safe_load(cli(*words, "--cfg", "job", "--package", "method").stdout)
+    assert (method["lora_rank"], method["lora_dropout"]) == (9, 0.0)
+    done = cli(*words, "--config-name", "mine", "job=check", "stage=sft", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf8"))
+    assert (recorded["method"]["lora_rank"], recorded["method"]["lora_dropout"]) == (9, 0.25)
+    assert recorded["model"]["model_name_or_path"] == "builtin:tiny"
+    gone = cli("--config-path", "gone", "model=tiny")
+    assert gone.returncode == 2 and "--config-path=gone: there is no such folder" in gone.stderr
+
+
+def test_hydras_own_help_lists_the_flags_that_are_there(cli: Cli) -> None:
+    shown = cli("--hydra-help")
+    assert shown.returncode == 0 and shown.stderr == "", shown.stderr
+    listed = {word for line in shown.stdout.splitlines() for word in re.findall(r"^(--[a-z-]+)", line)}
+    assert {"--multirun", "--cfg", "--config-dir", "--config-path", "--config-name", "--info"} <= listed
+    assert 'eval "$(llmf-hydra -sc install=bash)"' in shown.stdout and "__main__" not in shown.stdout
 
 
 def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:
