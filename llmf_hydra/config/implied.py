@@ -14,14 +14,15 @@ from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.conf_files import DEMO, shipped_values
 from llmf_hydra.config.schema import entries
 
-MODEL = "model.model_name_or_path"
+MODEL, VAL_SIZE = "model.model_name_or_path", "data.val_size"
 # Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
 EXCLUSIVE = (
     ("training.warmup_steps", "training.warmup_ratio"),
     ("training.pure_bf16", "model.compute_dtype"),
     ("training.bf16", "model.compute_dtype"),
-    ("data.eval_dataset", "data.val_size"),
+    ("data.eval_dataset", VAL_SIZE),
 )
+HELD_OUT = 5  # of so many rows one is held out, where a shipped file would hold out all that the user keeps
 ROUNDS = 3  # the demo brings shipped values that may have to give way
 
 Compose = Callable[[list[str]], DictConfig]  # from overrides to what Hydra composes, with its own part
@@ -39,6 +40,7 @@ def settled(words: list[str], compose: Compose) -> tuple[list[str], DictConfig]:
             *_demo(composed, choices),
             *_other_model(composed, gives_way, said),
             *_giving_way(composed, gives_way),
+            *_fewer_held_out(composed, gives_way),
         ]
         if not more:
             break
@@ -68,6 +70,17 @@ def _giving_way(composed: DictConfig, shipped: Mapping[str, Any]) -> Iterator[st
             if _is_users(composed, given, shipped) and _is_shipped(composed, other, shipped):
                 default = entries()[other].param.default
                 yield f"{other}={'null' if default is None else default}"
+
+
+def _fewer_held_out(composed: DictConfig, shipped: Mapping[str, Any]) -> Iterator[str]:
+    """The demo's rows to evaluate on, where `data.max_samples` leaves no more than those."""
+    rows = composed.data.max_samples
+    if (
+        _is_shipped(composed, VAL_SIZE, shipped)
+        and rows is not None
+        and 1 < rows <= _value(composed, VAL_SIZE)
+    ):
+        yield f"{VAL_SIZE}={max(1, rows // HELD_OUT)}"
 
 
 def _is_users(composed: DictConfig, key: str, shipped: Mapping[str, Any]) -> bool:
