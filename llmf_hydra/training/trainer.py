@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate
+from llmf_hydra.runs.checkpoints import tidy
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.batches import ROWS, TOKENS, Key
 from llmf_hydra.training.callbacks import RestoreState
@@ -238,6 +239,8 @@ class StageTrainer(Trainer, Generic[Batch]):
         if _internal_call and output_dir is not None:
             self.checkpoint.save(Path(output_dir), self.args.process_index)
         super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            tidy(Path(output_dir or str(self.args.output_dir)))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save as plain Transformers or PEFT loads it: no other adapter, no pickled arguments."""
