@@ -102,7 +102,7 @@ class Source:
         return self.columns.get(name)
 
 
-def described(name: str, info: Any, key: str) -> tuple[Source, list[Problem]]:
+def described(name: str, info: object, key: str) -> tuple[Source, list[Problem]]:
     """The source that a table row describes, still without files, and what is wrong with the row."""
     if not isinstance(info, Mapping):
         return Source(name), [Problem(key, name, f"is a {type(info).__name__}, not a mapping")]
@@ -153,7 +153,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def _wrong_types(name: str, info: Mapping[str, Any], key: str) -> Iterator[Problem]:
+def _wrong_types(name: str, info: Mapping[str, object], key: str) -> Iterator[Problem]:
     """Values of another type than the key takes; null is none."""
     for word, (types, wanted) in _TYPES.items():
         value = info.get(word)
@@ -187,7 +187,7 @@ def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
     ]
 
 
-def _wrong_values(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
+def _wrong_values(name: str, info: Mapping[str, object], key: str) -> list[Problem]:
     problems: list[Problem] = []
     formatting = info.get("formatting") or "alpaca"
     if formatting not in FORMATS:

@@ -46,7 +46,7 @@ def check_sources(data: DataConfig, kind: str) -> list[Problem]:
     return problems
 
 
-def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
+def table_of(data: DataConfig) -> tuple[dict[str, object], Path]:
     """The table of datasets and the folder its file names are relative to. Raises Refused."""
     if isinstance(data.dataset_dir, Mapping):
         return dict(data.dataset_dir), Path.cwd()
