@@ -19,7 +19,7 @@ class Template(TypedDict, total=False):
     tool_format: str
     aliases: list[str]
     system: str  # what the template puts where a dialogue has no system message
-    source: str  # what its text was compared with
+    source: str  # the model or the text that it is written for
 
 
 @functools.cache
