@@ -53,7 +53,7 @@ def check_turns(messages: Sequence[Message], field: str) -> None:
     """An optional system message first; then user (or tool) and assistant in turn. Raises BadRow."""
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
-        raise BadRow(field, "holds no turn", "give at least one user message")
+        raise BadRow(field, "has no messages", "give at least one user message")
     expected = ("user", "tool")
     for number, message in enumerate(turns, len(messages) - len(turns) + 1):
         role = message["role"]
@@ -63,7 +63,9 @@ def check_turns(messages: Sequence[Message], field: str) -> None:
         if role not in expected:
             wanted = "assistant" if "assistant" in expected else "user"
             raise BadRow(
-                field, f"has the role {role} in turn {number} where {wanted} is due", _order_remedy(role)
+                field,
+                f"has the role {role} in turn {number}, where {wanted} is expected",
+                _order_remedy(role),
             )
         expected = ("user", "tool") if role == "assistant" else ("assistant",)
 

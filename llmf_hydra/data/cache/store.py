@@ -54,7 +54,10 @@ def obtain(
                 _make(folder, make, locks)
                 return folder, False
         time.sleep(_PAUSE)
-    raise TrainingFailed(f"waited in vain for {folder}: does data.data_shared_file_system say the truth?")
+    raise TrainingFailed(
+        f"the process that tokenizes never finished {folder}; if the nodes don't share that file system, "
+        "set data.data_shared_file_system=false"
+    )
 
 
 def _is_ready(folder: Path, locks: Path, again: bool, maker: bool, before: int | None) -> bool:

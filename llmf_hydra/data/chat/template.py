@@ -69,7 +69,7 @@ class Chat:
             ) from None
         except Exception as error:  # a template runs filters and methods of Python on whatever the row holds
             what = f"makes the chat template fail: {type(error).__name__}: {first_line(error)}"
-            raise BadRow("", what, "mend the row, or choose a template that fits") from None
+            raise BadRow("", what, "correct the row, or choose a template that fits") from None
 
     def with_system(self, messages: list[Message]) -> list[Message]:
         """The messages, with the default system message in front where there is none."""

@@ -61,7 +61,9 @@ def _ranked(raw: Mapping[str, object], source: Source) -> list[str]:
     if isinstance(response, list) and source.column("chosen") not in raw:
         if len(response) < 2:
             raise BadRow(
-                str(source.column("response")), "has no two answers to rank", "give a better and a worse one"
+                str(source.column("response")),
+                "has fewer than two answers to rank",
+                "give a better and a worse one",
             )
         return [need_answer(text, str(source.column("response"))) for text in response[:2]]
     answers: list[str] = []

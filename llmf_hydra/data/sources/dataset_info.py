@@ -159,12 +159,12 @@ def _wrong_types(name: str, info: Mapping[str, object], key: str) -> Iterator[Pr
         value = info.get(word)
         if value is not None and not isinstance(value, types):
             yield Problem(
-                key, name, f"its row in dataset_info.json has {word} {type_name(value)}, not {wanted}"
+                key, name, f"its entry in dataset_info.json has {word} {type_name(value)}, not {wanted}"
             )
         elif isinstance(value, Mapping):
             for inner, text in value.items():
                 if text is not None and not isinstance(text, str):
-                    what = f"its row in dataset_info.json has {word}.{inner} {type_name(text)}, not text"
+                    what = f"its entry in dataset_info.json has {word}.{inner} {type_name(text)}, not text"
                     yield Problem(key, name, what)
 
 
@@ -180,7 +180,7 @@ def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
         Problem(
             key,
             name,
-            f"its row in dataset_info.json has the unknown key {where}{word}",
+            f"its entry in dataset_info.json has the unknown key {where}{word}",
             did_you_mean(word, known),
         )
         for word, known, where in found
@@ -197,12 +197,19 @@ def _wrong_values(name: str, info: Mapping[str, object], key: str) -> list[Probl
         )
     if not any(info.get(place) for place in PLACES):
         problems.append(
-            Problem(key, name, "its row in dataset_info.json says no place", "set file_name or hf_hub_url")
+            Problem(
+                key,
+                name,
+                "its entry in dataset_info.json names no file and no hub",
+                "set file_name or hf_hub_url",
+            )
         )
     elif info.get("script_url") and not any(info.get(place) for place in PLACES if place != "script_url"):
         what = "is made by a loading script (script_url), which datasets no longer runs"
         problems.append(Problem(key, name, what, "save its rows as jsonl and set file_name"))
     count = info.get("num_samples")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        problems.append(Problem(key, name, f"has num_samples {count}, which is no count of rows"))
+        problems.append(
+            Problem(key, name, f"has num_samples {count}, which is not a positive number of rows")
+        )
     return problems

@@ -78,10 +78,10 @@ def _parsed(raw: bytes, decoder: _Decoder) -> dict[str, object] | BadRow:
         return _not_utf8(error)
     except json.JSONDecodeError as error:
         return BadRow(
-            "", f"is not valid JSON: {error.msg} at column {error.colno}", "mend or remove the line"
+            "", f"is not valid JSON: {error.msg} at column {error.colno}", "correct or remove the line"
         )
     except RecursionError:
-        return BadRow("", "is nested too deeply", "mend or remove the line")
+        return BadRow("", "is nested too deeply", "correct or remove the line")
     return decoder.checked(row)
 
 
@@ -198,7 +198,7 @@ def _checked_cells(row: dict[str | Any, Any]) -> dict[str, object] | BadRow:
     if None in row:
         return BadRow("", "has more cells than the header has columns", "quote cells that hold the separator")
     if None in row.values():
-        return BadRow("", "has fewer cells than the header has columns", "fill the row up")
+        return BadRow("", "has fewer cells than the header has columns", "fill in the missing cells")
     return row
 
 

@@ -106,7 +106,7 @@ def read_one(
 
 def unforeseen(error: Exception) -> BadRow:
     """What no check foresaw, as the fault of the row at which it came up."""
-    return BadRow("", f"cannot be read: {type(error).__name__}: {first_line(error)}", "mend or remove it")
+    return BadRow("", f"cannot be read: {type(error).__name__}: {first_line(error)}", "correct or remove it")
 
 
 def format_for(source: Source, kind: str | None) -> str:
