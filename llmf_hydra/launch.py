@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -23,7 +22,6 @@ from llmf_hydra.sweeps import grid
 
 COMMAND = Path(sys.argv[0]).name
 STARTED = time.time()  # what is older than this is not ours to remove
-Sweep = dict[str, Any]
 
 
 def main(argv: list[str]) -> int:
@@ -74,7 +72,7 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
     out = Path(conf.runtime.output_dir)
     written_by_hydra = {f"{conf.job.name}.log", str(conf.output_subdir)}
     folder = Path(conf.sweep.dir).absolute()
-    sweep = {
+    sweep: runs.Sweep = {
         "dir": str(folder),
         "name": folder.name,
         "trial": conf.job.num,
@@ -91,7 +89,7 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
 
 
 def _start(
-    cfg: Config, out: Path, argv: list[str], sweep: Sweep | None, made: Sequence[Path] = ()
+    cfg: Config, out: Path, argv: list[str], sweep: runs.Sweep | None, made: Sequence[Path] = ()
 ) -> float | None:
     """Claim the folder, run the worker to its end, and return the objective for the sweeper."""
     runs.create(out, record.dump(cfg), first_manifest(cfg, argv, sweep))
@@ -105,11 +103,11 @@ def _start(
         if code == REFUSED and sweep is None:  # the terminal has the reason; of a trial worker.log has it
             processes.remove_refused(out, made)
         raise RunFailed(code, reason)
-    objective: dict[str, Any] | None = runs.read_manifest(out).get("objective")
+    objective = runs.read_manifest(out).get("objective")
     return None if objective is None else objective["value"]
 
 
-def checked(cfg: Config, choices: Mapping[str, Any]) -> None:
+def checked(cfg: Config, choices: Mapping[str, object]) -> None:
     """Raise Refused with every problem that can be seen without torch; `choices` are the chosen files by group."""
     from llmf_hydra import refusals  # here, since `--cfg job` and a typo have no need of it
 

@@ -77,7 +77,7 @@ def several_values(word: str) -> Problem:
     return Problem(key, value, "is several values, and this is one run", remedy)
 
 
-def unknown_choice(group: str, name: Any, known: Sequence[str]) -> Problem:
+def unknown_choice(group: str, name: object, known: Sequence[str]) -> Problem:
     """The refusal of a choice that no file and no plugin gives."""
     package = PACKAGES.get(group, {}).get(str(name))
     if package:
@@ -146,7 +146,7 @@ def _of_value(override: Override, key: str) -> Iterator[Problem]:
                 yield problem
 
 
-def value_problem(entry: Entry, value: Any) -> Problem | None:
+def value_problem(entry: Entry, value: object) -> Problem | None:
     """What is wrong with a raw value for this parameter (its type, range, choices), or None."""
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: known only once composed
@@ -170,7 +170,7 @@ def _range_of(entry: Entry) -> str:
     )
 
 
-def _values(override: Override) -> list[Any]:
+def _values(override: Override) -> list[object]:
     """The values an override gives: one, or each of a sweep; of an interval its ends."""
     given = override.value()
     if isinstance(given, IntervalSweep):
@@ -180,7 +180,7 @@ def _values(override: Override) -> list[Any]:
     return [_plain(given)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.text if isinstance(value, QuotedString) else value
 
 

@@ -73,11 +73,11 @@ def is_handed(variable: str) -> bool:
     return variable.startswith(HANDED)
 
 
-def _is_masked(entry: Entry, recorded: Any) -> bool:
+def _is_masked(entry: Entry, recorded: object) -> bool:
     return recorded == MASK if entry.param.secret else f":{MASK}@" in str(recorded)
 
 
-def _unmasked(entry: Entry, recorded: Any) -> Any:
+def _unmasked(entry: Entry, recorded: object) -> object:
     """The value behind a mask: what the launcher handed over, or the user's variable where it fits the record.
 
     None for a secret that is missing; the masked URL where its password is.

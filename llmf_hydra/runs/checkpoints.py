@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from llmf_hydra.errors import Problem
 
@@ -18,7 +18,13 @@ def last_checkpoint(out: Path) -> str | None:
     return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
 
-def save_final(trainer: Any, out: Path) -> None:
+class Saves(Protocol):
+    """A trainer, as far as it is needed here."""
+
+    def save_model(self, output_dir: str) -> None: ...
+
+
+def save_final(trainer: Saves, out: Path) -> None:
     """Save model and tokenizer to `final/`, as plain Transformers or PEFT loads them."""
     trainer.save_model(str(out / FINAL))
 

@@ -1,9 +1,9 @@
 """The account of a sweep: `sweep.json` for programs, a table for readers."""
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import folder as runs
@@ -36,9 +36,7 @@ class Trial:
 def write_report(folder: Path, trials: list[Trial]) -> str:
     """Write the sweep's account and return the table, best objective first."""
     ranked = sorted(trials, key=_rank(trials))
-    rows: list[dict[str, Any]] = [
-        asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked
-    ]
+    rows = [asdict(trial) | {"status": trial.status, "out": str(trial.out)} for trial in ranked]
     runs.write_json(folder / ACCOUNT, masked_tree({"trials": rows}))
     head = ["trial", "status", "objective", "duration", "overrides", "folder"]
     grid = [trial.overrides for trial in trials]
@@ -50,18 +48,23 @@ def varied(overrides: list[str], grid: list[list[str]]) -> list[str]:
     return [word for word in overrides if not all(word in other for other in grid)] or overrides
 
 
-def _rank(trials: list[Trial]) -> Any:
-    sign = -1 if any(_manifest(trial).get("direction") == "maximize" for trial in trials) else 1
+def _rank(trials: list[Trial]) -> Callable[[Trial], tuple[bool, float, int]]:
+    sign = (
+        -1
+        if any(manifest.get("direction") == "maximize" for trial in trials if (manifest := _manifest(trial)))
+        else 1
+    )
     return lambda trial: (trial.objective is None, sign * (trial.objective or 0.0), trial.number)
 
 
-def _manifest(trial: Trial) -> dict[str, Any]:
-    return runs.read_manifest(trial.out) if (trial.out / runs.MANIFEST).exists() else {}
+def _manifest(trial: Trial) -> runs.Manifest | None:
+    return runs.read_manifest(trial.out) if (trial.out / runs.MANIFEST).exists() else None
 
 
 def _cells(trial: Trial, words: list[str]) -> list[str]:
     objective = "-" if trial.objective is None else f"{trial.objective:.4f}"
-    duration = runs.duration(_manifest(trial))
+    manifest = _manifest(trial)
+    duration = runs.duration(manifest) if manifest else "-"
     return [
         str(trial.number),
         trial.status,
