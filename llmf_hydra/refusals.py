@@ -1,7 +1,6 @@
 """Every reason to refuse a run, whichever room knows it: importing this module registers them all, without torch."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from llmf_hydra.checks import data, method, model, packages, rlhf, tracking, training, values
 from llmf_hydra.checks.register import CONFIG, PHASES, Rule, broken, rules_about
@@ -28,7 +27,7 @@ REGISTERED = (
 without_effect = values.without_effect
 
 
-def problems(cfg: Config, shipped: Mapping[str, Any], phases: Collection[str] = PHASES) -> list[Problem]:
+def problems(cfg: Config, shipped: Mapping[str, object], phases: Collection[str] = PHASES) -> list[Problem]:
     """All problems that refuse the run, in one answer; empty if it may begin.
 
     `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`.

@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
@@ -73,7 +72,7 @@ def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
     import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
 
 
-def _note(out: Path, **values: Any) -> None:
+def _note(out: Path, **values: object) -> None:
     if ranks.is_main():
         runs.update_manifest(out, **values)
 

@@ -5,16 +5,15 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.config.choices import STAGES
 from llmf_hydra.errors import DONE
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs.folder import Row
+from llmf_hydra.runs.folder import Manifest, Row
 
 HEAD = ["date", "status", "stage", "method", "model", "objective", "duration", "run"]
-SORTED_BY: dict[str, Callable[[Row], Any]] = {
+SORTED_BY: dict[str, Callable[[Row], str | tuple[bool, float]]] = {
     "date": lambda row: row.manifest.get("created", ""),
     "objective": lambda row: (row.objective is None, row.objective or 0.0),
     "status": lambda row: row.status,
@@ -59,8 +58,8 @@ def _cells(row: Row) -> list[str]:
     manifest = row.manifest
     stage = manifest.get("stage") or "-"
     named = [manifest.get(key) or "-" for key in ("method", "model")]
-    value = row.objective
-    objective = "-" if value is None else f"{value:.4f} {manifest['objective']['name']}"
+    compared = manifest.get("objective")
+    objective = f"{compared['value']:.4f} {compared['name']}" if compared else "-"
     job = stage if row.job == "train" else f"{stage} ({row.job})"
     return [
         _date(manifest),
@@ -73,7 +72,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _date(manifest: dict[str, Any]) -> str:
+def _date(manifest: Manifest) -> str:
     """When the run was made, in local time to the minute."""
     try:
         return datetime.fromisoformat(manifest["created"]).astimezone().strftime("%Y-%m-%d %H:%M")

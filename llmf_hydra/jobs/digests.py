@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra import paths
 from llmf_hydra.config.names import names
@@ -55,7 +54,7 @@ def _file(file: Path) -> str:
     known, stat = paths.cache_dir() / "digests" / f"{digest_of_text(str(file.resolve()))}.json", file.stat()
     state = [stat.st_size, stat.st_mtime_ns]
     try:
-        saved: dict[str, Any] = json.loads(known.read_text(encoding="utf8"))
+        saved: dict[str, object] = json.loads(known.read_text(encoding="utf8"))
         if saved["state"] == state:
             return str(saved["digest"])
     except (OSError, ValueError, KeyError):  # not there, or half written by a process that died

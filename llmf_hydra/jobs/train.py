@@ -20,6 +20,7 @@ from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import manifest, ranks
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
+from llmf_hydra.runs.folder import Objective
 from llmf_hydra.stages.protocol import load_stage
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
@@ -127,7 +128,7 @@ def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstSte
     runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
 
 
-def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | None:
+def _objective(name: str | None, summary: dict[str, float]) -> Objective | None:
     """What runs are compared by: the metric that is named, else the loss on held-out rows, else that of training.
 
     Of datasets that are evaluated apart it is the mean of their losses.

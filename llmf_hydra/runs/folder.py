@@ -12,17 +12,59 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 from llmf_hydra.errors import Problem, Refused
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
 STATUSES = ("created", "running", "done", "pruned", "failed", "killed")
+
+
+class Objective(TypedDict):
+    """The metric by which runs are compared, and its last value."""
+
+    name: str
+    value: float
+
+
+class Sweep(TypedDict):
+    """The sweep that a trial belongs to."""
+
+    dir: str
+    name: str
+    trial: int
+    overrides: list[str]
+
+
+class Manifest(TypedDict, total=False):
+    """What `manifest.json` holds; `machine`, `digests`, `estimate` and the like are only read by people."""
+
+    status: Required[str]
+    created: Required[str]  # times are ISO 8601, in UTC
+    started: str
+    ended: str
+    exit_code: int
+    reason: str  # why it failed
+    host: str
+    peak_memory_mb: int
+    pid: int  # of the worker
+    pid_started: str  # see `process_identity`
+    job: str
+    stage: Required[str]
+    method: Required[str]
+    model: Required[str | None]
+    data: Required[str | None]
+    command: Required[list[str]]
+    cwd: Required[str]
+    sweep: Required[Sweep | None]
+    git: Required[dict[str, object] | None]
+    objective: Objective | None
+    direction: str  # of the objective: minimize or maximize
 
 
 def now() -> str:
@@ -62,7 +104,7 @@ def _taken(key: str, out: Path) -> Problem:
     return Problem(key, out, "holds a run already", remedy)
 
 
-def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
+def create(out: Path, config: str, manifest: Mapping[str, object]) -> None:
     """Claim the folder for one run and write its config and manifest down.
 
     Raises Refused if another run holds the folder: of several that ask at once, exactly one gets it.
@@ -76,22 +118,33 @@ def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
     write_manifest(out, {"status": "created", "created": now(), **manifest})
 
 
-def read_manifest(out: Path) -> dict[str, Any]:
+def clear_half_made(out: Path) -> None:
+    """Take away what `create` leaves when it is killed: a config, and at most the draft of a manifest."""
+    held = list(out.iterdir()) if out.is_dir() else []
+    draft = f".{MANIFEST}."
+    if CONFIG in {entry.name for entry in held} and all(
+        entry.name == CONFIG or entry.name.startswith(draft) for entry in held
+    ):
+        for entry in held:
+            entry.unlink()
+
+
+def read_manifest(out: Path) -> Manifest:
     """The manifest of a run folder."""
     return json.loads((out / MANIFEST).read_text(encoding="utf8"))
 
 
-def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+def write_manifest(out: Path, manifest: Mapping[str, object]) -> None:
     """Replace the manifest in one stroke: a reader never sees half of it."""
     write_json(out / MANIFEST, manifest)
 
 
-def update_manifest(out: Path, **values: Any) -> None:
+def update_manifest(out: Path, **values: object) -> None:
     """Change some values of the manifest. Launcher and worker take turns, so nobody else writes meanwhile."""
-    write_manifest(out, read_manifest(out) | values)
+    write_manifest(out, {**read_manifest(out), **values})
 
 
-def write_json(file: Path, content: Any) -> None:
+def write_json(file: Path, content: object) -> None:
     """Write JSON beside the file and move it over, so that the file is whole at every moment."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
@@ -117,12 +170,12 @@ def process_identity(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def status(manifest: dict[str, Any]) -> str:
+def status(manifest: Manifest) -> str:
     """The status in force: a run that says `running` and whose process is gone was killed."""
     said = manifest["status"]
     if said != "running" or manifest.get("host") != socket.gethostname():
         return said
-    alive = process_identity(manifest["pid"]) == manifest["pid_started"]
+    alive = "pid" in manifest and process_identity(manifest["pid"]) == manifest.get("pid_started", "")
     return "running" if alive else "killed"
 
 
@@ -131,7 +184,7 @@ class Row:
     """One run as `llmf runs` shows it."""
 
     out: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def status(self) -> str:
@@ -169,9 +222,13 @@ def format_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def duration(manifest: dict[str, Any]) -> str:
+def duration(manifest: Manifest) -> str:
     """How long a run took or has been running, as h:mm:ss."""
-    started, ended = manifest.get("started"), manifest.get("ended")
+    return elapsed(manifest.get("started"), manifest.get("ended"))
+
+
+def elapsed(started: str | None, ended: str | None) -> str:
+    """The time between two points, or since the first, as h:mm:ss; `-` without a first."""
     if started is None:
         return "-"
     end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)

@@ -5,15 +5,15 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra import __version__
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import git
+from llmf_hydra.runs.folder import Sweep
 
 
-def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) -> dict[str, Any]:
+def first_manifest(cfg: Config, words: list[str], sweep: Sweep | None) -> dict[str, object]:
     """What the launcher knows of a run before its worker starts."""
     return {
         "job": cfg.job.name,
@@ -36,7 +36,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """Packages and hardware. The worker asks for it: it reads every package's metadata."""
     return {
         "python": sys.version.split()[0],

@@ -24,6 +24,7 @@ from llmf_hydra.runs.manifest import cores
 GRACE = 1.0
 PATIENCE = 10.0
 PATIENCE_LOADING = 2.0  # where nothing was trained yet, nothing can be lost
+STOPPED_LOADING = (signals.EARLY, -signal.SIGTERM)  # the latter before a worker listens to signals
 OUTPUT = "worker.log"  # what a trial of a sweep prints
 DEFAULTS = {
     "PYTHONHASHSEED": "0",
@@ -96,7 +97,7 @@ def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> 
             workers.append(_start(words, env, sink))
             forwarding.catch_up()
         code = _wait(workers)
-    code = INTERRUPTED if code in (-signal.SIGTERM, signals.EARLY) else code
+    code = INTERRUPTED if code in STOPPED_LOADING else code
     settle(out, code, alone=len(workers) == 1)
     return code if code >= 0 else FAILED
 
@@ -127,7 +128,7 @@ def _wait(workers: Sequence[Worker]) -> int:
         elif waited > GRACE and not asked:
             asked = True
             _send(workers, signal.SIGTERM)
-        elif waited > GRACE + (PATIENCE_LOADING if first == signals.EARLY else PATIENCE):
+        elif waited > GRACE + (PATIENCE_LOADING if first in STOPPED_LOADING else PATIENCE):
             _send(workers, signal.SIGKILL)  # it waits for an answer of the one that is gone
         _wait_a_little(workers)
     return first or next((worker.returncode for worker in workers if worker.returncode), DONE)

@@ -236,7 +236,7 @@ class StudySweeper(Sweeper):
         return False
 
     def _end(self, claim: Claim, ended: Outcome) -> None:
-        known = ended.values(self.objectives)
+        known = ended.values()
         names = [name for name, _ in self.objectives]
         values = [known[name] for name in names if name in known] if ended.code == DONE else []
         lacking = [name for name in names if name not in known]

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 DONE, PRUNED, FAILED, KILLED = "done", "pruned", "failed", "killed"  # how a run can end
 
@@ -15,7 +14,7 @@ class RunInfo:
     out: Path  # the run's folder; it exists
     outputs: Path  # the folder above the stages' folders, the same for all trials of a sweep
     name: str = ""  # empty takes the name of the run's folder
-    params: dict[str, Any] = field(default_factory=dict)  # "group.name" -> value, without the secrets
+    params: dict[str, object] = field(default_factory=dict)  # "group.name" -> value, without the secrets
     tags: dict[str, str] = field(default_factory=dict)  # stage, method, model, data, sweep
     git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
     sweep: str | None = None  # id of the sweep this run is a trial of; no other sweep in the store has it

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class FilesTracker(Tracker):
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         write_whole(self._out / METRICS, _json({"step": self._step, **summary}, indent=2) + "\n")
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, record: Mapping[str, object]) -> None:
         line = (_json({"time": round(time.time(), 3), **record}) + "\n").encode()
         # One unbuffered write of a whole line: what the kernel has taken outlives the process.
         with self._log.open("ab", buffering=0) as log:
@@ -79,14 +80,14 @@ def _drop_torn_line(log: Path) -> None:
     os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
 
 
-def _json(record: dict[str, Any], indent: int | None = None) -> str:
+def _json(record: Mapping[str, object], indent: int | None = None) -> str:
     """Strict JSON: a number that isn't finite becomes the text that `float` reads back."""
     return json.dumps({key: _to_json(value) for key, value in record.items()}, indent=indent, allow_nan=False)
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _from_json(key: str, value: Any) -> Any:
+def _from_json(key: str, value: object) -> object:
     return float(value) if isinstance(value, str) and key != "warning" else value

@@ -3,9 +3,9 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
@@ -134,7 +134,7 @@ class MlflowTracker(Tracker):
         note.write_text(run_id, encoding="utf8")
         return run_id
 
-    def _log_params(self, params: dict[str, Any]) -> None:
+    def _log_params(self, params: Mapping[str, object]) -> None:
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 

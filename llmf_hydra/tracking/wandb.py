@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
@@ -32,7 +32,7 @@ class WandbTracker(Tracker):
         theirs = wandb.setup().settings  # with the user's WANDB_MODE, WANDB_BASE_URL and `wandb login --host`
         if "online" == settings.mode == theirs.mode:
             check(theirs.base_url, "WANDB_MODE=offline keeps the run on disk, to be synced later")
-        config: dict[str, Any] = {**info.params, "git": info.git}
+        config: dict[str, object] = {**info.params, "git": info.git}
         self._run = wandb.init(config=config, dir=info.out, settings=settings)
 
     def settings(self, info: RunInfo) -> "wandb.Settings":

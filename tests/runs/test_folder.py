@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.command_line import Cli
 
 from llmf_hydra.errors import Refused
 from llmf_hydra.runs import folder as runs
@@ -99,3 +100,18 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         runs.write_json(file, {"status": Unwritable()})
     assert json.loads(file.read_text()) == {"status": "created"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_named_folder_stays_the_users(cli: Cli, tmp_path: Path) -> None:
+    """Refused by the launcher or by the worker: an empty folder stays, one that was made for the run goes."""
+    (tmp_path / "mine").mkdir()
+    for words in (["data.cutoff_len=1"], ["method.lora_rank=0"]):
+        for folder in ("mine", "a/new/one"):
+            refused = cli("model=tiny", "stage=rm", *words, f"hydra.run.dir={folder}")
+            assert refused.returncode == 2, refused.stderr
+            assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
+            assert list((tmp_path / "mine").iterdir()) == []
+    (tmp_path / "mine" / "log.jsonl").write_text("not a log")
+    occupied = cli("model=tiny", "hydra.run.dir=mine")
+    assert occupied.returncode == 2 and "hydra.run.dir=" in occupied.stderr and "log.jsonl" in occupied.stderr
+    assert (tmp_path / "mine" / "log.jsonl").read_text() == "not a log"

@@ -5,7 +5,6 @@ Most are arguments of Transformers' Trainer. Those that have a parameter of the 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from llmf_hydra.config.schema import entries
 
@@ -20,13 +19,13 @@ class Fate:
     why: str = ""
     translated: bool = False
     missing: bool = False  # the result is another one without it, unless its value is one of `neutral`
-    neutral: tuple[Any, ...] = _OFF
+    neutral: tuple[object, ...] = _OFF
 
     @property
     def gone(self) -> bool:
         return not (self.key or self.translated)
 
-    def changes_result(self, raw: Any) -> bool:
+    def changes_result(self, raw: object) -> bool:
         """Whether a value of the name has an effect that nothing here has."""
         return self.missing and raw not in self.neutral
 
