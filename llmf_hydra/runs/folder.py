@@ -1,4 +1,4 @@
-"""Run folders: made once, never reused; their manifest; the list of them.
+"""Run folders: made once, never reused; their manifest. `listing` finds them.
 
     outputs/<stage>/<time>_<id>/
         config.yaml     the run's only truth        manifest.json   how it came about, and its status
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,17 +149,6 @@ class Row:
         return None if objective is None else objective["value"]
 
 
-def find(outputs: Path) -> Iterator[Row]:
-    """All runs below a folder, oldest first."""
-    found = []
-    for file in outputs.rglob(MANIFEST):
-        try:
-            found.append(Row(file.parent, json.loads(file.read_text(encoding="utf8"))))
-        except (OSError, ValueError):
-            continue  # a folder that isn't ours, or is just being removed
-    yield from sorted(found, key=lambda row: row.manifest.get("created", ""))
-
-
 def format_table(head: list[str], rows: list[list[str]]) -> str:
     """Columns aligned with two blanks between them."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -171,9 +160,14 @@ def format_table(head: list[str], rows: list[list[str]]) -> str:
 
 def duration(manifest: dict[str, Any]) -> str:
     """How long a run took or has been running, as h:mm:ss."""
+    total = seconds(manifest)
+    return "-" if total is None else f"{total // 3600}:{total % 3600 // 60:02}:{total % 60:02}"
+
+
+def seconds(manifest: dict[str, Any]) -> int | None:
+    """How long a run took or has been running; None where it didn't start."""
     started, ended = manifest.get("started"), manifest.get("ended")
     if started is None:
-        return "-"
+        return None
     end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
-    seconds = int((end - datetime.fromisoformat(started)).total_seconds())
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+    return int((end - datetime.fromisoformat(started)).total_seconds())

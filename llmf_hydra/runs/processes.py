@@ -25,6 +25,10 @@ GRACE = 1.0
 PATIENCE = 10.0
 PATIENCE_LOADING = 2.0  # where nothing was trained yet, nothing can be lost
 OUTPUT = "worker.log"  # what a trial of a sweep prints
+CUBLAS, REPEATABLE = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    ":4096:8",
+)  # one of the two values with which cuBLAS repeats itself
 DEFAULTS = {
     "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "true",
@@ -65,6 +69,8 @@ def _free_port() -> int:
 def environment(cfg: Config) -> dict[str, str]:
     """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets."""
     base = {name: value for name, value in os.environ.items() if not is_handed(name)}
+    if cfg.training.deterministic:
+        base.setdefault(CUBLAS, REPEATABLE)
     return launch_environment(cfg.launch, base) | hidden(cfg)
 
 
