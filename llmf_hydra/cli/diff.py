@@ -132,6 +132,9 @@ def _lines(old: Side, new: Side, found: list[Difference], metrics: list[Differen
             yield f"{kind}: {len(of_kind)} differ{'s' if len(of_kind) == 1 else ''}"
             yield from (f"  {_change(change)}" for change in of_kind)
     yield from (f"notice: {said}" for said in circumstances.notices(old.manifest, new.manifest))
+    log = outcome.compare_logs(old.out, new.out)
+    same = f"the same {log.values} values in {log.steps} steps" if log.values else "no step in common"
+    yield f"log: {same if log.parting is None else f'parts at {log.parting}'}"
     if metrics:
         yield f"{METRIC}s"
         yield from (

@@ -1,5 +1,6 @@
 """What two runs began with, or a run and what is here now: code, packages, data, tokenizer, template, models."""
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
@@ -65,10 +66,21 @@ def notices(old: Manifest, new: Manifest) -> list[str]:
         for key, name in HARDWARE.items()
         if key in was and key in now and was[key] != now[key]
     ]
+    found += [
+        f"{name}: not in the hub's cache, so its files are compared after the run"
+        for name in _absent(old, new)
+    ]
     others = [change.name for change in _versions(old, new) if not _decides(change.name)]
     if others:
         found.append(f"packages that no run imports differ: {', '.join(others)}")
     return found
+
+
+def _absent(old: Manifest, new: Manifest) -> Iterator[str]:
+    """Datasets and models whose files were recorded, and that will be fetched from a hub."""
+    for kind in ("data", "models"):
+        was, now = ((side.get("files") or {}).get(kind) or {} for side in (old, new))
+        yield from (name for name in was if was[name]["files"] and name in now and not now[name]["files"])
 
 
 def not_recorded(old: Manifest) -> list[str]:
@@ -116,7 +128,7 @@ def _first_line(change: Difference, old: Manifest, new: Manifest) -> str:
     if first is None:
         return ""
     number, changed = first[0], str(first[1] or "").strip()
-    return f"first at line {number}: {changed}"
+    return f"first at line {number}: {textwrap.shorten(changed, 80)}"
 
 
 def _packages(old: Manifest, new: Manifest) -> Iterator[Difference]:

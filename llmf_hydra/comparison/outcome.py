@@ -1,5 +1,6 @@
 """What two runs came to: their logs step by step, and the weights in final/."""
 
+import json
 import math
 import re
 from dataclasses import asdict, dataclass, field
@@ -120,7 +121,8 @@ def as_dict(log: LogComparison, weights: WeightComparison | None) -> dict[str, A
     """For JSON. `weights` is None where they can't be compared."""
     parting = log.parting and {**asdict(log.parting), "difference": log.parting.difference}
     of_weights = weights and {"identical": weights.identical, **asdict(weights)}
-    return {"log": {"steps": log.steps, "values": log.values, "parting": parting}, "weights": of_weights}
+    tree = {"log": {"steps": log.steps, "values": log.values, "parting": parting}, "weights": of_weights}
+    return json.loads(json.dumps(tree), parse_constant=str)  # NaN and Infinity are no JSON: as text
 
 
 def _parting(was: Steps, now: Steps) -> Parting | None:
