@@ -19,10 +19,9 @@ from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, REFUSED, Problem, Refused
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes
-from llmf_hydra.runs.manifest import first_manifest, machine
+from llmf_hydra.runs.manifest import cores, first_manifest
 
 IDENTICAL, DIFFERENT = DONE, FAILED  # exit codes
-THREADS = "OMP_NUM_THREADS"
 SUFFIX = "-reproduced"
 
 
@@ -79,7 +78,7 @@ def _compared(asked: Namespace) -> Reproduction:
     now = circumstances.present(cfg)
     found.changes = circumstances.differences(manifest, now)
     found.notices = [*_about_the_run(found, status), *circumstances.notices(manifest, now)]
-    found.notices += _use_its_threads(found)
+    found.notices += _use_its_threads(manifest)
     return found
 
 
@@ -101,17 +100,14 @@ def _about_the_run(found: Reproduction, status: str) -> list[str]:
     return said
 
 
-def _use_its_threads(found: Reproduction) -> list[str]:
+def _use_its_threads(manifest: dict[str, Any]) -> list[str]:
     """Have the worker compute with the recorded number of threads: sums are split among them."""
-    was, now = found.manifest.get("machine") or {}, machine()
-    threads = was.get("threads")
-    if threads is None or found.cfg.launch.omp_num_threads is not None:  # the config says it
+    threads, here = (manifest.get("machine") or {}).get("threads"), cores()
+    if threads is None:
         return []
-    alike = was["cores"] == now["cores"] and was["cpu"] == now["cpu"]
-    if not alike or os.environ.get(THREADS) != was["threads_asked"]:
-        os.environ[THREADS] = str(threads)
-    if now["cores"] < threads:
-        return [f"this machine has {now['cores']} cores for the {threads} threads of the run"]
+    os.environ[processes.THREADS] = str(threads)
+    if here < threads:
+        return [f"this machine has {here} cores for the {threads} threads of the run, which take turns"]
     return []
 
 

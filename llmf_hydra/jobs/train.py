@@ -27,7 +27,7 @@ from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
-from llmf_hydra.training.determinism import arithmetic, deterministic
+from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
 from llmf_hydra.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
+    use_threads()
     with deterministic(cfg.training.deterministic):
         _run(cfg, out, resume=resume)
 

@@ -25,6 +25,7 @@ GRACE = 1.0
 PATIENCE = 10.0
 PATIENCE_LOADING = 2.0  # where nothing was trained yet, nothing can be lost
 OUTPUT = "worker.log"  # what a trial of a sweep prints
+THREADS = "LLMF_THREADS"  # has a worker compute with so many threads, which may be more than there are cores
 CUBLAS, REPEATABLE = (
     "CUBLAS_WORKSPACE_CONFIG",
     ":4096:8",

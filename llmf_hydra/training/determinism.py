@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.runs import processes
 
 NO_IMPLEMENTATION = re.compile(r"(\S+) does not have a deterministic implementation")
 
@@ -36,12 +37,17 @@ def deterministic(asked: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+def use_threads() -> None:
+    """Compute with the threads that the environment asks for. OMP_NUM_THREADS would be cut to the cores."""
+    if processes.THREADS in os.environ:
+        torch.set_num_threads(int(os.environ[processes.THREADS]))
+
+
 def arithmetic() -> dict[str, Any]:
     """What sums depend on in their last bits: threads, vector instructions, devices; for the manifest."""
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "threads": torch.get_num_threads(),
-        "threads_asked": os.environ.get("OMP_NUM_THREADS"),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpus": gpus,
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -13,6 +13,7 @@ from support.command_line import ROOT, Cli
 from support.finished_runs import SHORT, Finished
 
 from llmf_hydra.config.choices import STAGES
+from llmf_hydra.runs.manifest import cores
 
 ROWS = 12
 Copied = Callable[..., Path]
@@ -193,6 +194,7 @@ def test_a_changed_line_of_code_is_named_and_the_threads_are_the_recorded_ones(
     assert not found["weights"]["identical"] and next(iter(found["weights"]["tensors"].values())) > 0
     manifest = json.loads((tmp_path / "again" / "manifest.json").read_text(encoding="utf8"))
     assert manifest["machine"]["threads"] == 3
+    assert any("for the 3 threads of the run" in said for said in found["notices"]) == (cores() < 3)
 
 
 def test_what_a_killed_and_resumed_run_has_logged_is_compared(cli: Cli, copied: Copied) -> None:
