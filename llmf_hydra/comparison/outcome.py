@@ -77,10 +77,12 @@ class WeightComparison:
 
 
 def compare_logs(old: Path, new: Path, *, until_old: bool = False) -> LogComparison:
-    """Compare `log.jsonl` of two run folders; `until_old` leaves out what comes after the end of the old one."""
+    """Compare `log.jsonl` of two run folders; `until_old` leaves out what comes after the last value of the old."""
     was, now = by_step(old), by_step(new)
     if until_old:
-        now = {step: values for step, values in now.items() if step <= max(was, default=0)}
+        last = max(was, default=0)
+        now = {step: values for step, values in now.items() if step <= last}
+        now[last] = {key: value for key, value in now.get(last, {}).items() if key in was.get(last, {})}
     values = sum(len(was[step].keys() & now[step].keys()) for step in was.keys() & now.keys())
     return LogComparison(len(was.keys() & now.keys()), values, _parting(was, now))
 

@@ -116,6 +116,13 @@ def test_a_changed_row_is_named_with_the_first_step_that_differs(cli: Cli, moved
     assert "changed before it: data rows.jsonl: " in verdict and "tensors differ, most " in verdict
 
 
+def test_an_absolute_path_is_found_where_the_folder_lies_now(cli: Cli, moved: Path) -> None:
+    config = moved / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("dataset: rows.jsonl", "dataset: /gone/rows.jsonl"))
+    found = answer(cli("reproduce", "run", "--check", "--json", cwd=moved), 0)
+    assert f"data.dataset: /gone/rows.jsonl lies at {moved / 'rows.jsonl'} now" in found["notices"]
+
+
 def test_missing_data_are_refused_with_path_and_digest(cli: Cli, moved: Path) -> None:
     manifest = json.loads((moved / "run" / "manifest.json").read_text(encoding="utf8"))
     (moved / "rows.jsonl").unlink()
@@ -201,6 +208,7 @@ def test_what_a_killed_and_resumed_run_has_logged_is_compared(cli: Cli, copied: 
     run = copied(status="killed", resumed=1)
     shutil.rmtree(run / "final")
     lines = (run / "log.jsonl").read_text(encoding="utf8").splitlines()
+    assert "eval_loss" in lines[3]  # it was killed at this step, between its loss and its evaluation
     before = json.loads(lines[0]) | {"loss": 9.0}  # of the first attempt; the step was done again
     (run / "log.jsonl").write_text("\n".join([json.dumps(before), *lines[:3]]) + "\n", encoding="utf8")
     done = cli("reproduce", str(run))
