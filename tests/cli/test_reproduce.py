@@ -204,17 +204,30 @@ def test_a_changed_line_of_code_is_named_and_the_threads_are_the_recorded_ones(
     assert any("for the 3 threads of the run" in said for said in found["notices"]) == (cores() < 3)
 
 
-def test_what_a_killed_and_resumed_run_has_logged_is_compared(cli: Cli, copied: Copied) -> None:
-    run = copied(status="killed", resumed=1)
+def test_what_a_killed_run_has_logged_is_compared(cli: Cli, copied: Copied) -> None:
+    run = copied(status="killed")
     shutil.rmtree(run / "final")
-    lines = (run / "log.jsonl").read_text(encoding="utf8").splitlines()
+    lines = (run / "log.jsonl").read_text(encoding="utf8").splitlines(keepends=True)
     assert "eval_loss" in lines[3]  # it was killed at this step, between its loss and its evaluation
-    before = json.loads(lines[0]) | {"loss": 9.0}  # of the first attempt; the step was done again
-    (run / "log.jsonl").write_text("\n".join([json.dumps(before), *lines[:3]]) + "\n", encoding="utf8")
+    (run / "log.jsonl").write_text("".join(lines[:3]), encoding="utf8")
     done = cli("reproduce", str(run))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the recorded run is killed" in done.stdout and "was resumed" in done.stdout
-    assert "in 3 logged steps" in done.stdout
+    assert "the recorded run is killed" in done.stdout and "values of 3 logged steps" in done.stdout
+
+
+def test_a_resumed_run_is_repeated_in_one_go(cli: Cli, copied: Copied) -> None:
+    run = copied(status="killed")
+    for name in ("final", "checkpoint-12"):
+        shutil.rmtree(run / name)
+    lines = (run / "log.jsonl").read_text(encoding="utf8").splitlines()
+    lost = json.loads(lines[4]) | {"loss": 9.0}  # of a step that is done again
+    (run / "log.jsonl").write_text("\n".join([*lines[:4], json.dumps(lost)]) + "\n", encoding="utf8")
+    resumed = cli("resume", str(run))
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run / "manifest.json").read_text(encoding="utf8"))["resumed"] == 1
+    found = answer(cli("reproduce", str(run), "--json"), 0)
+    assert found["weights"]["identical"] and found["log"]["steps"] >= 6 and found["log"]["parting"] is None
+    assert any("was resumed" in said for said in found["notices"])
 
 
 def test_secrets_come_from_the_environment_again(cli: Cli, copied: Copied) -> None:
