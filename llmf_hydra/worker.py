@@ -62,6 +62,8 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
         pid_started=runs.process_identity(os.getpid()),
         warm=warm,
     )
+    if resume:
+        _note(out, resumed=runs.read_manifest(out).get("resumed", 0) + 1)
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
     run_job(cfg, out, resume=resume)

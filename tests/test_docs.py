@@ -15,6 +15,8 @@ NOT_RUN = {  # beginning of a command -> why no test runs it
     "make ": "minutes; .ci/run makes the same targets",
     "python -m benchmarks": "minutes; see docs/benchmarks.md",
     "llmf resume outputs/sft/...": "the reader puts a folder in; tests/runs resume real ones",
+    "llmf reproduce outputs/sft/...": "the reader puts a folder in; tests/cli reproduce real ones",
+    "llmf diff outputs/... outputs/...": "the reader puts two folders in; docs/reproduction.md has real ones",
     "llmf import llamafactory.yaml": "the reader's own file; tests/cli/llamafactory import real ones",
     "llmf-hydra stage=sft data.dataset=my.jsonl": "the reader's own data and model",
 }

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from pathlib import Path
 
 from llmf_hydra.cli.commands import Parser
+from llmf_hydra.cli.run_folder import named_run
 from llmf_hydra.config import record
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.runs import folder as runs
@@ -16,10 +16,7 @@ def main(argv: list[str]) -> int:
     parser = Parser("resume")
     parser.add_argument("run", help="a run folder; `llmf runs` lists them")
     named: str = parser.parse_args(argv).run
-    out = Path(named).expanduser().absolute()
-    if not (out / runs.MANIFEST).exists():
-        raise Refused([Problem(named, NO_VALUE, "is not a run folder", "`llmf runs` lists them")])
-    manifest = runs.read_manifest(out)
+    out, manifest = named_run(named)
     status = runs.status(manifest)
     if status in ("done", "running"):
         raise Refused([Problem(named, NO_VALUE, f"the run is {status} and has nothing to go on with")])

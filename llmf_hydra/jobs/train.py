@@ -13,11 +13,11 @@ from transformers import TrainerState
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.config.secrets import masked_tree
 from llmf_hydra.jobs import assemble, model_card, pruning
-from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, in_background
+from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, files_of, in_background
 from llmf_hydra.jobs.summary import changes, closing
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import manifest, ranks
+from llmf_hydra.runs import manifest, ranks, sources
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
 from llmf_hydra.runs.folder import Objective
@@ -28,6 +28,7 @@ from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
 from llmf_hydra.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,12 @@ log = logging.getLogger(__name__)
 
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
+    use_threads()
+    with deterministic(cfg.training.deterministic):
+        _run(cfg, out, resume=resume)
+
+
+def _run(cfg: Config, out: Path, *, resume: bool) -> None:
     stage = load_stage(cfg.stage.name)
     inputs = assemble.load_inputs(cfg)
     if ranks.is_main():
@@ -81,12 +88,14 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
         return
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
-    runs.update_manifest(out, machine=manifest.machine(), digests=known, estimate=estimate)
-    weights = in_background(lambda: digests_of_weights(cfg))
+    machine = {**manifest.machine(), **arithmetic()}
+    runs.update_manifest(out, machine=machine, sources=sources.digests(), digests=known, estimate=estimate)
+    of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
     try:
         yield
     finally:
-        runs.update_manifest(out, digests={**known, **weights.result()})
+        weights, files = of_files.result()
+        runs.update_manifest(out, digests={**known, **weights}, files=files)
 
 
 def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:

@@ -1,4 +1,4 @@
-"""Run folders: made once, never reused; their manifest; the list of them.
+"""Run folders: made once, never reused; their manifest. `listing` finds them.
 
     outputs/<stage>/<time>_<id>/
         config.yaml     the run's only truth        manifest.json   how it came about, and its status
@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -202,17 +202,6 @@ class Row:
         return None if objective is None else objective["value"]
 
 
-def find(outputs: Path) -> Iterator[Row]:
-    """All runs below a folder, oldest first."""
-    found = []
-    for file in outputs.rglob(MANIFEST):
-        try:
-            found.append(Row(file.parent, json.loads(file.read_text(encoding="utf8"))))
-        except (OSError, ValueError):
-            continue  # a folder that isn't ours, or is just being removed
-    yield from sorted(found, key=lambda row: row.manifest.get("created", ""))
-
-
 def format_table(head: list[str], rows: list[list[str]]) -> str:
     """Columns aligned with two blanks between them."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -224,13 +213,17 @@ def format_table(head: list[str], rows: list[list[str]]) -> str:
 
 def duration(manifest: Manifest) -> str:
     """How long a run took or has been running, as h:mm:ss."""
-    return elapsed(manifest.get("started"), manifest.get("ended"))
+    return clock(seconds(manifest.get("started"), manifest.get("ended")))
 
 
-def elapsed(started: str | None, ended: str | None) -> str:
-    """The time between two points, or since the first, as h:mm:ss; `-` without a first."""
+def clock(total: int | None) -> str:
+    """Seconds as h:mm:ss; `-` for none."""
+    return "-" if total is None else f"{total // 3600}:{total % 3600 // 60:02}:{total % 60:02}"
+
+
+def seconds(started: str | None, ended: str | None) -> int | None:
+    """The seconds between two points in time, or since the first; None without a first."""
     if started is None:
-        return "-"
+        return None
     end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
-    seconds = int((end - datetime.fromisoformat(started)).total_seconds())
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+    return int((end - datetime.fromisoformat(started)).total_seconds())

@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from llmf_hydra import __version__
+from llmf_hydra import __version__, paths
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import git
@@ -24,11 +24,17 @@ def first_manifest(cfg: Config, words: list[str], sweep: Sweep | None) -> dict[s
         "command": ["llmf-hydra", *map(masked_word, words)],
         "cwd": str(Path.cwd()),
         "version": __version__,
+        "shipped": [str(folder) for folder in shipped_folders()],
         "sweep": masked_tree(sweep),
         "seeds": {"seed": cfg.training.seed, "data_seed": cfg.training.data_seed},
         "git": git.source(),
         "repository": git.repository(Path.cwd()),
     }
+
+
+def shipped_folders() -> list[Path]:
+    """Where the data that come with the package lie, and the package: a path into them is another one elsewhere."""
+    return [paths.data_dir(), paths.PACKAGE.parent]
 
 
 def cores() -> int:

@@ -26,6 +26,11 @@ PATIENCE = 10.0
 PATIENCE_LOADING = 2.0  # where nothing was trained yet, nothing can be lost
 STOPPED_LOADING = (signals.EARLY, -signal.SIGTERM)  # the latter before a worker listens to signals
 OUTPUT = "worker.log"  # what a trial of a sweep prints
+THREADS = "LLMF_THREADS"  # has a worker compute with so many threads, which may be more than there are cores
+CUBLAS, REPEATABLE = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    ":4096:8",
+)  # one of the two values with which cuBLAS repeats itself
 DEFAULTS = {
     "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "true",
@@ -66,6 +71,8 @@ def _free_port() -> int:
 def environment(cfg: Config) -> dict[str, str]:
     """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets."""
     base = {name: value for name, value in os.environ.items() if not is_handed(name)}
+    if cfg.training.deterministic:
+        base.setdefault(CUBLAS, REPEATABLE)
     return launch_environment(cfg.launch, base) | hidden(cfg)
 
 

@@ -11,6 +11,7 @@ from support.command_line import Cli
 
 from llmf_hydra.errors import Refused
 from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import listing
 
 
 def test_of_many_that_claim_a_folder_one_gets_it(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_runs_are_found_in_the_order_they_began(tmp_path: Path) -> None:
                     "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:02:03+00:00"})  # fmt: skip
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "manifest.json").write_text("{")
-    found = list(runs.find(tmp_path))
+    found = list(listing.find(tmp_path))
     assert [row.out.name for row in found] == ["9", "8"]
     assert [row.objective for row in found] == [None, 0.25]
     assert {runs.duration(row.manifest) for row in found} == {"1:02:03"}

@@ -42,6 +42,7 @@ class Fate:
 RENAMED = {
     "run_name": "tracking.run_name",
     "project": "tracking.project",
+    "full_determinism": "training.deterministic",
     "early_stopping_steps": "training.early_stopping_patience",
     "evaluation_strategy": "training.eval_strategy",
     "per_gpu_train_batch_size": "training.per_device_train_batch_size",
@@ -95,7 +96,6 @@ _IDLE = {
     "how batches are loaded is decided by data.packing and training.dataloader_num_workers": """
         dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
         dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names""",
-    "the same config and seed repeat a run on the same machine": "full_determinism",
     "model.infer_backend chooses the engine, which has no settings of its own": """
         vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config sglang_maxlen
         sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend chunk_size cpu_infer kt_maxlen
