@@ -6,7 +6,8 @@ import sys
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.cli.run_folder import named_run
 from llmf_hydra.config import record
-from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.errors import NO_VALUE, REFUSED, Problem, Refused
+from llmf_hydra.runs import checkpoints, trained_with
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes as process
 
@@ -20,6 +21,14 @@ def main(argv: list[str]) -> int:
     status = runs.status(manifest)
     if status in ("done", "running"):
         raise Refused([Problem(named, NO_VALUE, f"the run is {status} and has nothing to go on with")])
+    cfg = record.load(out / runs.CONFIG)
+    choice = checkpoints.choose(out)
+    if choice.checkpoint is not None:
+        changed = list(trained_with.config_problems(choice.checkpoint, cfg))
+        if changed:
+            raise Refused(
+                [*changed, Problem(f"{out / runs.CONFIG}", NO_VALUE, "was edited after the run began")]
+            )
     os.chdir(manifest["cwd"])
     lacking = record.missing(out / runs.CONFIG)
     if lacking:
@@ -27,4 +36,10 @@ def main(argv: list[str]) -> int:
             f"warning: secrets are not recorded; this run goes on without {', '.join(lacking)}",
             file=sys.stderr,
         )
-    return process.run_worker(out, record.load(out / runs.CONFIG), quiet=False, resume=True)
+    print(choice.sentence(), flush=True)
+    code = process.run_worker(out, cfg, quiet=False, resume=True)
+    if code == REFUSED:  # nothing was trained, and the run is what it was
+        runs.update_manifest(
+            out, **{key: manifest.get(key) for key in ("status", "reason", "ended", "exit_code")}
+        )
+    return code

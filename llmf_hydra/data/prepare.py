@@ -66,9 +66,12 @@ def prepare(
     named = _named(data)
     media = tuple(sorted({name for _, source in named for name in source.media}))
     setup = make_setup(data, kind, tokenizer, generation, packing, media)
-    if data.streaming:
-        return Prepared(*stream(data, setup, named, seed, packing))
     chosen = settings(data, setup, tokenizer)
+    if data.streaming:
+        train, held, report = stream(data, setup, named, seed, packing)
+        read = [[use, source_digest(source, chosen, digest.of_samples)] for use, source in named]
+        report.digest = digest.of([read, data.buffer_size, *_shape(data, seed, packing)])
+        return Prepared(train, held, report)
     known = [(use, source, source_digest(source, chosen)) for use, source in named]
     if not data.tokenized_path:
         return Prepared(*_prepared(data, setup, known, seed, packing))

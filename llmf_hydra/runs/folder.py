@@ -148,8 +148,12 @@ def write_json(file: Path, content: object) -> None:
     """Write JSON beside the file and move it over, so that the file is whole at every moment."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(handle, "w", encoding="utf8") as draft:
-        draft.write(text)
+    try:
+        with os.fdopen(handle, "w", encoding="utf8") as draft:
+            draft.write(text)
+    except BaseException:  # a full disk
+        Path(name).unlink()
+        raise
     Path(name).chmod(0o644)  # mkstemp's own mode would hide the file from a group
     Path(name).replace(file)
 

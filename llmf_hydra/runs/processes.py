@@ -165,7 +165,9 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
         return
     named = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}
     status = "killed" if code < 0 else named.get(code, "failed")
-    runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
+    # On a full disk the last status stays: `running`, which reads as killed once the process is gone.
+    with suppress(OSError):
+        runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
 
 
 def remove_refused(out: Path, made: Sequence[Path]) -> None:

@@ -1,5 +1,6 @@
 """What a checkpoint adds to Transformers' own: the states of parts that register here, in one file per process."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import torch
 from transformers import Trainer
 
 from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.runs.seal import STATE
 
 FILE = "stage_state_{rank}.pt"
 States = dict[str, dict[str, Any]]  # of the parts, by name
@@ -58,6 +60,14 @@ class CheckpointState:
         for name, part in self._parts.items():
             if name in states:
                 part.load_state_dict(states[name])
+
+
+def logged_before(folder: Path | None) -> tuple[dict[str, Any], ...]:
+    """What was logged before a checkpoint was written, in its order; nothing where there isn't one."""
+    if folder is None:
+        return ()
+    history: list[dict[str, Any]] = json.loads((folder / STATE).read_text(encoding="utf8"))["log_history"]
+    return tuple(history)
 
 
 class RunningLoss:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 VERSION = 2  # of the encoder: raise it when the same input gives other tokens
 _BLOCK = 1 << 20
+_SAMPLES, _SAMPLE = 64, 1 << 16  # blocks, and bytes of each
 
 
 def of(value: object) -> str:
@@ -24,6 +25,17 @@ def of_file(path: Path) -> str:
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             made.update(block)
+    return made.hexdigest()
+
+
+def of_samples(path: Path) -> str:
+    """Digest of a file's size and of blocks spread over it, at most 4 MiB: fast whatever the size."""
+    size = path.stat().st_size
+    made = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb") as file:
+        for number in range(_SAMPLES):
+            file.seek(max(size - _SAMPLE, 0) * number // (_SAMPLES - 1))
+            made.update(file.read(_SAMPLE))
     return made.hexdigest()
 
 

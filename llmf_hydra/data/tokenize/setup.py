@@ -1,6 +1,7 @@
 """From the config and the tokenizer to the `Setup` that decides what a row becomes, and to its digest."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from llmf_hydra.config.groups.data import DataConfig
@@ -69,8 +70,10 @@ def settings(data: DataConfig, setup: Setup, tokenizer: "PreTrainedTokenizerBase
     }
 
 
-def source_digest(source: Source, settings: Mapping[str, object]) -> str:
+def source_digest(
+    source: Source, settings: Mapping[str, object], of_file: Callable[[Path], str] = digest.of_file
+) -> str:
     """What the tokens of one dataset depend on: its content, how it is read, and the settings."""
     reading = [source.format, dict(source.columns), dict(source.tags), source.ranking, source.given_columns]
     media = str(source.media_dir) if source.media else ""
-    return digest.of([[digest.of_file(path) for path in source.files], reading, media, settings])
+    return digest.of([[of_file(path) for path in source.files], reading, media, settings])

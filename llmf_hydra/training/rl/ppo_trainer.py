@@ -138,6 +138,11 @@ class PpoTrainer(StageTrainer[PpoBatch]):
         """The sum over all processes."""
         return self.accelerator.reduce(tensor)  # pyright: ignore
 
+    def _restore(self) -> None:
+        super()._restore()
+        if self.is_world_process_zero():
+            self.samples.drop_from(self.state.global_step)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not self.args.should_save:
             return
