@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from llmf_hydra.checks import data, method, model, packages, rlhf, tracking, training, values
+from llmf_hydra.checks import data, launch, method, model, packages, rlhf, tracking, training, values
 from llmf_hydra.checks.register import CONFIG, PHASES, Rule, broken, rules_about
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data import checks as dataset_files
@@ -14,6 +14,7 @@ from llmf_hydra.training.rl.rewards import checks as reward_files
 __all__ = ["CONFIG", "PHASES", "Rule", "problems", "rules_about", "without_effect"]
 REGISTERED = (
     data,
+    launch,
     method,
     model,
     packages,
