@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.command_line import Cli, losses, only_run, worker_environment
+from support.command_line import Cli, log_of, losses, only_run, worker_environment
 
 from llmf_hydra.runs import warm
 
@@ -95,6 +96,16 @@ def holding(secret: str, *folders: Path) -> list[Path]:
     return [file for file in files if secret.encode() in file.read_bytes()]
 
 
+def told(secret: str) -> set[int]:
+    """The processes that have a secret on their command line."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if secret.encode() in (folder / "cmdline").read_bytes():
+                found.add(int(folder.name))
+    return found
+
+
 @pytest.fixture(scope="module")
 def at_home(alike: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run whose worker is a process of this machine."""
@@ -118,31 +129,35 @@ def test_a_run_elsewhere_is_the_run_at_home_to_the_byte(
     assert "step 6/6" in done.stdout and "step 6/6" in (out / "worker.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_saves_its_state_where_it_runs_and_is_resumed_there(
-    launch: list[str], number: signal.Signals, alike: dict[str, str], cli: Cli, tmp_path: Path
+def test_a_stopped_run_saves_its_state_where_it_runs_and_no_file_holds_its_secret(
+    launch: list[str], alike: dict[str, str], cluster: tuple[str, Path], tmp_path: Path
 ) -> None:
-    launcher = start(alike, tmp_path, *LONG, *launch)
+    launcher = start(alike, tmp_path, *LONG, *launch, f"model.hf_hub_token={TOKEN}")
     out = wait_for_step(launcher, tmp_path)
-    # Ctrl-C reaches every process of the terminal, the scheduler's own among them
-    os.killpg(launcher.pid, number) if number == signal.SIGINT else launcher.send_signal(number)
+    assert holding(TOKEN, tmp_path, cluster[1]) == [] and told(TOKEN) == {launcher.pid}
+    launcher.send_signal(signal.SIGTERM)
     shown, said = launcher.communicate(timeout=60)
     assert launcher.returncode == 130, said
     assert "llmf resume" in shown and "Traceback" not in said
-    assert manifest(out)["status"] == "killed"
+    assert manifest(out)["status"] == "killed" and holding(TOKEN, tmp_path, cluster[1]) == []
     done = len(losses(out))
     assert (out / f"checkpoint-{done}" / "trainer_state.json").exists()
-    if number == signal.SIGTERM:
-        (again := subprocess.Popen([sys.executable, "-m", "llmf_hydra", "resume", str(out)], env=alike, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path))  # fmt: skip
-        for _ in range(600):
-            if len(losses(out)) > done or again.poll() is not None:
-                break
-            time.sleep(0.05)
-        again.send_signal(signal.SIGTERM)
-        assert again.wait(60) == 130, again.communicate()
-        steps = [line["step"] for line in map(json.loads, (out / "log.jsonl").open()) if "loss" in line]
-        assert steps == list(range(1, len(steps) + 1)) and len(steps) > done
+
+    cold = {"HF_TOKEN": TOKEN} if launch == SLURM else {}  # not the environment of the server
+    again = start({**alike, **cold}, tmp_path, "resume", str(out))
+    for _ in range(1200):
+        if len(losses(out)) > done or again.poll() is not None:
+            break
+        time.sleep(0.05)
+    os.killpg(
+        again.pid, signal.SIGINT
+    )  # Ctrl-C reaches all of the terminal's processes, submitit's among them
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 130, said
+    steps = [line["step"] for line in log_of(out) if "loss" in line]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > done
+    assert (out / f"checkpoint-{len(steps)}" / "trainer_state.json").exists()
+    assert holding(TOKEN, tmp_path, cluster[1]) == []
 
 
 def test_a_worker_that_is_killed_there_is_told_as_killed(
@@ -154,25 +169,3 @@ def test_a_worker_that_is_killed_there_is_told_as_killed(
     _, said = launcher.communicate(timeout=60)
     assert launcher.returncode == 1 and "Traceback" not in said, said
     assert manifest(out)["status"] == "killed"
-
-
-def test_a_secret_reaches_the_worker_and_no_file(
-    launch: list[str], cluster: tuple[str, Path], alike: dict[str, str], tmp_path: Path
-) -> None:
-    launcher = start(alike, tmp_path, *LONG, *launch, f"model.hf_hub_token={TOKEN}")
-    out = wait_for_step(launcher, tmp_path)
-    worker = Path(f"/proc/{manifest(out)['pid']}")
-    assert holding(TOKEN, tmp_path, cluster[1]) == []
-    given = [worker / "cmdline" for worker in Path("/proc").glob("[0-9]*") if (worker / "cmdline").exists()]
-    ours = {launcher.pid, os.getpid()}
-    assert [file for file in given if TOKEN in _read(file) and int(file.parent.name) not in ours] == []
-    launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(60) == 130
-    assert worker is not None and holding(TOKEN, tmp_path, cluster[1]) == []
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf8", errors="replace")
-    except OSError:
-        return ""
