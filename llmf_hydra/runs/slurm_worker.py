@@ -40,7 +40,7 @@ def submit(order: Order, world: int, launch: LaunchConfig, out: Path) -> "SlurmJ
         executor = _executor(submitit, launch, out)
         with _starting_alike(), _without_interrupts():
             job = executor.submit(run, replace(order, env={}), str(handed))
-    except submitit.core.utils.FailedJobError as error:
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
         handed.unlink(missing_ok=True)
         raise LlmfError(f"Slurm refused the job: {' '.join(str(error).split())}") from error
     except BaseException:
