@@ -22,7 +22,8 @@ case $(basename "$0") in
   sbatch)
     grep -q -- --partition=nowhere "$1" && { echo "sbatch: error: invalid partition specified: nowhere" >&2; exit 1; }
     cp "$1" "$here/script"
-    SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_PROCID=0 setsid bash -c 'trap : TERM USR2; . "$0"; wait' "$1" > "$here/job.log" 2>&1 &
+    export SLURM_JOB_ID=77 SLURM_NTASKS=1 SLURM_PROCID=0
+    setsid bash -c 'trap : TERM USR2; . "$0"; wait' "$1" > "$here/job.log" 2>&1 &
     echo $! > "$here/group"; echo "Submitted batch job 77";;
   srun)
     while [[ $1 == --* ]]; do [[ $1 == --output || $1 == --error ]] && shift; shift; done
