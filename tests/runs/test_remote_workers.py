@@ -169,3 +169,24 @@ def test_a_worker_that_is_killed_there_is_told_as_killed(
     _, said = launcher.communicate(timeout=60)
     assert launcher.returncode == 1 and "Traceback" not in said, said
     assert manifest(out)["status"] == "killed"
+
+
+@pytest.mark.slow
+def test_when_its_launcher_is_killed_an_actor_saves_and_a_job_goes_on(
+    launch: list[str], alike: dict[str, str], tmp_path: Path
+) -> None:
+    launcher = start(alike, tmp_path, *LONG, *launch)
+    out = wait_for_step(launcher, tmp_path)
+    launcher.kill()
+    launcher.wait()
+    if launch == SLURM:
+        before = len(losses(out))
+        time.sleep(1.0)
+        assert manifest(out)["status"] == "running" and len(losses(out)) > before
+        os.kill(int(str(manifest(out)["pid"])), signal.SIGTERM)
+    for _ in range(400):
+        if manifest(out)["status"] != "running":
+            break
+        time.sleep(0.05)
+    assert manifest(out)["status"] == "killed"
+    assert (out / f"checkpoint-{len(losses(out))}" / "trainer_state.json").exists()
