@@ -13,7 +13,17 @@ from omegaconf import DictConfig
 from llmf_hydra.config import compose, record, secrets
 from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, Problem, Refused, RunFailed
+from llmf_hydra.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NO_VALUE,
+    PRUNED,
+    REFUSED,
+    Problem,
+    Refused,
+    RunFailed,
+)
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes, ranks
 from llmf_hydra.runs.manifest import first_manifest
@@ -50,6 +60,9 @@ def _follow(argv: list[str]) -> None:
             return
         config = line.compose()
         if config.hydra.mode == RunMode.MULTIRUN:
+            found = list(_written_by_a_launcher(argv, str(config.hydra.runtime.choices["hydra/launcher"])))
+            if found:
+                raise Refused(found)
             line.sweep(partial(_trial, argv))
         else:
             _run_once(line, config, argv)
@@ -65,6 +78,15 @@ def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) ->
         folder for folder in (out, *out.parents) if not folder.exists()
     ]  # by this run, to be taken away with it
     line.run(config, out, lambda _: _start(cfg, out, argv, None, made))
+
+
+def _written_by_a_launcher(argv: list[str], launcher: str) -> Iterator[Problem]:
+    """Overrides whose secret would reach the disk: hydra-submitit-launcher pickles each trial's config."""
+    for word in argv if launcher.startswith("submitit") else ():
+        masked = secrets.masked_word(word)
+        if masked != word:
+            what = f"hydra/launcher={launcher} would write this secret to disk"
+            yield Problem(masked, NO_VALUE, what, "give it in its environment variable")
 
 
 def _trial(argv: list[str], composed: DictConfig) -> float | None:

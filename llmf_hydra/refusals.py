@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from llmf_hydra.checks import data, method, model, packages, rlhf, tracking, training, values
+from llmf_hydra.checks import data, launch, method, model, packages, rlhf, tracking, training, values
 from llmf_hydra.checks.register import CONFIG, DISK, PHASES, Rule, broken, rules_about
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data import checks as dataset_files
@@ -13,6 +13,7 @@ from llmf_hydra.training.rl.rewards import checks as reward_files
 __all__ = ["CONFIG", "PHASES", "Rule", "of_files", "of_values", "problems", "rules_about", "without_effect"]
 REGISTERED = (
     data,
+    launch,
     method,
     model,
     packages,
