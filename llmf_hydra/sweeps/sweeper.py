@@ -23,11 +23,11 @@ from llmf_hydra.config.secrets import masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, Problem, Refused
 from llmf_hydra.runs import processes, warm
 from llmf_hydra.runs.manifest import cores
-from llmf_hydra.sweeps import account, constraints, inheritance, plan, settings, space
+from llmf_hydra.sweeps import account, constraints, inheritance, plan, proposals, settings, space
 from llmf_hydra.sweeps.place import Place
 from llmf_hydra.sweeps.settings import SweeperSettings
-from llmf_hydra.sweeps.storage import url_of
-from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, identity
+from llmf_hydra.sweeps.storage import open_storage, url_of
+from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, alone, identity
 from llmf_hydra.sweeps.trials import Outcome, Pool, failure, outcome
 
 THREADS, DEVICES = "launch.omp_num_threads", "launch.cuda_visible_devices"
@@ -73,6 +73,7 @@ class StudySweeper(Sweeper):
         self.space = space.read(words, loader, self.settings.seed)
         _, base = compose.settled(loader, self._name, list(self.space.fixed))
         self._settle(base)
+        proposals.known_beforehand(self.settings, self.space)  # refuses a grid that has no end
         self.folder = Path(str(self.config.hydra.sweep.dir)).expanduser().absolute()
         self.study = self._open(base)
         return self._run()
@@ -103,6 +104,9 @@ class StudySweeper(Sweeper):
         name = self.settings.study_name or self.folder.name
         url = url_of(self.settings.storage, self.folder)
         self.inherits = inheritance.of(base)
+        if self.settings.storage is not None:
+            with alone(url, name):
+                open_storage(url)  # before the folder is made
         planned = plan.of(self.settings, self.space, self.objectives, self.inherits)
         resumed = plan.claim_folder(self.folder, url, name)
         study = Study.open(url, name, self.settings, self.space, self.objectives, planned)
