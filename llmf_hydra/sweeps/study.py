@@ -178,10 +178,12 @@ class Study:
         import optuna
 
         for trial in self._trials(optuna.trial.TrialState.RUNNING):
-            if trial.user_attrs.get(STATUS) in ENDED:  # told of, all but Optuna's own word
-                self._tell(trial._trial_id, trial.user_attrs[STATUS], trial.user_attrs.get("values", []))
-            elif not _lives(trial.user_attrs.get(OWNER)):
+            if _lives(trial.user_attrs.get(OWNER)):
+                continue
+            if trial.user_attrs.get(STATUS) not in (*ENDED, "failed"):
                 return trial._trial_id
+            # Its launcher was killed between its own word and Optuna's.
+            self._tell(trial._trial_id, trial.user_attrs[STATUS], trial.user_attrs.get("values", []))
         return None
 
     def note(self, claim: Claim, **values: Any) -> None:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmf_hydra.config import compose
 from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_word
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, Problem, Refused
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, Problem, Refused
 from llmf_hydra.runs import processes, warm
 from llmf_hydra.runs.manifest import cores
 from llmf_hydra.sweeps import account, constraints, inheritance, plan, proposals, settings, space
@@ -71,12 +71,19 @@ class StudySweeper(Sweeper):
         if found:
             raise Refused(found)
         self.space = space.read(words, loader, self.settings.seed)
+        self._refuse_secrets()
         _, base = compose.settled(loader, self._name, list(self.space.fixed))
         self._settle(base)
         proposals.known_beforehand(self.settings, self.space)  # refuses a grid that has no end
         self.folder = Path(str(self.config.hydra.sweep.dir)).expanduser().absolute()
         self.study = self._open(base)
         return self._run()
+
+    def _refuse_secrets(self) -> None:
+        for key in self.space.described():
+            if masked_word(f"{key}=value") != f"{key}=value":
+                what = "is a secret, and a study writes down what it varies"
+                raise Refused([Problem(key, NO_VALUE, what, "give it once")])
 
     def _settle(self, base: DictConfig) -> None:
         self.objectives = _objectives(self.settings, base)

@@ -190,3 +190,37 @@ def test_when_its_launcher_is_killed_an_actor_saves_and_a_job_goes_on(
         time.sleep(0.05)
     assert manifest(out)["status"] == "killed"
     assert (out / f"checkpoint-{len(losses(out))}" / "trainer_state.json").exists()
+
+
+GRID = [*WORDS, "training.max_steps=2", "method.lora_rank=4,8", "training.seed=1,2"]
+
+
+@pytest.fixture(scope="module")
+def study_at_home(alike: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    words = ["-m", *GRID, "hydra.sweep.dir=study"]
+    subprocess.run(
+        [sys.executable, "-m", "llmf_hydra", *words], cwd=folder, env=alike, check=True, capture_output=True
+    )
+    return folder / "study"
+
+
+def test_a_study_comes_to_the_same_wherever_its_trials_run(
+    alike: dict[str, str], study_at_home: Path, launch: list[str], tmp_path: Path
+) -> None:
+    away = start(alike, tmp_path, "-m", *GRID, *launch, "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=study")
+    said = away.communicate(timeout=240)
+    assert away.returncode == 0, said
+    for number in range(4):
+        here, there = study_at_home / str(number), tmp_path / "study" / str(number)
+        assert losses(here) == losses(there)
+        weights = [out / "final" / "adapter_model.safetensors" for out in (here, there)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+    values = [
+        {
+            trial["number"]: trial["objective"]
+            for trial in json.loads((study / "sweep.json").read_text())["trials"]
+        }
+        for study in (study_at_home, tmp_path / "study")
+    ]
+    assert values[0] == values[1]
