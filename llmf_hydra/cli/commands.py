@@ -22,6 +22,7 @@ COMMANDS = {
     "status": Command("status", "what is declared and not built yet", "llmf_hydra.cli.status"),
     "runs": Command("runs", "the run folders: date, status, stage, method, model, objective", "llmf_hydra.cli.runs"),
     "resume": Command("resume RUN", "go on from the run's own last checkpoint", "llmf_hydra.cli.resume"),
+    "sweep": Command("sweep show DIR", "a study: show, resume or report it", "llmf_hydra.cli.sweep"),
     "import": Command("import FILE.yaml", "turn a flat LLaMA-Factory YAML into an experiment",
                       "llmf_hydra.cli.llamafactory.importer"),
     "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),

@@ -1,0 +1,48 @@
+"""The bar of a whole study, below the lines that it prints: on a terminal only."""
+
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class StudyBar:
+    """How many trials are over. Without a terminal at stderr it draws nothing, and lines are printed as ever."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Draw the bar of a study of `total` trials, `done` of which are over."""
+        if not sys.stderr.isatty():
+            return
+        from tqdm import tqdm
+
+        tqdm.monitor_interval = 0  # no thread beside the trials' forks
+        tqdm.set_lock(threading.RLock())
+        self._bar = tqdm(
+            total=total, initial=done, unit="trial", desc="study", dynamic_ncols=True, leave=False
+        )
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is None:
+            print(line, flush=True)
+        else:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def advance(self, best: float | None = None) -> None:
+        """One more trial is over; `best` is the best value so far."""
+        if self._bar is not None:
+            if best is not None:
+                self._bar.set_postfix_str(f"best {best:.4f}", refresh=False)
+            self._bar.update()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
