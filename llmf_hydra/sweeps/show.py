@@ -60,7 +60,7 @@ def view(folder: SweepFolder) -> View:
     """The study as it is now."""
     records = folder.records()
     running = [_running(record) for record in records if record.status == "running"]
-    return View(folder, records, running, _left(records, running))
+    return View(folder, records, running, seconds_left(records, running))
 
 
 def text(seen: View) -> str:
@@ -172,7 +172,7 @@ def _progress(out: Path) -> tuple[int | None, int | None]:
     return (int(found[-1][0]), int(found[-1][1])) if found else (None, None)
 
 
-def _left(records: Sequence[Record], running: Sequence[Running]) -> float | None:
+def seconds_left(records: Sequence[Record], running: Sequence[Running]) -> float | None:
     """Seconds until the end, if the trials to come take as long as those that are done and as many run at once."""
     took = [
         seconds for record in records if record.status in ("done", "pruned") and (seconds := _seconds(record))

@@ -45,7 +45,7 @@ def history(records: Sequence[Record], objectives: Objectives, place: int) -> Fi
             "pruned (last report)", pruned, place, {"color": FAINT, "symbol": "circle-open", "size": 9}
         )
         data.append(dots)
-    layout = _axes("trial", name) | {"showlegend": True}
+    layout: Figure = _axes("trial", name) | {"showlegend": True}
     layout["xaxis"]["dtick"] = max(1, len(records) // 8)
     return {"data": data, "layout": layout}
 

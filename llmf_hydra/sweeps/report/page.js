@@ -15,7 +15,7 @@ function themed(layout) {
     font: { color: of("--ink"), size: narrow ? 11 : 12, family: "system-ui, sans-serif" },
     xaxis: { ...grid, ...layout.xaxis },
     yaxis: { ...grid, ...layout.yaxis },
-    legend: { orientation: "h", y: -0.22, yanchor: "top", x: 0 },
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: of("--soft"), activecolor: of("--ink") },
     hoverlabel: { align: "left" },
   };
