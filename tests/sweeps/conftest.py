@@ -3,11 +3,9 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
+from support.finished_study import FinishedStudy
 
 NAME = "my <i>study"  # a folder's name is a user's text
 WORDS = (
@@ -24,15 +22,6 @@ WORDS = (
     "hydra.sweeper.pruner=median",
     "hydra.sweeper.pruner_startup_trials=5",
 )
-
-
-@dataclass(frozen=True)
-class FinishedStudy:
-    """Six trials: three seeds of two learning rates, the last of which was pruned."""
-
-    folder: Path
-    said: str
-    trials: list[dict[str, Any]]  # best first
 
 
 @pytest.fixture(scope="session")

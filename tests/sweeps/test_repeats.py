@@ -5,7 +5,7 @@ import math
 
 import pytest
 from support.command_line import Cli
-from sweeps.conftest import FinishedStudy
+from support.finished_study import FinishedStudy
 
 from llmf_hydra.sweeps import repeats
 from llmf_hydra.sweeps.study import Objectives, Record
@@ -48,7 +48,9 @@ def test_the_t_test_by_hand() -> None:
     t = 0.5 / (0.4 / math.sqrt(3))
     assert found.difference == pytest.approx(0.5) and found.sd == pytest.approx(0.4) and found.seeds == 3
     assert found.p == pytest.approx(1 - t / math.sqrt(2 + t**2))  # of Student's t with two degrees of freedom
-    assert found.sentence == "the best beats the next by 0.5 ± 0.4 over 3 seeds, p = 0.16: not more than noise"
+    assert (
+        found.sentence == "the best beats the next by 0.5 ± 0.4 over 3 seeds, p = 0.16: not more than noise"
+    )
 
 
 def test_a_clear_difference_is_more_than_noise_whichever_way_is_better() -> None:
@@ -77,7 +79,13 @@ def test_where_no_test_is_possible_that_is_said() -> None:
 
 def test_lines_for_readers() -> None:
     lines = repeats.closing_lines(trials(bad=[1.5, 2.1, None], good=[1.0, 2.0, 4.0]), LOSS)
-    assert lines[0] == "training.seed as repeats:" and lines[1].split() == "seeds mean eval_loss sd overrides".split()
+    assert lines[0] == "training.seed as repeats:" and lines[1].split() == [
+        "seeds",
+        "mean",
+        "eval_loss",
+        "sd",
+        "overrides",
+    ]
     assert lines[2].split()[0] == "2" if "bad" in lines[2] else lines[2].startswith("3  ")
     (bad,) = (line for line in lines if "bad" in line)
     assert bad.startswith("2 of 3  ")

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 from support.command_line import Cli
-from sweeps.conftest import FinishedStudy
+from support.finished_study import FinishedStudy
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
@@ -69,10 +69,20 @@ def seen_at(width: int, page: str, folder: Path) -> dict[str, int]:
     (folder / "probed.html").write_text(page.replace("</body>", f"{PROBE}</body>"), encoding="utf8")
     frame = f'<iframe src="probed.html" style="border:0;width:{width}px;height:900px"></iframe>'
     (folder / "frame.html").write_text(LISTEN + frame, encoding="utf8")
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
     flags = ["--virtual-time-budget=15000", f"--window-size={max(width, 500)},900", "--dump-dom"]
     done = subprocess.run(
-        [*command, *flags, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [*command, *flags, (folder / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     told = re.search(r'data-told="([^"]+)"', done.stdout)
     assert told is not None, done.stdout[-500:] + done.stderr[-2000:]
