@@ -1,19 +1,19 @@
 """Every reason to refuse a run, whichever room knows it: importing this module registers them all, without torch."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
-from llmf_hydra.checks import data, method, model, packages, rlhf, tracking, training, values
-from llmf_hydra.checks.register import CONFIG, PHASES, Rule, broken, rules_about
+from llmf_hydra.checks import data, launch, method, model, packages, rlhf, tracking, training, values
+from llmf_hydra.checks.register import CONFIG, DISK, PHASES, Rule, broken, rules_about
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data import checks as dataset_files
 from llmf_hydra.errors import Problem
 from llmf_hydra.models import checks as model_files
 from llmf_hydra.training.rl.rewards import checks as reward_files
 
-__all__ = ["CONFIG", "PHASES", "Rule", "problems", "rules_about", "without_effect"]
+__all__ = ["CONFIG", "PHASES", "Rule", "of_files", "of_values", "problems", "rules_about", "without_effect"]
 REGISTERED = (
     data,
+    launch,
     method,
     model,
     packages,
@@ -28,7 +28,7 @@ REGISTERED = (
 without_effect = values.without_effect
 
 
-def problems(cfg: Config, shipped: Mapping[str, Any], phases: Collection[str] = PHASES) -> list[Problem]:
+def problems(cfg: Config, shipped: Mapping[str, object], phases: Collection[str] = PHASES) -> list[Problem]:
     """All problems that refuse the run, in one answer; empty if it may begin.
 
     `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`.
@@ -38,3 +38,15 @@ def problems(cfg: Config, shipped: Mapping[str, Any], phases: Collection[str] = 
     if not cfg.launch.allow_extra_args:
         found += [problem for problem in without_effect(cfg, shipped) if problem.key not in told]
     return [*found, *broken(cfg, phases, told)]
+
+
+def of_files(cfg: Config) -> list[Problem]:
+    """What is wrong with the files that a config names."""
+    return list(broken(cfg, (DISK,), ()))
+
+
+def of_values(cfg: Config) -> list[Problem]:
+    """What this version refuses of the config of a recorded run, its files apart."""
+    found = [*values.bad_values(cfg), *values.not_built(cfg)]
+    phases = [phase for phase in PHASES if phase != DISK]
+    return [*found, *broken(cfg, phases, {problem.key for problem in found})]

@@ -15,17 +15,17 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, LlmfError, Pruned, Refused
+from llmf_hydra.runs import disk, fork_server, ranks
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import fork_server, ranks
 from llmf_hydra.runs import signals as interrupt
 
 SERVE = "--serve"
@@ -47,7 +47,11 @@ def main(out: Path, *, resume: bool, warm: bool = False) -> int:
     interrupt.ignore()
     status = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}.get(code, "failed")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
-    _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
+    try:
+        _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)
+    except OSError as error:  # a full disk: the run reads as killed, and can be resumed
+        print(f"warning: {out / runs.MANIFEST} keeps its last state: {error.strerror}", file=sys.stderr)
+        code = code or FAILED
     early = code == INTERRUPTED and not interrupt.begun()
     return interrupt.EARLY if early else code
 
@@ -63,6 +67,8 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
         pid_started=runs.process_identity(os.getpid()),
         warm=warm,
     )
+    if resume:
+        _note(out, resumed=runs.read_manifest(out).get("resumed", 0) + 1)
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
     run_job(cfg, out, resume=resume)
@@ -73,9 +79,15 @@ def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
     import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
 
 
-def _note(out: Path, **values: Any) -> None:
+def _note(out: Path, **values: object) -> None:
     if ranks.is_main():
         runs.update_manifest(out, **values)
+
+
+def _note_reason(out: Path, reason: str) -> None:
+    """The reason stands on the terminal too: a disk that has no room for it must not take its place."""
+    with suppress(OSError):
+        _note(out, reason=reason)
 
 
 def guarded(job: Callable[[], None], out: Path) -> int:
@@ -96,10 +108,15 @@ def guarded(job: Callable[[], None], out: Path) -> int:
         print(pruned)
         return PRUNED
     except LlmfError as error:
-        _note(out, reason=masked_text(str(error)))
+        _note_reason(out, masked_text(str(error)))
         print(masked_text(f"failed{_which()}: {error}"), file=sys.stderr)
         return FAILED
     except Exception as error:
+        if (reason := disk.full(error, out)) is not None:
+            what = f"{_file_of(error, out)} cannot be written: {reason}"
+            _note_reason(out, what)
+            print(f"failed{_which()}: {what}", file=sys.stderr)
+            return FAILED
         file = out / (ERROR if ranks.is_main() else f"error-{ranks.rank()}.txt")
         file.write_text(masked_text(traceback.format_exc()), encoding="utf8")
         what = masked_text(f"{type(error).__name__}: {error}")
@@ -107,6 +124,11 @@ def guarded(job: Callable[[], None], out: Path) -> int:
         print(f"failed{_which()}: {what}\n  the traceback is in {file}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def _file_of(error: Exception, out: Path) -> str:
+    """The file that a write failed at, as far as the error names it."""
+    return str(error.filename) if isinstance(error, OSError) and error.filename else f"a file of {out}"
 
 
 def _which() -> str:

@@ -15,7 +15,7 @@ ORDER = (  # from the ground up; rooms of one line are on one floor and don't kn
     "checks",
     "data models methods optimizers tracking",
     "training",
-    "stages sweeps serve",
+    "stages sweeps serve comparison",
     "jobs",
     "refusals",
     "cli launch worker __main__",
@@ -33,6 +33,7 @@ NO_TORCH = (
     "launch",
     "__main__",
     "sweeps",
+    "comparison",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "wandb", "mlflow", "accelerate", "matplotlib"}
 MOST_FILES = 20  # of one folder

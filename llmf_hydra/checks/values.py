@@ -1,7 +1,6 @@
 """Checks of each value on its own: its range, whether it is built yet, and whether it acts in this run."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.schema import Config, Entry, entries, value_at
@@ -35,7 +34,7 @@ def not_built(cfg: Config) -> Iterator[Problem]:
                 yield problem
 
 
-def without_effect(cfg: Config, shipped: Mapping[str, Any]) -> list[Problem]:
+def without_effect(cfg: Config, shipped: Mapping[str, object]) -> list[Problem]:
     """Values that the user set and that this run would not read.
 
     `shipped` holds, by full key, what the chosen files of the package set: what stands there was not the user's
@@ -44,7 +43,7 @@ def without_effect(cfg: Config, shipped: Mapping[str, Any]) -> list[Problem]:
     return [*_idle(cfg, shipped), *_said_by_the_adapter(cfg)]
 
 
-def _idle(cfg: Config, shipped: Mapping[str, Any]) -> Iterator[Problem]:
+def _idle(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:
     for key, entry in entries().items():
         value = value_at(cfg, key)
         if value in (entry.param.default, shipped.get(key, entry.param.default)) or set_in_environment(
@@ -81,6 +80,6 @@ def _named(entry: Entry) -> str:
     return f"{entry.key} (from {entry.param.env})" if set_in_environment(entry.param) else entry.key
 
 
-def _shown(key: str, value: Any) -> str:
+def _shown(key: str, value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"{key.removesuffix('.name')}={text}"

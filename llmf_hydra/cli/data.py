@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.formats.write import WRITERS
@@ -128,9 +127,9 @@ def _sound(read: reader.Read) -> Row:
     return read.row
 
 
-def _entry(out: Path, to: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _entry(out: Path, to: str, rows: Sequence[Row]) -> dict[str, object]:
     """The row of dataset_info.json that describes what was written."""
-    made: dict[str, Any] = {"file_name": out.name, "formatting": to}
+    made: dict[str, object] = {"file_name": out.name, "formatting": to}
     if rows and len(rows[0].answers) == 2:
         made["ranking"] = True
     return made

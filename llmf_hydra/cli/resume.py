@@ -2,11 +2,12 @@
 
 import os
 import sys
-from pathlib import Path
 
 from llmf_hydra.cli.commands import Parser
+from llmf_hydra.cli.run_folder import named_run
 from llmf_hydra.config import record
-from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.errors import NO_VALUE, REFUSED, Problem, Refused
+from llmf_hydra.runs import checkpoints, trained_with
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes as process
 
@@ -16,13 +17,18 @@ def main(argv: list[str]) -> int:
     parser = Parser("resume")
     parser.add_argument("run", help="a run folder; `llmf runs` lists them")
     named: str = parser.parse_args(argv).run
-    out = Path(named).expanduser().absolute()
-    if not (out / runs.MANIFEST).exists():
-        raise Refused([Problem(named, NO_VALUE, "is not a run folder", "`llmf runs` lists them")])
-    manifest = runs.read_manifest(out)
+    out, manifest = named_run(named)
     status = runs.status(manifest)
     if status in ("done", "running"):
         raise Refused([Problem(named, NO_VALUE, f"the run is {status} and has nothing to go on with")])
+    cfg = record.load(out / runs.CONFIG)
+    choice = checkpoints.choose(out)
+    if choice.checkpoint is not None:
+        changed = list(trained_with.config_problems(choice.checkpoint, cfg))
+        if changed:
+            raise Refused(
+                [*changed, Problem(f"{out / runs.CONFIG}", NO_VALUE, "was edited after the run began")]
+            )
     os.chdir(manifest["cwd"])
     lacking = record.missing(out / runs.CONFIG)
     if lacking:
@@ -30,4 +36,10 @@ def main(argv: list[str]) -> int:
             f"warning: secrets are not recorded; this run goes on without {', '.join(lacking)}",
             file=sys.stderr,
         )
-    return process.run_worker(out, record.load(out / runs.CONFIG), quiet=False, resume=True)
+    print(choice.sentence(), flush=True)
+    code = process.run_worker(out, cfg, quiet=False, resume=True)
+    if code == REFUSED:  # nothing was trained, and the run is what it was
+        runs.update_manifest(
+            out, **{key: manifest.get(key) for key in ("status", "reason", "ended", "exit_code")}
+        )
+    return code

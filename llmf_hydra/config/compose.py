@@ -17,15 +17,18 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
 from omegaconf import Container, DictConfig, OmegaConf
@@ -55,6 +58,20 @@ class _OurSearchPath(SearchPathPlugin):
         search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
 
 
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader, which also refuses what OmegaConf would read as something else."""
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        if isinstance(loaded.config, DictConfig) and not loaded.path.startswith(
+            f"file://{paths.conf_dir()}/"
+        ):
+            faults.refuse_numbers_for_switches(
+                loaded.config, f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml"
+            )
+        return loaded
+
+
 def register() -> None:
     """Make the schema, the search path and the resolver known to Hydra. Safe to call twice."""
     version.setbase("1.3")
@@ -73,7 +90,7 @@ class CommandLine:
         self.flags = _flags(self._parser, words)
         self.overrides = [home.expanded_word(overrides.without_plus(word)) for word in self.flags.overrides]
         self.config_name: str = self.flags.config_name or PRIMARY
-        self.loader = ConfigLoaderImpl(_search_path(self.flags))
+        self.loader = _Loader(_search_path(self.flags))
         self._hydra = Hydra(task_name=PROGRAM, config_loader=self.loader)
 
     @property
@@ -151,7 +168,8 @@ class CommandLine:
             with _named(Path(sys.argv[0]).name):
                 self._hydra.shell_completion(self.config_name, self.overrides)
         elif self.flags.hydra_help:
-            self._hydra.hydra_help(self.config_name, self._parser, self.flags)
+            with _named(Path(sys.argv[0]).name):
+                self._hydra.hydra_help(self.config_name, self._parser, self.flags)
         elif self.flags.info:
             with redirect_stdout(io.StringIO()) as told:
                 self._hydra.show_info(self.flags.info, self.config_name, self._unswept(), RunMode.MULTIRUN)
@@ -235,7 +253,10 @@ def _search_path(flags: Namespace) -> ConfigSearchPath:
     """Where configs are looked for: `--config-path` replaces the shipped folder, which then comes after it."""
     shipped, own = str(paths.conf_dir()), flags.config_path
     if own is not None and not own.startswith("pkg://"):
-        own = str(Path(own).expanduser().absolute())
+        folder = Path(own).expanduser().absolute()
+        if not folder.is_dir():
+            raise Refused([Problem("--config-path", own, "there is no such folder")])
+        own = str(folder)
     search_path = create_config_search_path(own or shipped)
     if own is not None:
         search_path.append("llmf-shipped", shipped, anchor=SearchPathQuery(provider="main"))

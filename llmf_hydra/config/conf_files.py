@@ -17,9 +17,9 @@ def choices(group: str) -> list[str]:
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
-def shipped_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
+def shipped_values(chosen: Mapping[str, Any]) -> dict[str, object]:
     """What the package's own files for these choices set, by full key; a user's file of that name counts not."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     user = paths.user_conf_dir()
     for group in (*GROUPS, DEMO):
         names = chosen.get(group) or []
@@ -31,7 +31,7 @@ def shipped_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def flat_values(file: Path, package: str) -> dict[str, Any]:
+def flat_values(file: Path, package: str) -> dict[str, object]:
     """The values of a config file by full key; `# @package _global_` lifts it out of its group."""
     from omegaconf import DictConfig, OmegaConf
 

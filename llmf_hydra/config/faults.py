@@ -2,18 +2,42 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
 from llmf_hydra.config.conf_files import flat_values
 from llmf_hydra.config.overrides import unknown, unknown_choice, value_problem
-from llmf_hydra.config.schema import entries
+from llmf_hydra.config.schema import GROUPS, entries
+from llmf_hydra.config.switches import numbers_for_switches
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
+
+
+class WrongFile(ConfigCompositionException):
+    """A config file holds values that OmegaConf would take and that mean something else."""
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+def refuse_numbers_for_switches(content: DictConfig, file: str) -> None:
+    """Raise WrongFile where a loaded config says `bf16: 1`."""
+    groups = {group: _container(content, group) for group in GROUPS if group in content}
+    found = numbers_for_switches(groups, file)
+    if found:
+        raise WrongFile(found)
+
+
+def _container(content: DictConfig, group: str) -> Any:
+    node = content._get_node(group)
+    return OmegaConf.to_container(node) if isinstance(node, DictConfig) else None
 
 
 def problems(
@@ -31,6 +55,8 @@ def problems(
     found: list[Problem] = []
     if isinstance(error, ConfigCompositionException):
         found = list(_wrong_in_files(loader, config_name, overrides))
+    if not found and isinstance(error, WrongFile):
+        found = error.problems
     return found or [_in_own_words(error)]
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.conf_files import DEMO
 from llmf_hydra.config.schema import GROUPS, Entry, entries
+from llmf_hydra.config.switches import number_for_switch
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean, shown
 
 RECIPES = ("experiment", DEMO)  # groups beside the schema's
@@ -76,7 +77,7 @@ def several_values(word: str) -> Problem:
     return Problem(key, value, "is several values, and this is one run", remedy)
 
 
-def unknown_choice(group: str, name: Any, known: Sequence[str]) -> Problem:
+def unknown_choice(group: str, name: object, known: Sequence[str]) -> Problem:
     """The refusal of a choice that no file and no plugin gives."""
     package = PACKAGES.get(group, {}).get(str(name))
     if package:
@@ -145,12 +146,13 @@ def _of_value(override: Override, key: str) -> Iterator[Problem]:
                 yield problem
 
 
-def value_problem(entry: Entry, value: Any) -> Problem | None:
+def value_problem(entry: Entry, value: object) -> Problem | None:
     """What is wrong with a raw value for this parameter (its type, range, choices), or None."""
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: known only once composed
-    if _is_switch(entry) and isinstance(value, int | float) and not isinstance(value, bool):
-        return Problem(entry.key, value, f"is not of type {entry.type_name}", "write true or false")
+    number = number_for_switch(entry, value)
+    if number is not None:
+        return number
     try:
         typed = OmegaConf.structured(GROUPS[entry.group])
         typed[entry.name] = value
@@ -158,11 +160,6 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
     except OmegaConfBaseException:
         return Problem(entry.key, value, f"is not of type {entry.type_name}", _range_of(entry))
     return entry.param.problem(entry.key, converted)
-
-
-def _is_switch(entry: Entry) -> bool:
-    """Whether the parameter is true or false; OmegaConf would read any number as one of them."""
-    return entry.type_name.startswith("bool")
 
 
 def _range_of(entry: Entry) -> str:
@@ -173,7 +170,7 @@ def _range_of(entry: Entry) -> str:
     )
 
 
-def _values(override: Override) -> list[Any]:
+def _values(override: Override) -> list[object]:
     """The values an override gives: one, or each of a sweep; of an interval its ends."""
     given = override.value()
     if isinstance(given, IntervalSweep):
@@ -183,7 +180,7 @@ def _values(override: Override) -> list[Any]:
     return [_plain(given)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.text if isinstance(value, QuotedString) else value
 
 

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(:[\w./+-]+)*", re.ASCII)  # no number, no sign of YAML's or Hydra's
 NOT_TEXT = re.compile(r"(null|true|false|yes|no|on|off|y|n|nan|inf|infinity)", re.IGNORECASE)
@@ -17,7 +16,7 @@ def is_plain(text: str) -> bool:
     return PLAIN.fullmatch(text) is not None and NOT_TEXT.fullmatch(text) is None
 
 
-def yaml_value(value: Any) -> str:
+def yaml_value(value: object) -> str:
     """A value on one line of YAML."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{yaml_value(str(k))}: {yaml_value(v)}" for k, v in value.items()) + "}"
@@ -29,7 +28,7 @@ def yaml_value(value: Any) -> str:
     return _scalar(value)
 
 
-def hydra_value(value: Any) -> str:
+def hydra_value(value: object) -> str:
     """A value on the right side of an override."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_hydra_key(k)}:{hydra_value(v)}" for k, v in value.items()) + "}"
@@ -51,7 +50,7 @@ def _shell_quoted(word: str) -> str:
     return f'"{word}"' if "'" in word and not SHELL_SIGNS.search(word) else shlex.quote(word)
 
 
-def _scalar(value: Any) -> str:
+def _scalar(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -72,5 +71,5 @@ def _hydra_quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
-def _hydra_key(key: Any) -> str:
+def _hydra_key(key: object) -> str:
     return HYDRA_KEY_SIGNS.sub(r"\\\1", str(key))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import CONFIG, DISK, rule
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
@@ -26,7 +27,7 @@ def the_datasets_fit(cfg: Config) -> Iterator[Problem]:
     yield from check_sources(cfg.data, cfg.stage.rows)
 
 
-@rule("data.dataset", "data.eval_dataset", jobs=("train", "check"), phase=DISK)
+@rule("data.dataset", "data.eval_dataset", jobs=LEARNING_JOBS, phase=DISK)
 def only_text_is_trained_on(cfg: Config) -> Iterator[Problem]:
     """Images, videos and audio of a dataset are refused: no model that is trained here would see them."""
     for key, datasets in (("dataset", cfg.data.dataset), ("eval_dataset", cfg.data.eval_dataset)):

@@ -2,9 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, IterableDataset
@@ -22,6 +23,9 @@ from llmf_hydra.data.streaming import stream
 from llmf_hydra.data.tokenize.features import Setup
 from llmf_hydra.data.tokenize.setup import make_setup, settings, source_digest
 from llmf_hydra.errors import Problem, Refused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Evaluation = Dataset | IterableDataset | dict[str, Dataset] | dict[str, IterableDataset] | None
 Named = tuple[str, Source]  # its use (train or eval), and the source
@@ -51,15 +55,23 @@ class Prepared:
 
 
 def prepare(
-    data: DataConfig, kind: str, tokenizer: Any, generation: GenerationConfig, seed: int, packing: bool
+    data: DataConfig,
+    kind: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    generation: GenerationConfig,
+    seed: int,
+    packing: bool,
 ) -> Prepared:
     """Tokenize what `data` names, for one kind of training. Raises Refused."""
     named = _named(data)
     media = tuple(sorted({name for _, source in named for name in source.media}))
     setup = make_setup(data, kind, tokenizer, generation, packing, media)
-    if data.streaming:
-        return Prepared(*stream(data, setup, named, seed, packing))
     chosen = settings(data, setup, tokenizer)
+    if data.streaming:
+        train, held, report = stream(data, setup, named, seed, packing)
+        read = [[use, source_digest(source, chosen, digest.of_samples)] for use, source in named]
+        report.digest = digest.of([read, data.buffer_size, *_shape(data, seed, packing)])
+        return Prepared(train, held, report)
     known = [(use, source, source_digest(source, chosen)) for use, source in named]
     if not data.tokenized_path:
         return Prepared(*_prepared(data, setup, known, seed, packing))
@@ -116,7 +128,7 @@ def _prepared(
 
 
 def _at_path(
-    data: DataConfig, setup: Setup, known: list[Known], chosen: dict[str, Any], seed: int, packing: bool
+    data: DataConfig, setup: Setup, known: list[Known], chosen: Mapping[str, object], seed: int, packing: bool
 ) -> tokenized_path.Saved:
     """Load what lies at data.tokenized_path, or make it and save it there."""
     path = Path(str(data.tokenized_path)).expanduser()
@@ -130,7 +142,7 @@ def _at_path(
     return kept
 
 
-def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, Any]:
+def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, object]:
     """What mixing, splitting and packing depend on."""
     return {
         "training.seed": seed,
@@ -143,7 +155,7 @@ def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, Any]
     }
 
 
-def _shape(data: DataConfig, seed: int, packing: bool) -> list[Any]:
+def _shape(data: DataConfig, seed: int, packing: bool) -> list[object]:
     return [*_shape_by_name(data, seed, packing).items()]
 
 
@@ -154,7 +166,7 @@ def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:
     return rows.add_column("source", np.full(len(rows), index, np.int16))  # pyright: ignore
 
 
-def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, Any]]:
+def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, object]]:
     """The rows in packs, kept on disk like the rows themselves."""
     packed_name = digest.of([name, data.cutoff_len, data.neat_packing])
 

@@ -98,6 +98,7 @@ def run_context(
         callbacks,
         out,
         sources=tuple(source.name for source in rows.report.sources),
+        data_digest=rows.report.digest,
         stops=_stops(cfg, inputs.tokenizer),
     )
 

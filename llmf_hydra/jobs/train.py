@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
@@ -12,22 +12,25 @@ from transformers import TrainerState
 
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.config.secrets import masked_tree
-from llmf_hydra.jobs import assemble, model_card
-from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, in_background
+from llmf_hydra.errors import Refused
+from llmf_hydra.jobs import assemble, model_card, pruning
+from llmf_hydra.jobs.digests import Digests, digests_of_inputs, digests_of_weights, files_of, in_background
 from llmf_hydra.jobs.summary import changes, closing
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import manifest, ranks
+from llmf_hydra.runs import manifest, ranks, sources, trained_with
 from llmf_hydra.runs import signals as interrupt
-from llmf_hydra.runs.checkpoints import FINAL, last_checkpoint, save_final, tidy_final
+from llmf_hydra.runs.checkpoints import FINAL, choose, tidy_final
+from llmf_hydra.runs.folder import Objective
 from llmf_hydra.stages.protocol import load_stage
-from llmf_hydra.sweeps import pruning
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
+from llmf_hydra.training.state import logged_before
 from llmf_hydra.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -35,8 +38,17 @@ log = logging.getLogger(__name__)
 
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
+    use_threads()
+    with deterministic(cfg.training.deterministic):
+        _run(cfg, out, resume=resume)
+
+
+def _run(cfg: Config, out: Path, *, resume: bool) -> None:
     stage = load_stage(cfg.stage.name)
+    start = _checkpoint(cfg, out, resume)
     inputs = assemble.load_inputs(cfg)
+    if start is not None and (problem := trained_with.data_problem(start, inputs.rows.report.digest)):
+        raise Refused([problem])
     if ranks.is_main():
         inputs.rows.write(out)
     log.info("%s", "\n".join(inputs.lines()))
@@ -47,7 +59,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         )
     if cfg.model.print_param_status and ranks.is_main():
         print_parameters(model)
-    info = _run_info(cfg, out)
+    info = _run_info(cfg, out, logged_before(start) if resume else None)
     with (
         _manifest(cfg, inputs, out),
         open_trackers(cfg.tracking, info, main_process=ranks.is_main()) as trackers,
@@ -59,8 +71,8 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         for callback in pruning.callbacks(cfg.training.eval_strategy != "no"):
             trainer.add_callback(callback)  # after the trackers, which so have what it was judged by
         with interrupt.stoppable():
-            result = trainer.train(resume_from_checkpoint=_checkpoint(cfg, out, resume))
-        save_final(trainer, out)
+            result = trainer.train(resume_from_checkpoint=start and str(start))
+        trainer.save_final()
         if not ranks.is_main():
             return
         inputs.rows.write(out)  # once more: of a stream it is known only now what was read
@@ -81,12 +93,21 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
         return
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
-    runs.update_manifest(out, machine=manifest.machine(), digests=known, estimate=estimate)
-    weights = in_background(lambda: digests_of_weights(cfg))
+    machine = {**manifest.machine(), **arithmetic()}
+    runs.update_manifest(out, machine=machine, sources=sources.digests(), digests=known, estimate=estimate)
+    of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
     try:
         yield
-    finally:
-        runs.update_manifest(out, digests={**known, **weights.result()})
+    except BaseException:
+        with suppress(OSError):  # the cause may be a full disk, and is what the user must read
+            _note_digests(out, known, of_files.result())
+        raise
+    _note_digests(out, known, of_files.result())
+
+
+def _note_digests(out: Path, known: Digests, computed: tuple[Digests, dict[str, object]]) -> None:
+    weights, files = computed
+    runs.update_manifest(out, digests={**known, **weights}, files=files)
 
 
 def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
@@ -101,11 +122,12 @@ def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
     log.info("%s", "\n".join(closing(cfg, out, runs.read_manifest(out)["command"], moved)))
 
 
-def _checkpoint(cfg: Config, out: Path, resume: bool) -> str | None:
+def _checkpoint(cfg: Config, out: Path, resume: bool) -> Path | None:
     """The checkpoint to start from: the run's own last one when it is resumed, else the one the config names."""
     if resume:
-        return last_checkpoint(out)
-    return cfg.training.resume_from_checkpoint
+        return choose(out).checkpoint
+    named = cfg.training.resume_from_checkpoint
+    return None if named is None else Path(named)
 
 
 def _summary(trainer: StageTrainer[Any], trained: dict[str, float]) -> dict[str, float]:
@@ -128,7 +150,7 @@ def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstSte
     runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
 
 
-def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | None:
+def _objective(name: str | None, summary: dict[str, float]) -> Objective | None:
     """What runs are compared by: the metric that is named, else the loss on held-out rows, else that of training.
 
     Of datasets that are evaluated apart it is the mean of their losses.
@@ -141,7 +163,7 @@ def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | 
     return {"name": "train_loss", "value": summary["train_loss"]} if "train_loss" in summary else None
 
 
-def _run_info(cfg: Config, out: Path) -> RunInfo:
+def _run_info(cfg: Config, out: Path, logged: tuple[dict[str, Any], ...] | None) -> RunInfo:
     known = runs.read_manifest(out)
     shown = {key: value_at(cfg, key) for key, entry in entries().items() if not entry.param.secret}
     sweep = known["sweep"]
@@ -153,4 +175,5 @@ def _run_info(cfg: Config, out: Path) -> RunInfo:
         tags=tags | ({"sweep": sweep["name"]} if sweep else {}),
         git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
         sweep=sweep["name"] if sweep else None,
+        logged=logged,
     )

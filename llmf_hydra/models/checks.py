@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
@@ -22,7 +23,7 @@ def the_model_is_there(cfg: Config) -> Iterator[Problem]:
     yield from _model(MODEL, cfg.model.model_name_or_path)
 
 
-@rule(ADAPTERS, phase=DISK)
+@rule(ADAPTERS, jobs=LEARNING_JOBS, phase=DISK)
 def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
     """model.adapter_name_or_path names LoRA adapters of this model."""
     model = str(cfg.model.model_name_or_path)
@@ -31,7 +32,7 @@ def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
         yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores)
 
 
-@rule(REF_MODEL, "rlhf.ref_model_adapters", phase=DISK)
+@rule(REF_MODEL, "rlhf.ref_model_adapters", jobs=LEARNING_JOBS, phase=DISK)
 def the_reference_is_there(cfg: Config) -> Iterator[Problem]:
     """rlhf.ref_model and rlhf.ref_model_adapters name a model and adapters."""
     yield from _model(REF_MODEL, cfg.rlhf.ref_model)
@@ -39,7 +40,7 @@ def the_reference_is_there(cfg: Config) -> Iterator[Problem]:
         yield from adapter_files.problems("rlhf.ref_model_adapters", name)
 
 
-@rule("rlhf.ref_model_quantization_bit", phase=PACKAGES)
+@rule("rlhf.ref_model_quantization_bit", jobs=LEARNING_JOBS, phase=PACKAGES)
 def the_reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
     """rlhf.ref_model_quantization_bit needs bitsandbytes."""
     if cfg.rlhf.ref_model_quantization_bit is not None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -40,7 +39,7 @@ class Estimate:
     def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.activations
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "total": self.total}
 
     def line(self) -> str:

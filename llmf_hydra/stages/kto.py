@@ -6,12 +6,12 @@ optimizer step.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, cast
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from torch import nn
 
-from llmf_hydra.training.batches import Row, TrackedCollator
+from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.losses import divergence, kto
 from llmf_hydra.training.pairs import AnswerBatch, answer_batch, answer_log_probs
@@ -25,6 +25,14 @@ class TokenLists:
 
     prompts: list[list[int]]
     answers: list[list[int]]
+
+
+class FeedbackRow(TypedDict):
+    """A tokenized answer with its label; beside it stand `source` and `row`."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    label: bool
 
 
 class FeedbackBatch(AnswerBatch):
@@ -41,12 +49,12 @@ class AnswerCollator:
 
     pad_id: int
 
-    def __call__(self, rows: Sequence[Row]) -> FeedbackBatch:
+    def __call__(self, rows: Sequence[FeedbackRow]) -> FeedbackBatch:
         lists = TokenLists([row["prompt_ids"] for row in rows], [row["completion_ids"] for row in rows])
         good = torch.tensor([bool(row["label"]) for row in rows])
         return {**answer_batch(lists.prompts, lists.answers, self.pad_id), "good": good, "lists": lists}
 
-    def tokens(self, row: Row) -> int:
+    def tokens(self, row: FeedbackRow) -> int:
         """The tokens of a row that the model computes."""
         return len(row["prompt_ids"]) + len(row["completion_ids"]) - 1
 

@@ -26,13 +26,14 @@ class StudyBar:
             total=total, initial=done, unit="trial", desc="study", dynamic_ncols=True, leave=False
         )
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, *, error: bool = False) -> None:
         """Print a line above the bar."""
+        file = sys.stderr if error else sys.stdout
         if self._bar is None:
-            print(line, flush=True)
+            print(line, file=file, flush=True)
         else:
-            self._bar.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            self._bar.write(line, file=file)
+            file.flush()
 
     def advance(self, best: float | None = None) -> None:
         """One more trial is over; `best` is the best value so far."""

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from llmf_hydra.config.secrets import masked_text, masked_tree
+from llmf_hydra.runs import folder as runs
 from llmf_hydra.sweeps import account, repeats
 from llmf_hydra.sweeps.folder import SweepFolder
 from llmf_hydra.sweeps.study import Record
@@ -70,7 +71,7 @@ def text(seen: View) -> str:
 
 def _lines(seen: View) -> Iterator[str]:
     counts = ", ".join(f"{count} {status}" for status, count in seen.counts.items())
-    left = f"; about {_clock(seen.left)} left" if seen.left is not None else ""
+    left = f"; about {runs.clock(round(seen.left))} left" if seen.left is not None else ""
     yield f"study {seen.folder.name}: {len(seen.records)} trials, {counts or 'none begun'}{left}"
     for running in seen.running:
         yield f"  {_told(running)}"
@@ -99,7 +100,7 @@ def _best(seen: View) -> Iterator[str]:
 def _told(running: Running) -> str:
     where = "starts" if running.step is None else f"step {running.step}/{running.steps or '?'}"
     loss = "" if running.loss is None else f", loss {running.loss:.4f}"
-    return f"trial {running.number} runs for {_clock(running.elapsed)}: {where}{loss}"
+    return f"trial {running.number} runs for {runs.clock(round(running.elapsed))}: {where}{loss}"
 
 
 def for_programs(seen: View) -> dict[str, Any]:
@@ -194,8 +195,3 @@ def _seconds(record: Record) -> float | None:
 
 def _elapsed(record: Record, end: datetime) -> float:
     return 0.0 if record.started is None else (end - datetime.fromisoformat(record.started)).total_seconds()
-
-
-def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"

@@ -1,6 +1,7 @@
 """What a run tells a tracker, and what a tracker must do with it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,29 @@ class RunInfo:
     out: Path  # the run's folder; it exists
     outputs: Path  # the folder above the stages' folders, the same for all trials of a sweep
     name: str = ""  # empty takes the name of the run's folder
-    params: dict[str, Any] = field(default_factory=dict)  # "group.name" -> value, without the secrets
+    params: dict[str, object] = field(default_factory=dict)  # "group.name" -> value, without the secrets
     tags: dict[str, str] = field(default_factory=dict)  # stage, method, model, data, sweep
     git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
+    # What was logged before the checkpoint, each with its `step`; None where nothing is resumed.
+    logged: Sequence[Mapping[str, Any]] | None = None
     sweep: str | None = None  # id of the sweep this run is a trial of; no other sweep in the store has it
+
+
+class Logged:
+    """What a tracker holds already of a run that is resumed: the last step of each metric."""
+
+    def __init__(self, last: Mapping[str, int] | None = None):
+        self._last = dict(last or {})
+
+    def fresh(self, metrics: dict[str, float], step: int) -> dict[str, float]:
+        """The metrics that come after what is held; what the resumed run does again is left out."""
+        return {key: value for key, value in metrics.items() if step > self._last.get(key, -1)}
 
 
 class Tracker(ABC):
     """A place that takes one run: `start` once, `log` often, `finish` once.
 
+    A run that is resumed goes on where it is tracked already, and no step of a metric is in its history twice.
     Any call may raise: the tracker is left out from then on and the run goes on.
     """
 

@@ -10,15 +10,18 @@ the pipe ends, and the tracker closes the run as killed.
 import os
 import pickle
 import queue
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from llmf_hydra.runs import isolation
+from llmf_hydra.runs.folder import process_identity
 from llmf_hydra.tracking.contract import KILLED, RunInfo, Tracker
 from llmf_hydra.tracking.reach import Unreachable
 
@@ -40,6 +43,8 @@ class Detached(Tracker):
         self._patience = patience
 
     def start(self, info: RunInfo) -> None:
+        self._mark = info.out / f".{self.name}.pid"
+        before = self._mark.read_text(encoding="utf8") if self._mark.exists() else ""
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- open as long as the process
         self._process = subprocess.Popen(
             isolation.command("llmf_hydra.tracking.detached"),
@@ -48,7 +53,10 @@ class Detached(Tracker):
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is the training's to answer; the end of the pipe tells us
         )
+        # Before anything is sent: a process without a message does nothing.
+        self._mark.write_text(_identity(self._process.pid), encoding="utf8")
         self._send(self._tracker)
+        self._send(("after", before))
         self._send(("start", info))
 
     def log(self, metrics: dict[str, float], step: int) -> None:
@@ -56,7 +64,9 @@ class Detached(Tracker):
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         self._send(("finish", status, summary, files))
-        if self._end() != 0:
+        code = self._end()
+        self._mark.unlink(missing_ok=True)
+        if code != 0:
             raise TrackerError(self._last_words())
 
     def _end(self) -> int:
@@ -72,7 +82,7 @@ class Detached(Tracker):
         self._process.wait()
         raise TrackerError(f"stuck for {self._patience:g} seconds at the end of the run")
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: object) -> None:
         pipe = self._process.stdin
         assert pipe is not None  # asked for in start
         try:
@@ -92,7 +102,7 @@ class Detached(Tracker):
 def main() -> None:
     """Do the calls that come in until the run is finished or its process is gone."""
     tracker: Tracker = pickle.load(sys.stdin.buffer)
-    calls: queue.Queue[Any] = queue.Queue()
+    calls: queue.Queue[object] = queue.Queue()
     # A thread empties the pipe at all times: full, it would hold up the training.
     threading.Thread(target=_receive, args=(sys.stdin.buffer, calls), daemon=True).start()
     try:
@@ -107,7 +117,7 @@ def main() -> None:
         os._exit(1)
 
 
-def _receive(pipe: IO[bytes], calls: "queue.Queue[Any]") -> None:
+def _receive(pipe: IO[bytes], calls: "queue.Queue[object]") -> None:
     try:
         finished = False
         while not finished:
@@ -118,9 +128,11 @@ def _receive(pipe: IO[bytes], calls: "queue.Queue[Any]") -> None:
         calls.put(("finish", KILLED, {}, []))
 
 
-def _do(call: Any, tracker: Tracker) -> bool:
+def _do(call: object, tracker: Tracker) -> bool:
     """Do one call; returns whether it was the last."""
     match call:
+        case ("after", before):
+            _wait_for(before)
         case ("start", info):
             tracker.start(info)
         case ("log", metrics, step):
@@ -129,6 +141,17 @@ def _do(call: Any, tracker: Tracker) -> bool:
             tracker.finish(status, summary, files)
             return True
     return False
+
+
+def _identity(pid: int) -> str:
+    """A process of this machine, as a text that no other process ever has."""
+    return f"{socket.gethostname()} {pid} {process_identity(pid)}"
+
+
+def _wait_for(before: str) -> None:
+    """Wait for the tracker of a run that was killed a moment ago: it still logs what the training had sent it."""
+    while before and before == _identity(int(before.split()[1])):
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ import json
 import math
 import os
 import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,17 @@ class FilesTracker(Tracker):
     name = "files"
 
     def start(self, info: RunInfo) -> None:
-        """Go on with the folder's log, or begin it. Raises OSError where the folder can't be written to."""
+        """Go on with the folder's log, or begin it. Raises OSError where the folder can't be written to.
+
+        A resumed run does again what comes after its checkpoint, so those lines go.
+        """
         self._out = info.out
         self._step = 0
         self._log = info.out / LOG
         self._log.touch()
         _drop_torn_line(self._log)
+        if info.logged is not None:
+            _go_back(self._log, info.logged)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._step = step
@@ -38,8 +46,8 @@ class FilesTracker(Tracker):
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         write_whole(self._out / METRICS, _json({"step": self._step, **summary}, indent=2) + "\n")
 
-    def _append(self, record: dict[str, Any]) -> None:
-        line = (_json({"time": round(time.time(), 3), **record}) + "\n").encode()
+    def _append(self, record: Mapping[str, object]) -> None:
+        line = _line(record).encode()
         # One unbuffered write of a whole line: what the kernel has taken outlives the process.
         with self._log.open("ab", buffering=0) as log:
             if log.write(line) != len(line):
@@ -49,8 +57,7 @@ class FilesTracker(Tracker):
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a `log.jsonl` in order: those of a step hold "step" and floats, others a "warning".
 
-    A last line without its end, as a crash of the machine can leave it, is left out. A step that a resumed
-    run did again is there twice.
+    A last line without its end, as a crash of the machine can leave it, is left out.
     """
     records = []
     for line in path.read_text(encoding="utf8").splitlines(keepends=True):
@@ -79,14 +86,44 @@ def _drop_torn_line(log: Path) -> None:
     os.truncate(log, log.read_bytes().rfind(b"\n") + 1)
 
 
-def _json(record: dict[str, Any], indent: int | None = None) -> str:
+def _go_back(log: Path, logged: Sequence[Mapping[str, Any]]) -> None:
+    """Make the log what it was at a checkpoint: as many lines of each step as were `logged` then, and all warnings.
+
+    A line that a full disk didn't take is made up for.
+    """
+    missing: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for metrics in logged:
+        missing[int(metrics["step"])].append(metrics)
+    kept: list[tuple[int, str]] = []
+    for line in log.read_text(encoding="utf8").splitlines(keepends=True):
+        step: int | None = json.loads(line).get("step")
+        if step is None:
+            kept.append((kept[-1][0] if kept else 0, line))
+        elif missing[step]:
+            missing[step].pop(0)
+            kept.append((step, line))
+    made = (metrics for of_step in missing.values() for metrics in of_step)
+    kept += [(int(metrics["step"]), _line(_numbers(metrics))) for metrics in made]
+    write_whole(log, "".join(line for _, line in sorted(kept, key=lambda entry: entry[0])))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, Real)}
+    return {"step": int(metrics["step"])} | {key: value for key, value in numbers.items() if key != "step"}
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return _json({"time": round(time.time(), 3), **record}) + "\n"
+
+
+def _json(record: Mapping[str, object], indent: int | None = None) -> str:
     """Strict JSON: a number that isn't finite becomes the text that `float` reads back."""
     return json.dumps({key: _to_json(value) for key, value in record.items()}, indent=indent, allow_nan=False)
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _from_json(key: str, value: Any) -> Any:
+def _from_json(key: str, value: object) -> object:
     return float(value) if isinstance(value, str) and key != "warning" else value

@@ -3,12 +3,12 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, Logged, RunInfo, Tracker
 from llmf_hydra.tracking.reach import check
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class MlflowTracker(Tracker):
         from filelock import FileLock
 
         self._latest: dict[str, float] = {}
-        self._step = 0
+        self._step, self._logged = 0, Logged()
         self._lock = FileLock(info.outputs / LOCK)
         with self._lock:  # making the tables, the experiment and the parent are each for one process to do
             self._client = self._open_store(info)
@@ -66,14 +66,15 @@ class MlflowTracker(Tracker):
     def log(self, metrics: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
-        self._latest.update(metrics)
         self._step = step
         now = int(time.time() * 1000)
-        points = [Metric(_allowed(key), value, now, step) for key, value in metrics.items()]
+        named = {_allowed(key): value for key, value in metrics.items()}
+        points = [Metric(key, value, now, step) for key, value in self._logged.fresh(named, step).items()]
+        self._latest.update(named)
         _patiently(lambda: self._client.log_batch(self._run, metrics=points))
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
-        extra = {key: value for key, value in summary.items() if self._latest.get(key) != value}
+        extra = {key: value for key, value in summary.items() if self._latest.get(_allowed(key)) != value}
         if extra:
             self.log(extra, self._step)
         for file in files:
@@ -126,6 +127,7 @@ class MlflowTracker(Tracker):
         if note.exists():
             run_id = note.read_text(encoding="utf8")
             self._client.update_run(run_id, status="RUNNING")
+            self._look_back(run_id)
             return run_id
         tags = {**info.tags, **_git_tags(info.git), FOLDER_TAG: str(info.out), SOURCE_TAG: "llmf_hydra"}
         if self._parent is not None:
@@ -134,7 +136,13 @@ class MlflowTracker(Tracker):
         note.write_text(run_id, encoding="utf8")
         return run_id
 
-    def _log_params(self, params: dict[str, Any]) -> None:
+    def _look_back(self, run_id: str) -> None:
+        """What the run holds of each metric: its last value and step."""
+        self._latest = dict(self._client.get_run(run_id).data.metrics)
+        points = {key: self._client.get_metric_history(run_id, key) for key in self._latest}
+        self._logged = Logged({key: max(point.step for point in of) for key, of in points.items()})
+
+    def _log_params(self, params: Mapping[str, object]) -> None:
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 

@@ -1,17 +1,23 @@
 """Weights & Biases: online with a key, offline into the run's folder without one."""
 
+import json
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, Logged, RunInfo, Tracker
+from llmf_hydra.tracking.files import write_whole
 from llmf_hydra.tracking.reach import check
 
 if TYPE_CHECKING:
     import wandb
 
 TAG_LENGTH = 64  # the most characters wandb takes
+NOTE = (
+    "wandb_run.json"  # in the run's folder: the id of its wandb run, and the last step of each metric there
+)
 EXIT_CODES = {DONE: 0, PRUNED: 0, FAILED: 1, KILLED: 130}
 
 
@@ -29,10 +35,17 @@ class WandbTracker(Tracker):
         import wandb
 
         settings = self.settings(info)
+        self._note, note = info.out / NOTE, _read(info.out / NOTE)
+        self._id: str = note.get("id") or secrets.token_hex(4)
+        self._last: dict[str, int] = note.get("logged", {})
+        self._logged = Logged(self._last)
+        self._write_note()
+        settings.run_id = self._id
         theirs = wandb.setup().settings  # with the user's WANDB_MODE, WANDB_BASE_URL and `wandb login --host`
         if "online" == settings.mode == theirs.mode:
             check(theirs.base_url, "WANDB_MODE=offline keeps the run on disk, to be synced later")
-        config: dict[str, Any] = {**info.params, "git": info.git}
+            settings.resume = "allow"  # offline it goes on under the same id without being told
+        config: dict[str, object] = {**info.params, "git": info.git}
         self._run = wandb.init(config=config, dir=info.out, settings=settings)
 
     def settings(self, info: RunInfo) -> "wandb.Settings":
@@ -61,10 +74,21 @@ class WandbTracker(Tracker):
         return settings
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        self._run.log(metrics, step=step)
+        fresh = self._logged.fresh(metrics, step)
+        if fresh:
+            self._run.log(fresh, step=step)
+            self._last.update(dict.fromkeys(fresh, step))
+            self._write_note()
+
+    def _write_note(self) -> None:
+        write_whole(self._note, json.dumps({"id": self._id, "logged": self._last}) + "\n")
 
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         self._run.summary.update(summary)
         for file in files:
             self._run.save(file, base_path=file.parent, policy="now")
         self._run.finish(exit_code=EXIT_CODES[status])
+
+
+def _read(note: Path) -> dict[str, Any]:
+    return json.loads(note.read_text(encoding="utf8")) if note.exists() else {}

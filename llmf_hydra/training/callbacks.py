@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llmf_hydra.runs import signals as interrupt
+from llmf_hydra.training.parallelism import any_process
 
 
 class StopWhenAsked(TrainerCallback):
@@ -15,19 +15,10 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        if _any_process(interrupt.asked(), args):
+        if any_process(interrupt.asked(), args.device):  # they must stop after the same step
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
-
-
-def _any_process(flag: bool, args: TrainingArguments) -> bool:
-    """Whether it is true in one of the processes. They must stop after the same step: each waits for the others."""
-    if args.world_size == 1:
-        return flag
-    known = torch.tensor(float(flag), device=args.device)
-    torch.distributed.all_reduce(known)
-    return bool(known > 0)
 
 
 class FirstStep(TrainerCallback):

@@ -29,6 +29,7 @@ class RunContext:
     callbacks: list[TrainerCallback]
     out: Path
     sources: tuple[str, ...] = ()  # names of the datasets, by the number in the rows' column `source`
+    data_digest: str = ""  # of the rows
     stops: tuple[str, ...] = ()  # texts with which the chat template ends an answer
 
     @property

@@ -32,6 +32,14 @@ PROMPT, CHOSEN, REJECTED, PADDING = range(4)  # sides
 Ids = Sequence[int]
 
 
+class PairRow(TypedDict):
+    """A tokenized pair; beside it stand `source` and `row`."""
+
+    prompt_ids: Ids
+    chosen_ids: Ids
+    rejected_ids: Ids
+
+
 class AnswerBatch(TypedDict):
     """Sequences of a prompt and its answer, (sequences, longest), or of a prompt and both its answers (shared)."""
 
@@ -63,7 +71,7 @@ class PairCollator:
     pad_id: int
     shared: bool
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> AnswerBatch:
+    def __call__(self, rows: Sequence[PairRow]) -> AnswerBatch:
         """Shared, (pairs, longest): `input_ids`, `targets`, `position_ids`, `side`. Plain: see `answer_batch`, with all
         chosen answers before all rejected ones."""
         prompts = [row["prompt_ids"] for row in rows]
@@ -73,7 +81,7 @@ class PairCollator:
             return self._shared(prompts, chosen, rejected)
         return answer_batch(prompts * 2, chosen + rejected, self.pad_id)
 
-    def tokens(self, row: Mapping[str, Any]) -> int:
+    def tokens(self, row: PairRow) -> int:
         """The tokens of a pair that the model computes; a shared prompt counts once."""
         prompt, answers = len(row["prompt_ids"]), len(row["chosen_ids"]) + len(row["rejected_ids"])
         return prompt - 1 + answers if self.shared else 2 * (prompt - 1) + answers

@@ -1,11 +1,21 @@
 """Which engine really trains. The libraries take another one in silence where they cannot give the one asked for."""
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.errors import TrainingFailed
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether it is true in one of the processes, which all ask at the same point."""
+    if not torch.distributed.is_initialized():
+        return flag
+    known = torch.tensor(float(flag), device=device)
+    torch.distributed.all_reduce(known)
+    return bool(known > 0)
 
 
 def check_processes(launch: LaunchConfig, accelerator: Accelerator) -> None:

@@ -79,7 +79,7 @@ class Reference:
         """The number of cached rows."""
         return len(self._values)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The cache as tensors on the CPU: `rows` (n, 2) and `values` (n, width)."""
         if not self._values:
             return {}

@@ -1,5 +1,6 @@
 """What a checkpoint adds to Transformers' own: the states of parts that register here, in one file per process."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ import torch
 from transformers import Trainer
 
 from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.runs.seal import STATE
 
 FILE = "stage_state_{rank}.pt"
 States = dict[str, dict[str, Any]]  # of the parts, by name
@@ -16,7 +18,7 @@ States = dict[str, dict[str, Any]]  # of the parts, by name
 class Stateful(Protocol):
     """A part of a trainer whose state a resumed run needs."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The state as plain values and tensors on the CPU, which `torch.load(weights_only=True)` reads."""
         ...
 
@@ -60,6 +62,14 @@ class CheckpointState:
                 part.load_state_dict(states[name])
 
 
+def logged_before(folder: Path | None) -> tuple[dict[str, Any], ...]:
+    """What was logged before a checkpoint was written, in its order; nothing where there isn't one."""
+    if folder is None:
+        return ()
+    history: list[dict[str, Any]] = json.loads((folder / STATE).read_text(encoding="utf8"))["log_history"]
+    return tuple(history)
+
+
 class RunningLoss:
     """The training loss as Transformers adds it up, carried over to a resumed run."""
 
@@ -76,7 +86,7 @@ class RunningLoss:
     def _whole(self) -> bool:
         return self._loaded or self._trainer._initial_global_step == 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The sum of the logged steps, and that of the steps since the last line."""
         trainer = self._trainer
         return {

@@ -16,6 +16,8 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate
+from llmf_hydra.runs import checkpoints, seal, trained_with
+from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.batches import ROWS, TOKENS, Key
 from llmf_hydra.training.callbacks import RestoreState
@@ -23,6 +25,7 @@ from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.health import HealthCheck
 from llmf_hydra.training.metrics import EVAL, MetricSums
 from llmf_hydra.training.parallelism import check_processes, check_wrapper
+from llmf_hydra.training.saving import save_whole
 from llmf_hydra.training.state import CheckpointState, RunningLoss
 
 SPEED = "effective_tokens_per_second"
@@ -47,6 +50,7 @@ class StageTrainer(Trainer, Generic[Batch]):
         self.running_loss = RunningLoss(self)
         self._tokens, self._since = 0, time.monotonic()
         self._resumed: str | None = None
+        self._writes_to: Path | None = None  # above the checkpoint that is being written
         patience = context.cfg.training.early_stopping_patience
         stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
         super().__init__(
@@ -104,7 +108,10 @@ class StageTrainer(Trainer, Generic[Batch]):
         return batches, cast("torch.Tensor", self.accelerator.reduce(terms))
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         check_wrapper(self.context.cfg.launch, model)
         self.rows = inputs.pop(ROWS)
@@ -113,7 +120,7 @@ class StageTrainer(Trainer, Generic[Batch]):
         self.health.add(loss, self.rows)
         return loss
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> object:
         """What Transformers asks for between the backward pass and the optimizer: here a bad step is stopped."""
         norm: Any = super()._get_grad_norm(model, grad_norm)
         self.health.check(norm, self.state.global_step + 1)
@@ -150,6 +157,8 @@ class StageTrainer(Trainer, Generic[Batch]):
                 logs[SPEED] = speed
         if "train_loss" in logs:
             logs["train_loss"] = self.running_loss.mean(logs["train_loss"])
+        if "train_loss" in logs and interrupt.asked():
+            return  # the end of the training, which hasn't come yet: the resumed run reports it
         super().log(logs, start_time)
 
     def _speed(self) -> float:
@@ -229,6 +238,49 @@ class StageTrainer(Trainer, Generic[Batch]):
         self._resumed = str(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(self._resumed, *args, **kwargs)
 
+    def save_final(self) -> None:
+        """Save the final model and the tokenizer, whole or not at all. Raises TrainingFailed where it can't."""
+        save_whole(
+            self.accelerator, self.context.out, checkpoints.FINAL, lambda folder: self.save_model(str(folder))
+        )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save a checkpoint, whole or not at all; only then are older ones removed."""
+        out, name = self.context.out, f"{checkpoints.PREFIX}{self.state.global_step}"
+        best = self._best_checkpoint()
+        record = {"step": self.state.global_step} | trained_with.record(
+            self.context.cfg, self.context.data_digest
+        )
+        save_whole(
+            self.accelerator, out, name, lambda folder: self._write_checkpoint(folder, trial, best), record
+        )
+        if self.args.should_save:
+            checkpoints.remove_surplus(out, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _best_checkpoint(self) -> str | None:
+        """The folder of the best evaluated model, which may be the one that is about to be saved."""
+        step = self.state.best_global_step
+        folder = self.context.out / f"{checkpoints.PREFIX}{step}"
+        if step and (step == self.state.global_step or folder.is_dir()):
+            return str(folder)
+        return self.state.best_model_checkpoint
+
+    def _write_checkpoint(self, folder: Path, trial: Any, best: str | None) -> None:
+        """Write what Transformers writes, into a folder that isn't in its place yet."""
+        self._writes_to = folder.parent
+        state, step = self.state, self.state.best_global_step
+        # It would look for the best checkpoint beside this one, and remove the surplus there.
+        state.best_model_checkpoint, state.best_global_step = best, None
+        try:
+            super()._save_checkpoint(cast("nn.Module", self.model), trial)
+        finally:
+            self._writes_to, state.best_global_step = None, step
+        if self.args.should_save:
+            state.save_to_json(str(folder / seal.STATE))
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writes_to or self.context.out)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save model and tokenizer; a checkpoint (an internal call) gets the states of this run's parts first.
 
@@ -238,9 +290,13 @@ class StageTrainer(Trainer, Generic[Batch]):
         if _internal_call and output_dir is not None:
             self.checkpoint.save(Path(output_dir), self.args.process_index)
         super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            checkpoints.tidy(Path(output_dir or str(self.args.output_dir)))
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as plain Transformers or PEFT loads it: no other adapter, no pickled arguments."""
+        if not self.args.should_save:
+            return
         folder, model = output_dir or str(self.args.output_dir), self.model
         if isinstance(model, PeftModel):
             model.save_pretrained(folder, selected_adapters=[TRAINED], state_dict=state_dict)

@@ -1,9 +1,12 @@
 """Some hundreds of odd command lines and files: exit code 0 or 2, one clear answer, never a traceback."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from support.command_line import Cli
 from support.forked_cli import answers
 
 KEYS = ["method.lora_rank", "stage", "data.dataset", "training.bf16", "experiment", "hydra.run.dir", "tracking",
@@ -73,6 +76,75 @@ def test_the_file_at_fault_is_named_and_no_other(
     assert typo[0] == 2 and "method.lora_rnk (in " in typo[1] and "did you mean 'method.lora_rank'" in typo[1]
     assert "broken" not in typo[1]
     assert fine[0] == 0 and "lora_rank: 9" in fine[1]
+
+
+def test_a_number_is_no_switch_wherever_it_is_written(tmp_path: Path, environment: dict[str, str]) -> None:
+    """`bf16: 1` in a choice, an experiment or a primary config; in any folder, beside other errors."""
+    conf = tmp_path / "conf"
+    for group in ("training", "experiment"):
+        (conf / group).mkdir(parents=True)
+    head = "# @package _global_\n"
+    (conf / "training" / "mine.yaml").write_text("bf16: 1\n")
+    (conf / "experiment" / "mine.yaml").write_text(
+        f"{head}training: {{bf16: 1}}\nmodel: {{use_cache: 0.0}}\n"
+    )
+    (conf / "experiment" / "more.yaml").write_text(f"{head}training: {{bf16: 1, learning_rate: fast}}\n")
+    (conf / "experiment" / "fine.yaml").write_text(f"{head}training: {{bf16: true}}\n")
+    (conf / "primary.yaml").write_text("defaults: [config, _self_]\ntraining: {bf16: 1}\n")
+    mine, folder = {"LLMF_CONF": str(conf)}, ["--config-dir", str(conf)]
+    file = {name: f"training.bf16 (in {conf / name}.yaml)=1: is not of type bool or null; write true or false"
+            for name in ("training/mine", "experiment/mine", "experiment/more", "primary")}  # fmt: skip
+    cases: list[tuple[list[str], dict[str, str], list[str]]] = [
+        (["training=mine"], mine, [file["training/mine"]]),
+        (["training=mine", "training.bf16=true"], mine, [file["training/mine"]]),
+        ([*folder, "training=mine"], {}, [file["training/mine"]]),
+        (["--config-path", str(conf), "training=mine"], {}, [file["training/mine"]]),
+        ([*folder, "experiment=mine"], {}, [file["experiment/mine"], "model.use_cache (in ", "2 problems"]),
+        ([*folder, "experiment=more"], {}, [file["experiment/more"], "learning_rate", "2 problems"]),
+        ([*folder, "training=mine", "experiment=more"], {}, [file["training/mine"], file["experiment/more"]]),
+        ([*folder, "--config-name", "primary"], {}, [file["primary"]]),
+        (["-m", *folder, "training=mine", "training.seed=1,2"], {}, [file["training/mine"]]),
+        ([*folder, "training=mine", "--cfg", "job"], {}, [file["training/mine"]]),
+    ]
+    lines = [(["model=tiny", *words], env) for words, env, _ in cases]
+    before = sorted(tmp_path.rglob("*"))
+    found = answers([*lines, ([*folder, "experiment=fine", "--cfg", "job", "--package", "training"], {})],
+                    tmp_path, environment)  # fmt: skip
+    *refused, fine = found
+    wrong = [
+        (words, answer) for (words, _, parts), answer in zip(cases, refused, strict=True)
+        if answer.code != 2 or answer.torch or "Traceback" in answer.said
+        or not all(part in answer.said for part in parts)
+    ]  # fmt: skip
+    assert not wrong, wrong
+    assert fine.code == 0 and "bf16: true" in fine.said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_config_path_replaces_the_shipped_folder(cli: Cli, tmp_path: Path) -> None:
+    """Its files win, the shipped ones stay at hand, and a primary config of its own is found."""
+    own = tmp_path / "own"
+    (own / "method").mkdir(parents=True)
+    (own / "method" / "lora.yaml").write_text("name: lora\nlora_rank: 9\n")
+    (own / "mine.yaml").write_text("defaults: [config, _self_]\nmethod: {lora_dropout: 0.25}\n")
+    words = ["--config-path", "own", "model=tiny"]  # from the working directory
+    method = yaml.safe_load(cli(*words, "--cfg", "job", "--package", "method").stdout)
+    assert (method["lora_rank"], method["lora_dropout"]) == (9, 0.0)
+    done = cli(*words, "--config-name", "mine", "job=check", "stage=sft", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf8"))
+    assert (recorded["method"]["lora_rank"], recorded["method"]["lora_dropout"]) == (9, 0.25)
+    assert recorded["model"]["model_name_or_path"] == "builtin:tiny"
+    gone = cli("--config-path", "gone", "model=tiny")
+    assert gone.returncode == 2 and "--config-path=gone: there is no such folder" in gone.stderr
+
+
+def test_hydras_own_help_lists_the_flags_that_are_there(cli: Cli) -> None:
+    shown = cli("--hydra-help")
+    assert shown.returncode == 0 and shown.stderr == "", shown.stderr
+    listed = {word for line in shown.stdout.splitlines() for word in re.findall(r"^(--[a-z-]+)", line)}
+    assert {"--multirun", "--cfg", "--config-dir", "--config-path", "--config-name", "--info"} <= listed
+    assert 'eval "$(llmf-hydra -sc install=bash)"' in shown.stdout and "__main__" not in shown.stdout
 
 
 def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import Cli
 from support.forked_cli import Answer, answers
 from support.wrong_configs import WRONG, WRONG_ENVIRONMENT
+
+from llmf_hydra.config.choices import JOBS
 
 WORDS = {name: (words, {}) for name, (words, _) in WRONG.items()} | {
     f"environment: {name}": (["model=tiny"], env) for name, (env, _) in WRONG_ENVIRONMENT.items()
@@ -64,3 +67,33 @@ def test_allow_extra_args_warns_instead(tmp_path: Path, environment: dict[str, s
     done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, capture_output=True, text=True,
                           env={**environment, "ALLOW_EXTRA_ARGS": "1"}, check=False)  # fmt: skip
     assert done.returncode == 0 and "warning: rlhf.pref_beta=0.2: has no effect" in done.stderr
+
+
+ONLY_TRAINING_NEEDS = {  # key that is asked for -> words of a run that lacks it
+    "rlhf.reward_model": ["stage=ppo"],
+    "training.eval_strategy": ["stage=sft", "training.eval_strategy=epoch", "data.dataset=demo_instruct"],
+    "data.streaming": ["stage=sft", "data.streaming=true", "data.dataset=demo_instruct"],
+    "training.per_device_train_batch_size": [
+        "stage=kto", "training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=1"
+    ],
+    "rlhf.ref_model": ["stage=dpo", "rlhf.ref_model=./none"],
+    "training.resume_from_checkpoint": ["stage=sft", "training.resume_from_checkpoint=./none"],
+}  # fmt: skip
+
+
+def test_a_job_is_not_asked_for_what_only_training_needs(
+    cli: Cli, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """`check` foresees a training and is asked, `preview` looks at rows; the others are refused for what they are."""
+    cases = [(job, key, words) for key, words in ONLY_TRAINING_NEEDS.items() for job in JOBS]
+    lines = [(["model=tiny", f"job={job}", *words], {}) for job, _, words in cases]
+    wrong = []
+    for (job, key, words), answer in zip(cases, answers(lines, tmp_path, environment), strict=True):
+        asked, problems = f"  {key}" in answer.said, answer.said.count("\n  ")
+        expected = {"train": (2, True), "check": (2, True), "preview": (0, False)}.get(job, (2, False))
+        if (answer.code, asked) != expected or (JOBS[job].planned and problems != 1):
+            wrong.append((job, words, answer))
+    assert not wrong, wrong
+    shown = cli("job=preview", "stage=ppo", "model=tiny", "job.preview_rows=1", "hydra.run.dir=shown")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "shown" / "preview.txt").read_text(encoding="utf8").strip()

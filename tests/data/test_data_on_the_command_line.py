@@ -66,8 +66,8 @@ def test_what_would_be_lost_or_misread_is_refused(cli: Cli, tmp_path: Path) -> N
         "role.jsonl row 1: messages[0].role is a list, not text",
         "digits.jsonl row 1: holds a number of 5000 digits",
         "deep.jsonl row 1: is nested too deeply",
-        "data.dataset=columns: its row in dataset_info.json has columns a list, not a mapping of names",
-        "data.dataset=name: its row in dataset_info.json has file_name a number, not text",
+        "data.dataset=columns: its entry in dataset_info.json has columns a list, not a mapping of names",
+        "data.dataset=name: its entry in dataset_info.json has file_name a number, not text",
     ):
         assert told in done.stderr, told
     twice = cli("stage=sft", "model=tiny", "data.dataset='demo_instruct,demo_instruct'")

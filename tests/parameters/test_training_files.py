@@ -107,7 +107,7 @@ def test_a_checkpoint_that_is_none_is_refused(rows: Path, tmp_path: Path) -> Non
     assert refusals.problems(config(rows, {}), {}) == []
     for folder, what in (
         ("absent", "there is no such folder"),
-        (".", "the folder holds no trainer_state.json"),
+        (".", "is damaged: it holds no trainer_state.json"),
     ):
         cfg = config(rows, {"training.resume_from_checkpoint": str(tmp_path / folder)})
         (problem,) = refusals.problems(cfg, {})

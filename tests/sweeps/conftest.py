@@ -34,4 +34,4 @@ def study(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     )
     assert done.returncode == 0, done.stderr
     told = json.loads((cwd / NAME / "sweep.json").read_text(encoding="utf8"))
-    return FinishedStudy(cwd / NAME, done.stdout, told["trials"])
+    return FinishedStudy(cwd / NAME, done.stdout + done.stderr, told["trials"])

@@ -41,6 +41,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def test_a_study_that_is_over(cli: Cli, study: FinishedStudy) -> None:
+    assert "study:  " not in study.said  # its bar is for terminals
     done = cli("sweep", "show", str(study.folder), "--watch")  # a pipe gets it once
     assert done.returncode == 0 and "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
@@ -85,9 +86,11 @@ def test_a_study_is_watched_stopped_moved_and_gone_on_with(
     cli: Cli, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "llmf_hydra"]
+    below, errors = pty.openpty()
     sweep = subprocess.Popen(
-        [*command, "-m", *LONG], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+        [*command, "-m", *LONG], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=errors
     )
+    os.close(errors)
     log = tmp_path / "study" / "0" / "log.jsonl"
     wait_for(lambda: log.exists() and log.stat().st_size > 0)
 
@@ -110,6 +113,7 @@ def test_a_study_is_watched_stopped_moved_and_gone_on_with(
 
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait(timeout=60) == 130
+    assert "study:   0%" in (bar := os.read(below, 65536).decode()) and "0/2" in bar
     stopped = cli("sweep", "show", "study").stdout
     assert "nothing runs; go on with: llmf sweep resume study" in stopped and "1 killed" in stopped
     before = steps_of(log)

@@ -1,41 +1,17 @@
 """wandb, offline: what its own objects and the files of a run hold."""
 
 import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wandb.proto.wandb_internal_pb2 import Record
+from support.wandb_files import records
 
 from llmf_hydra.tracking.contract import RunInfo
 from llmf_hydra.tracking.open import named, open_trackers
 from llmf_hydra.tracking.wandb import WandbTracker
 
 KEY = "0123456789abcdef" * 3
-BLOCK = 32768  # bytes of a block of wandb's log, which has LevelDB's format
-
-
-def records(out: Path) -> list[Record]:
-    """The records of the one offline run in a folder."""
-    (log,) = out.glob("wandb/offline-run-*/run-*.wandb")
-    return [Record.FromString(part) for part in chunks(log.read_bytes())]
-
-
-def chunks(data: bytes) -> Iterator[bytes]:
-    at, whole = 7, b""  # behind the file's own header
-    while at + 7 <= len(data):
-        left = BLOCK - at % BLOCK
-        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        if left < 7 or kind == 0:  # padding up to the next block
-            at += left
-            continue
-        whole += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # the whole record, or its last part
-            yield whole
-            whole = b""
 
 
 def run_record(out: Path) -> Any:

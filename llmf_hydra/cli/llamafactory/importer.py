@@ -199,7 +199,7 @@ def _acts(cfg: Config, entry: Entry) -> bool:
     return in_job and all(value_at(cfg, key) in allowed for key, allowed in only.items())
 
 
-def read_flat(path: Path) -> dict[str, Any]:
+def read_flat(path: Path) -> dict[str, object]:
     """The mapping a file holds; Refused if it is no flat YAML or names a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -220,7 +220,7 @@ def read_flat(path: Path) -> dict[str, Any]:
 
 def _contradictions(outcomes: Iterable[Outcome]) -> list[str]:
     """Two keys of the file that set the same thing to different values."""
-    first: dict[str, tuple[str, Any]] = {}
+    first: dict[str, tuple[str, object]] = {}
     found = []
     for outcome in outcomes:
         for key, value in outcome.settings.items():
@@ -230,11 +230,11 @@ def _contradictions(outcomes: Iterable[Outcome]) -> list[str]:
     return found
 
 
-def _words(choices: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+def _words(choices: Mapping[str, object], values: Mapping[str, object]) -> list[str]:
     return [f"{key}={hydra_value(value)}" for key, value in (*choices.items(), *values.items())]
 
 
-def _compose(words: list[str]) -> tuple[Config, dict[str, Any]]:
+def _compose(words: list[str]) -> tuple[Config, dict[str, object]]:
     """The typed config of these overrides, and what the shipped files set in it."""
     composed = compose.composed(words, implied_too=False)
     return compose.typed(composed), shipped_values(composed.hydra.runtime.choices)

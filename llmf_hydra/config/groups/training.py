@@ -68,6 +68,11 @@ class TrainingConfig:
     data_seed: int | None = param(
         None, "Random seed of the data order; null uses seed.", ge=0, only=READ_WHOLE
     )
+    deterministic: bool = param(
+        False,
+        "Use deterministic algorithms only, so that a GPU repeats a run bit by bit too; an operation without one "
+        "stops the run.",
+    )
     resume_from_checkpoint: str | None = param(
         None, "Checkpoint folder to start from; `llmf resume RUN` finds a run's own last checkpoint."
     )

@@ -1,8 +1,8 @@
 """`data.tokenized_path`: tokenized data in a folder of the user's own, taken only if it was made the same."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, load_from_disk
 
@@ -19,7 +19,7 @@ Evaluation = Dataset | dict[str, Dataset] | None
 Saved = tuple[Dataset, Evaluation, DataReport, tuple[Path, ...]]
 
 
-def save(path: Path, settings: dict[str, Any], prepared: Saved) -> None:
+def save(path: Path, settings: Mapping[str, object], prepared: Saved) -> None:
     """Write everything into the folder `path`, whole or not at all, and nothing outside of it."""
     train, held, report, rejected = prepared
 
@@ -45,7 +45,7 @@ def is_saved(path: Path) -> bool:
     return not left_over
 
 
-def load(path: Path, settings: dict[str, Any]) -> Saved:
+def load(path: Path, settings: Mapping[str, object]) -> Saved:
     """What was saved. Raises Refused where it was made with other settings, each named."""
     folder = path / _DATA if (path / _DATA).is_dir() else path  # version 1 had no folder of its own
     if not (folder / _SETTINGS).is_file():
@@ -89,7 +89,7 @@ def _rows(path: Path) -> Dataset:
     return rows
 
 
-def _mismatch(path: Path, name: str, was: Any, wanted: Any) -> Problem | None:
+def _mismatch(path: Path, name: str, was: object, wanted: object) -> Problem | None:
     """What differs. Datasets that are not named now are taken as they were."""
     if was == wanted or (name == "datasets" and not wanted):
         return None
@@ -97,6 +97,6 @@ def _mismatch(path: Path, name: str, was: Any, wanted: Any) -> Problem | None:
     return Problem("data.tokenized_path", path, what, "remove the folder, or name another")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

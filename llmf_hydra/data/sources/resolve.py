@@ -46,7 +46,7 @@ def check_sources(data: DataConfig, kind: str) -> list[Problem]:
     return problems
 
 
-def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
+def table_of(data: DataConfig) -> tuple[dict[str, object], Path]:
     """The table of datasets and the folder its file names are relative to. Raises Refused."""
     if isinstance(data.dataset_dir, Mapping):
         return dict(data.dataset_dir), Path.cwd()
@@ -84,7 +84,7 @@ def resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, l
         except OSError as error:  # such as a name that no file can have
             source, problems = (
                 Source(name),
-                [Problem(key, name[:80], f"cannot be looked for: {error.strerror}")],
+                [Problem(key, name[:80], f"cannot be looked up: {error.strerror}")],
             )
         yield replace(source, media_dir=media_dir), problems
 
@@ -193,5 +193,5 @@ def listed(problems: list[Problem]) -> list[Problem]:
     count = f"{len(problems)} bad row{'s' if len(problems) > 1 else ''}" + (
         f", {rest} not shown" if rest > 0 else ""
     )
-    hint = Problem("data", NO_VALUE, count, "mend them, or set data.skip_bad_rows=true to leave them out")
+    hint = Problem("data", NO_VALUE, count, "correct them, or set data.skip_bad_rows=true to leave them out")
     return [*problems[:SHOWN], hint]

@@ -176,8 +176,8 @@ def _trials(seen: show.View, out: Path) -> str:
     rows = []
     for record in account.ranked(seen.records, objectives):
         figures_ = [f"{value:.6g}" for value in record.values] or ["–"] * len(names)
-        params = [shown(record.params[key]) if key in record.params else "–" for key in keys]
-        took = runs.duration({"started": record.started, "ended": record.ended})
+        params = [_short(record.params[key]) if key in record.params else "–" for key in keys]
+        took = runs.clock(runs.seconds(record.started, record.ended))
         cells = [
             *map(_text, [str(record.number), record.status, *figures_, *params, took]),
             _link(record, out),
@@ -186,6 +186,11 @@ def _trials(seen: show.View, out: Path) -> str:
         reason = f'<td class="reason">{_text(_why(record))}</td>'
         rows.append(_row(cells, ' class="best"' if mark else "", reason))
     return _table(["trial", "status", *names, *keys, "duration", "folder", "reason"], rows)
+
+
+def _short(value: Any) -> str:
+    """A parameter for reading; the command and the CSV have every digit."""
+    return f"{value:.5g}" if isinstance(value, float) else shown(value)
 
 
 def _why(record: Record) -> str:

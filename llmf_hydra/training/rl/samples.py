@@ -18,6 +18,14 @@ class Samples:
     def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase, skip_special_tokens: bool):
         self._file, self._tokenizer, self._skip = folder / FILE, tokenizer, skip_special_tokens
 
+    def drop_from(self, step: int) -> None:
+        """Take away what a resumed run does again: the lines of buffers that were filled at this step or later."""
+        if self._file.exists():
+            lines = self._file.read_text(encoding="utf8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["step"] < step]
+            self._file.write_text("".join(kept), encoding="utf8")
+
     def write(self, step: int, answers: Experience) -> None:
         """A line a dialogue, with the optimizer steps done before it."""
         shown = answers.rollouts.rows(0, SHOWN)

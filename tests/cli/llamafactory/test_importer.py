@@ -255,6 +255,8 @@ def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
         ("stage: grpo", "stage.name=grpo: is not one of pt, sft, rm, ppo, dpo, kto"),
         ("pref_loss: hing", "did you mean 'hinge'"),
         ("use_dora: perhaps", "method.use_dora=perhaps: is not of type bool"),
+        ("bf16: 1", "training.bf16=1: is not of type bool or null; write true or false"),
+        ("use_galore: 1", "use_galore=1: is not of type bool; write true or false"),
         ("use_galore: perhaps", "use_galore=perhaps: is not of type bool"),
         (
             "use_galore: true\nuse_apollo: true",
