@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -127,7 +128,7 @@ def _resume(asked: argparse.Namespace) -> int:
         )
     folder.settle(path, known)
     os.chdir(cwd)
-    print(f"in {cwd}: {masked_text(' '.join(map(masked_word, ['llmf-hydra', *words])))}", flush=True)
+    print(f"in {cwd}: {masked_text(shlex.join(['llmf-hydra', *map(masked_word, words)]))}", flush=True)
     return launch.main(words)
 
 

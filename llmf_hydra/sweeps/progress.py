@@ -1,8 +1,9 @@
 """The bar of a whole study, below the lines that it prints: on a terminal only."""
 
+import os
 import sys
 import threading
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -22,9 +23,9 @@ class StudyBar:
 
         tqdm.monitor_interval = 0  # no thread beside the trials' forks
         tqdm.set_lock(threading.RLock())
-        self._bar = tqdm(
-            total=total, initial=done, unit="trial", desc="study", dynamic_ncols=True, leave=False
-        )
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # 0 in a container's, for one
+        width: dict[str, Any] = {"dynamic_ncols": True} if known else {"ncols": 80}
+        self._bar = tqdm(total=total, initial=done, unit="trial", desc="study", **width, leave=False)
 
     def say(self, line: str, *, error: bool = False) -> None:
         """Print a line above the bar."""

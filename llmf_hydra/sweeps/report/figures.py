@@ -10,6 +10,7 @@ from typing import Any
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import shown
 from llmf_hydra.sweeps import account
+from llmf_hydra.sweeps.repeats import SEED
 from llmf_hydra.sweeps.show import curve, varied
 from llmf_hydra.sweeps.study import Objectives, Record
 
@@ -88,16 +89,16 @@ def parallel(records: Sequence[Record], objectives: Objectives) -> Figure | None
 def _axis(key: str, values: Sequence[Any]) -> dict[str, Any]:
     """An axis of numbers, of their logarithms where they span orders of magnitude, or of names."""
     label = text(key.rpartition(".")[2])
-    if is_log(values):
+    if is_number(key, values) and is_log(values):
         exponents = [math.log10(value) for value in values]
         low, high = math.floor(min(exponents)), math.ceil(max(exponents))
         ticks = list(range(low, high + 1)) if high - low > 1 else sorted(set(exponents))[:6]
         labels = [f"{10.0**tick:.3g}" for tick in ticks]
         ends = {"range": [low, high]} if high - low > 1 else {}
         return {"label": label, "values": exponents, "tickvals": ticks, "ticktext": labels, **ends}
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if is_number(key, values):
         return {"label": label, "values": list(values)}
-    names = sorted({shown(value) for value in values})
+    names = list(map(shown, _ordered(values)))
     places = [names.index(shown(value)) for value in values]
     return {
         "label": label,
@@ -105,6 +106,18 @@ def _axis(key: str, values: Sequence[Any]) -> dict[str, Any]:
         "tickvals": list(range(len(names))),
         "ticktext": list(map(text, names)),
     }
+
+
+def is_number(key: str, values: Sequence[Any]) -> bool:
+    """Whether a parameter has an order and a scale; a seed is a name, whatever it is written with."""
+    return key != SEED and all(type(value) in (int, float) for value in values)
+
+
+def _ordered(values: Sequence[Any]) -> list[Any]:
+    """Each value once: numbers by size, names by the alphabet."""
+    found = {shown(value): value for value in values}.values()
+    numbers = all(type(value) in (int, float) for value in found)
+    return sorted(found) if numbers else sorted(found, key=shown)
 
 
 def is_log(values: Sequence[Any]) -> bool:
@@ -131,9 +144,11 @@ def contour(records: Sequence[Record], objectives: Objectives, keys: Sequence[st
         ("xaxis", keys[0], [x for x, _ in cells]),
         ("yaxis", keys[1], [y for _, y in cells]),
     ):
-        numbers = all(type(value) in (int, float) for value in values)
-        kind = "log" if is_log(values) else "linear" if numbers else "category"
+        numbers = is_number(key, values)
+        kind = "category" if not numbers else "log" if is_log(values) else "linear"
         layout[side] = {"title": {"text": text(key)}, "type": kind, "automargin": True}
+        if not numbers:
+            layout[side]["categoryarray"] = [text(shown(value)) for value in _ordered(values)]
         sides.append(values if numbers else [text(shown(value)) for value in values])
     means = [fmean(values) for values in cells.values()]
     area = {
