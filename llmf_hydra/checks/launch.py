@@ -9,7 +9,7 @@ from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.errors import Problem
 from llmf_hydra.optional import missing
-from llmf_hydra.runs.ray_worker import answers
+from llmf_hydra.runs.schedulers.ray_worker import answers
 
 ALL = tuple(JOBS)
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "resume": Command("resume RUN", "go on from the run's own last checkpoint", "llmf_hydra.cli.resume"),
     "reproduce": Command("reproduce RUN", "run it again, and compare code, packages, data, log and weights",
                          "llmf_hydra.cli.reproduce"),
+    "sweep": Command("sweep show DIR", "a study: show, resume or report it", "llmf_hydra.cli.sweep"),
     "import": Command("import FILE.yaml", "turn a flat LLaMA-Factory YAML into an experiment",
                       "llmf_hydra.cli.llamafactory.importer"),
     "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),

@@ -18,9 +18,10 @@ from llmf_hydra.config.record import hidden, is_handed
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import isolation, ranks, remote, signals, warm
-from llmf_hydra.runs.host import KILL
+from llmf_hydra.runs import isolation, ranks, signals, warm
 from llmf_hydra.runs.manifest import cores
+from llmf_hydra.runs.schedulers import remote
+from llmf_hydra.runs.schedulers.host import KILL
 
 # Of several workers, once one has ended badly: seconds until the others are asked to end (each may have found the
 # same and be about to say so), and from then until they are killed.

@@ -157,7 +157,9 @@ class Study:
     def claim(self, settings: SweeperSettings, space: Space) -> Claim | None:
         """The next trial to run, claimed for this process; None where none is waiting."""
         with alone(self.url, self.name):
-            trial_id = self._orphan() or self._waiting()
+            trial_id = self._orphan()
+            if trial_id is None:  # 0 is a trial's id
+                trial_id = self._waiting()
             if trial_id is None:
                 return None
             known = self._storage.get_trial(trial_id)

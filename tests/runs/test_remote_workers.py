@@ -224,3 +224,13 @@ def test_a_study_comes_to_the_same_wherever_its_trials_run(
         for study in (study_at_home, tmp_path / "study")
     ]
     assert values[0] == values[1]
+
+
+def test_a_worker_that_no_node_has_room_for_fails_with_what_there_is(
+    alike: dict[str, str], cluster: tuple[str, Path], tmp_path: Path
+) -> None:
+    words = ["launch=ray", f"launch.ray_address={cluster[0]}", "launch.ray_num_cpus=64"]
+    _, said = (launcher := start(alike, tmp_path, *WORDS, *words)).communicate(timeout=60)
+    assert launcher.returncode == 1 and "Traceback" not in said
+    assert "no node of the Ray cluster has 64 CPUs" in said and "2 CPUs" in said
+    assert manifest(only_run(tmp_path))["status"] == "failed"

@@ -18,10 +18,12 @@ from llmf_hydra.training.trainer import StageTrainer
 
 METHODS = {  # called or replaced by ours -> parameters in their order
     "_get_grad_norm": "model grad_norm",
+    "_get_output_dir": "trial",
     "_load_best_model": "",
     "_load_from_checkpoint": "resume_from_checkpoint model",
     "_prepare_inputs": "inputs",
     "_save": "output_dir state_dict",
+    "_save_checkpoint": "model trial",
     "compute_loss": "model inputs return_outputs num_items_in_batch",
     "create_optimizer": "model",
     "evaluate": "eval_dataset ignore_keys metric_key_prefix",
@@ -38,6 +40,7 @@ METHODS = {  # called or replaced by ours -> parameters in their order
 CALLED = (
     "_get_grad_norm",
     "_save",
+    "_save_checkpoint",
     "_load_best_model",
     "_load_from_checkpoint",
     "get_batch_samples",

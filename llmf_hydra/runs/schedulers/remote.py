@@ -5,9 +5,11 @@ workers print goes to `worker.log` of the run folder, which the node sees too, a
 """
 
 import queue
+import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,11 +22,11 @@ from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import FAILED, LlmfError
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import isolation
-from llmf_hydra.runs.host import Order
+from llmf_hydra.runs.schedulers.host import Order
 
 LOG = "worker.log"  # in the run folder: what remote workers print, and those of a sweep's trials
 SUBMITIT = "submitit"  # in the run folder: scripts, pickles and logs of a Slurm job
-NODE = "llmf_hydra.runs.node"
+NODE = "llmf_hydra.runs.schedulers.node"
 INTERVAL = 0.1  # seconds between two looks at a worker
 THREADS = "OMP_NUM_THREADS"
 
@@ -63,7 +65,7 @@ def start(
     threads = {THREADS: str(max(1, int(cpus)))}  # a node has more cores than are reserved
     command = isolation.command(NODE, str(world), *words)
     order = Order(command, threads | env, str(Path.cwd()), str(log), gpus > 0)
-    scheduler = import_module(f"llmf_hydra.runs.{'ray' if launch.use_ray else 'slurm'}_worker")
+    scheduler = import_module(f"llmf_hydra.runs.schedulers.{'ray' if launch.use_ray else 'slurm'}_worker")
     return Remote(lambda: scheduler.submit(order, world, launch, out), out, None if quiet else log)
 
 
@@ -75,6 +77,7 @@ class Remote:
         self._out = out
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # reentrant: a handler may put
         self._over = threading.Event()
+        self._connected = threading.Event()
         self._shown = _Shown(shown)
         threading.Thread(target=self._follow, args=(submit,), daemon=True).start()
 
@@ -84,9 +87,19 @@ class Remote:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the worker's end; returns its exit code. Raises subprocess.TimeoutExpired."""
-        if not self._over.wait(timeout) or self.returncode is None:
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self._over.wait(INTERVAL) and (end is None or time.monotonic() < end):
+            self._listen_again()
+        if self.returncode is None:
             raise subprocess.TimeoutExpired("remote worker", timeout or 0.0)
         return self.returncode
+
+    def _listen_again(self) -> None:
+        """Once connected, Ray has put a handler of its own before Python's, which prints its stack and may abort."""
+        if self._connected.is_set() and threading.current_thread() is threading.main_thread():
+            self._connected.clear()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.getsignal(number))
 
     def send_signal(self, number: int) -> None:
         """Have the scheduler pass a signal on."""
@@ -95,7 +108,9 @@ class Remote:
     def _follow(self, submit: Callable[[], Job]) -> None:
         code = FAILED
         try:
-            code = self._until_its_end(submit())
+            job = submit()
+            self._connected.set()
+            code = self._until_its_end(job)
         except LlmfError as error:
             self._fail(str(error))
         except Exception as error:

@@ -23,8 +23,8 @@ from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.errors import LlmfError
 from llmf_hydra.optional import require
 from llmf_hydra.runs import isolation, signals
-from llmf_hydra.runs.host import KILL, Host, Order
-from llmf_hydra.runs.remote import SUBMITIT
+from llmf_hydra.runs.schedulers.host import KILL, Host, Order
+from llmf_hydra.runs.schedulers.remote import SUBMITIT
 
 SAVING = 120  # maximum seconds before the time limit at which the run is asked to save and stop
 LATE = 15.0  # seconds until a result shows on a file system of the network

@@ -1,6 +1,6 @@
 """A run's workers on the node that a scheduler has given: what the launcher does at home, and nothing else.
 
-    python -P -m llmf_hydra.runs.node WORLD RUN_FOLDER [--resume]
+    python -P -m llmf_hydra.runs.schedulers.node WORLD RUN_FOLDER [--resume]
 
 Started by `host`, in the environment that all workers get. It ends as its workers do: with their exit code, or by the
 signal that ended them. SIGTERM asks them to save, SIGUSR1 kills them; should its host die, they are asked to save.

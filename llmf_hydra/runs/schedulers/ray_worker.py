@@ -13,7 +13,8 @@ from typing import Any
 from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.errors import LlmfError
 from llmf_hydra.optional import require
-from llmf_hydra.runs import host, signals
+from llmf_hydra.runs import signals
+from llmf_hydra.runs.schedulers import host
 
 SETTINGS = {  # of a cluster that is started here
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
