@@ -233,4 +233,4 @@ def test_a_worker_that_no_node_has_room_for_fails_with_what_there_is(
     _, said = (launcher := start(alike, tmp_path, *WORDS, *words)).communicate(timeout=60)
     assert launcher.returncode == 1 and "Traceback" not in said
     assert "no node of the Ray cluster has 64 CPUs" in said and "2 CPUs" in said
-    assert manifest(only_run(tmp_path))["status"] == "failed"
+    assert manifest(only_run(tmp_path, "sft"))["status"] == "failed"
