@@ -73,10 +73,12 @@ def _run(cfg: Config, out: Path, *, resume: bool) -> None:
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=start and str(start))
         trainer.save_final()
+        facts = trainer.facts()
         if not ranks.is_main():
             return
         inputs.rows.write(out)  # once more: of a stream it is known only now what was read
         summary = _summary(trainer, result.metrics)
+        runs.update_manifest(out, **facts)
         _note_end(cfg, out, summary, first)
         trackers.summarize(summary)
         trackers.attach(out / runs.CONFIG)

@@ -1,6 +1,6 @@
 """Digests of the files of models and adapters. Without torch, and without the network."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llmf_hydra.config.names import names
@@ -11,6 +11,7 @@ from llmf_hydra.runs.manifest import digest_of_text
 
 # Weights, the model's and the tokenizer's settings, and code that comes with a model.
 SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
+WEIGHTS = ("*.safetensors",)
 WRITTEN_BESIDE = {"training_args.bin", "trainer_state.json"}  # by a trainer, and read by no later run
 
 
@@ -22,13 +23,13 @@ def model_files(cfg: Config) -> dict[str, Files]:
     return {key: _of(name, cfg) for key, name in _named(cfg)}
 
 
-def weights_digest(name: str) -> str | None:
+def weights_digest(name: str, patterns: Sequence[str] = WEIGHTS) -> str | None:
     """SHA-256 over names and contents of a folder's weight files; None for what isn't a folder."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return None
-    parts = [f"{file.name}:{remembered(file)}" for file in sorted(folder.glob("*.safetensors"))]
-    return digest_of_text("\n".join(parts))
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    return digest_of_text("\n".join(f"{file.name}:{remembered(file)}" for file in files))
 
 
 def _named(cfg: Config) -> Iterator[tuple[str, str]]:

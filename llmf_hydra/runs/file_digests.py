@@ -2,11 +2,14 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, TypedDict
 
 from llmf_hydra import paths
 from llmf_hydra.runs.manifest import digest_of_file, digest_of_text
+
+_one_at_a_time = threading.Lock()  # who asks second finds what the first has hashed
 
 
 class Files(TypedDict):
@@ -18,6 +21,11 @@ class Files(TypedDict):
 
 def remembered(file: Path) -> str:
     """SHA-256 of a file's bytes, computed once per state of the file."""
+    with _one_at_a_time:
+        return _remembered(file)
+
+
+def _remembered(file: Path) -> str:
     known, stat = paths.cache_dir() / "digests" / f"{digest_of_text(str(file.resolve()))}.json", file.stat()
     state = [stat.st_size, stat.st_mtime_ns]
     try:

@@ -75,9 +75,7 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
     def unreduced_loss(self, model: nn.Module, batch: FeedbackBatch) -> torch.Tensor:
         rlhf, good, dtype = self.context.cfg.rlhf, batch["good"], self.context.activations
         z = batch["divergence"] if "divergence" in batch else self._divergence([batch["lists"]])
-        referred = self.reference.values(
-            self.rows, lambda network: answer_log_probs(network, batch, dtype).unsqueeze(1)
-        ).squeeze(1)
+        referred = self.reference.values(batch, self.reference_score, self.rows).squeeze(1)
         log_probs = answer_log_probs(model, batch, dtype)
         h = log_probs - referred
         loss = kto(h, good, z, rlhf.pref_beta, (rlhf.kto_chosen_weight, rlhf.kto_rejected_weight))
@@ -86,6 +84,9 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
             loss = loss - rlhf.pref_ftx * torch.where(good, log_probs / tokens, 0.0)
         self._note(h.detach(), log_probs.detach(), good, z)
         return loss
+
+    def reference_score(self, network: nn.Module, batch: AnswerBatch) -> torch.Tensor:
+        return answer_log_probs(network, batch, self.context.activations).unsqueeze(1)
 
     def _over_processes(self, sums: torch.Tensor) -> torch.Tensor:
         return cast("torch.Tensor", self.accelerator.reduce(sums))
@@ -115,12 +116,12 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
         for prompts in (batch.prompts for batch in lists):
             batch = answer_batch(prompts, others[at : at + len(prompts)], self.context.pad_id)
             at += len(prompts)
-            batch = cast("AnswerBatch", self._prepare_inputs({**batch}))
-            with self.compute_loss_context_manager():
-                with self.reference.model() as network:
-                    referred = answer_log_probs(network, batch, self.context.activations)
-                with frozen(policy):
-                    ratios.append(answer_log_probs(policy, batch, self.context.activations) - referred)
+            on_device = cast("AnswerBatch", self._prepare_inputs({**batch}))
+            referred = self.reference.values(
+                on_device if self.context.cfg.data.streaming else batch, self.reference_score
+            ).squeeze(1)
+            with self.compute_loss_context_manager(), frozen(policy):
+                ratios.append(answer_log_probs(policy, on_device, self.context.activations) - referred)
         return torch.cat(ratios)
 
     def _note(self, h: torch.Tensor, log_probs: torch.Tensor, good: torch.Tensor, z: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ as TRL computes them. The numbers are the same (tests/stages/test_pairs.py).
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -120,6 +120,18 @@ def padded(rows: Sequence[Ids], fill: int) -> torch.Tensor:
     for line, row in zip(made, rows, strict=True):
         line[: len(row)] = row
     return torch.from_numpy(made)
+
+
+INPUTS = ("input_ids", "targets", "attention_mask", "position_ids", "side")
+
+
+def row_alone(batch: Mapping[str, Any], row: int, rows: int) -> AnswerBatch:
+    """One of the `rows` rows of a batch, without the padding that the others need: what its collator makes of it
+    alone."""
+    lines = {name: batch[name][row::rows] for name in INPUTS if name in batch}
+    held = lines["side"] != PADDING if "side" in lines else lines["attention_mask"] == 1
+    width = int(held.sum(dim=1).max())
+    return cast("AnswerBatch", {name: value[:, :width] for name, value in lines.items()})
 
 
 def side_mask(side: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

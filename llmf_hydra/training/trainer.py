@@ -169,6 +169,10 @@ class StageTrainer(Trainer, Generic[Batch]):
         self._tokens, self._since = 0, now
         return round(speed, 1)
 
+    def facts(self) -> dict[str, object]:
+        """What the run's manifest says of the stage; all processes ask."""
+        return {}
+
     # Evaluation
 
     def prediction_step(
