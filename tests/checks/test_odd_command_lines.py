@@ -139,6 +139,30 @@ def test_a_config_path_replaces_the_shipped_folder(cli: Cli, tmp_path: Path) -> 
     assert gone.returncode == 2 and "--config-path=gone: there is no such folder" in gone.stderr
 
 
+def test_a_conf_folder_that_is_none_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Without its files the run would be another one than was asked for."""
+    words, file = ["stage=sft", "model=tiny", "job=check"], tmp_path / "file.yaml"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("defaults: [config, _self_]\n")
+    file.write_text("")
+    cases = [
+        (words, {"LLMF_CONF": "/nope"}, "LLMF_CONF=/nope: there is no such folder"),
+        (words, {"LLMF_CONF": str(file)}, f"LLMF_CONF={file}: is a file"),
+        (["explain", "lora_rank"], {"LLMF_CONF": "/nope"}, "LLMF_CONF=/nope"),
+        ([*words, "--config-path", "empty"], {}, "--config-path=empty: holds neither config.yaml nor"),
+        ([*words, "--config-path", "own", "--config-name", "other"], {}, "holds neither other.yaml nor"),
+    ]
+    found = answers([(words, env) for words, env, _ in cases], tmp_path, environment)
+    wrong = [
+        (words, answer) for (words, _, part), answer in zip(cases, found, strict=True)
+        if answer.code != 2 or answer.torch or part not in answer.said
+    ]  # fmt: skip
+    assert not wrong, wrong
+    fine = [(["--config-path", "own", "--config-name", "mine", "--cfg", "job"], {"LLMF_CONF": ""})]
+    assert [answer.code for answer in answers(fine, tmp_path, environment)] == [0]
+
+
 def test_hydras_own_help_lists_the_flags_that_are_there(cli: Cli) -> None:
     shown = cli("--hydra-help")
     assert shown.returncode == 0 and shown.stderr == "", shown.stderr
