@@ -69,4 +69,4 @@ def _nowhere(number: int) -> TextIO:
         if null != number:
             os.dup2(null, number)
             os.close(null)
-    return open(os.devnull, "w", encoding="utf8")  # noqa: PTH123, SIM115 -- for as long as the process lives
+    return open(os.devnull, "w", encoding="utf8")  # noqa: PTH123 -- for as long as the process lives

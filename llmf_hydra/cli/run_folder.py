@@ -12,9 +12,17 @@ def named_run(name: str) -> tuple[Path, runs.Manifest]:
     if not (out / runs.MANIFEST).exists():
         raise Refused([Problem(name, NO_VALUE, "is not a run folder", "`llmf runs` lists them")])
     try:
-        return out, runs.read_manifest(out)
+        manifest = runs.read_manifest(out)
     except ValueError:
-        what = f"its {runs.MANIFEST} is not valid JSON"
-        raise Refused(
-            [Problem(name, NO_VALUE, what, "`llmf runs` lists the runs that can be read")]
-        ) from None
+        fault = "is not valid JSON"
+    else:
+        fault = runs.manifest_fault(manifest) or _lacks(manifest)
+    if fault is not None:
+        what = f"its {runs.MANIFEST} is damaged: it {fault}"
+        raise Refused([Problem(name, NO_VALUE, what, "`llmf runs` lists the runs that can be read")])
+    return out, manifest
+
+
+def _lacks(manifest: runs.Manifest) -> str | None:
+    lacking = [key for key in ("cwd", "command", "created") if not manifest.get(key)]
+    return f"lacks {' and '.join(lacking)}" if lacking else None

@@ -138,6 +138,9 @@ class CommandLine:
             raise Refused(map(overrides.several_values, swept))
         mode = config.hydra.mode
         _, config = settled(self.loader, self.config_name, self._unswept())
+        wrong = list(_unknown_names(config))
+        if wrong:
+            raise Refused(wrong)
         config.hydra.mode = mode
         return config
 
@@ -233,6 +236,14 @@ def typed(config: DictConfig) -> Config:
     cfg = Config(**groups)
     home.expand(cfg)
     return cfg
+
+
+def _unknown_names(config: DictConfig) -> Iterator[Problem]:
+    """Files of the user's own whose `name` is no stage, method, optimizer or job: nothing can be looked up by it."""
+    for entry in entries().values():
+        if entry.is_choice and (name := config[entry.group].name) not in entry.param.choices:
+            key = f"{entry.key} (in {entry.group}/{config.hydra.runtime.choices.get(entry.group)}.yaml)"
+            yield Problem.bad_choice(key, name, entry.param.choices)
 
 
 def _unresolved(config: DictConfig) -> Iterator[Problem]:

@@ -55,6 +55,7 @@ def conf(tmp_path: Path) -> Path:
     (folder / "broken.yaml").write_text("name: lora\nlora_rank: [8\n")
     (folder / "typo.yaml").write_text("name: lora\nlora_rnk: 8\n")
     (folder / "fine.yaml").write_text("name: lora\nlora_rank: 9\n")
+    (folder / "mine.yaml").write_text("name: mine\n")
     return tmp_path / "conf"
 
 
@@ -64,9 +65,16 @@ def test_the_file_at_fault_is_named_and_no_other(
     env = {"LLMF_CONF": str(conf)}
     lines = [
         ([f"method={name}", "--cfg", "job", "--package", "method"], env)
-        for name in ("broken", "typo", "fine")
+        for name in ("broken", "typo", "fine", "mine")
     ]
-    broken, typo, fine = answers(lines, tmp_path, environment)
+    run = ["method=mine", "stage=sft", "model=tiny"]
+    named = [(run, env), (["-m", *run, "training.seed=1,2"], env)]
+    broken, typo, fine, *unknown = answers([*lines, *named], tmp_path, environment)
+    for answer in unknown:
+        assert answer.code == 2 and "Traceback" not in answer.said and not answer.torch, answer
+        assert (
+            "mine.yaml)=mine: is not one of lora, freeze, full" in answer.said or "method.name" in answer.said
+        )
     assert (
         broken[0] == 2
         and "broken.yaml: is not readable YAML" in broken[1]
