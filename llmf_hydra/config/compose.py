@@ -133,14 +133,13 @@ class CommandLine:
             config.hydra.mode = RunMode.MULTIRUN
         swept = overrides.swept(self.overrides)
         if config.hydra.mode == RunMode.MULTIRUN and not self.asks:
+            _check_names(config)
             return config  # each trial is composed on its own
         if swept and config.hydra.mode != RunMode.MULTIRUN:
             raise Refused(map(overrides.several_values, swept))
         mode = config.hydra.mode
         _, config = settled(self.loader, self.config_name, self._unswept())
-        wrong = list(_unknown_names(config))
-        if wrong:
-            raise Refused(wrong)
+        _check_names(config)
         config.hydra.mode = mode
         return config
 
@@ -238,12 +237,15 @@ def typed(config: DictConfig) -> Config:
     return cfg
 
 
-def _unknown_names(config: DictConfig) -> Iterator[Problem]:
-    """Files of the user's own whose `name` is no stage, method, optimizer or job: nothing can be looked up by it."""
+def _check_names(config: DictConfig) -> None:
+    """Raise Refused for a file of the user's own whose `name` is no stage, method, optimizer or job."""
+    found: list[Problem] = []
     for entry in entries().values():
         if entry.is_choice and (name := config[entry.group].name) not in entry.param.choices:
             key = f"{entry.key} (in {entry.group}/{config.hydra.runtime.choices.get(entry.group)}.yaml)"
-            yield Problem.bad_choice(key, name, entry.param.choices)
+            found.append(Problem.bad_choice(key, name, entry.param.choices))
+    if found:
+        raise Refused(found)
 
 
 def _unresolved(config: DictConfig) -> Iterator[Problem]:
