@@ -14,15 +14,18 @@ def named_run(name: str) -> tuple[Path, runs.Manifest]:
     try:
         manifest = runs.read_manifest(out)
     except ValueError:
-        fault = "is not valid JSON"
-    else:
-        fault = runs.manifest_fault(manifest) or _lacks(manifest)
+        raise _damaged(name, "is not valid JSON") from None
+    fault = runs.manifest_fault(manifest) or _lacks(manifest)
     if fault is not None:
-        what = f"its {runs.MANIFEST} is damaged: it {fault}"
-        raise Refused([Problem(name, NO_VALUE, what, "`llmf runs` lists the runs that can be read")])
+        raise _damaged(name, fault)
     return out, manifest
 
 
 def _lacks(manifest: runs.Manifest) -> str | None:
     lacking = [key for key in ("cwd", "command", "created") if not manifest.get(key)]
     return f"lacks {' and '.join(lacking)}" if lacking else None
+
+
+def _damaged(name: str, fault: str) -> Refused:
+    what = f"its {runs.MANIFEST} is damaged ({fault})"
+    return Refused([Problem(name, NO_VALUE, what, "`llmf runs` lists the runs that can be read")])

@@ -155,9 +155,6 @@ def manifest_fault(content: object) -> str | None:
     for key, kinds in FORMS.items():
         if not isinstance(content.get(key), kinds):
             return f"{key} is {shown(content[key])}"
-    for key in ("created", "started", "ended"):
-        if content.get(key) is not None and seconds(content[key], content[key]) is None:
-            return f"{key}={content[key]} is not a time"
     objective = content.get("objective")
     if objective is not None and not (
         isinstance(objective.get("name"), str) and isinstance(objective.get("value"), int | float)
