@@ -9,6 +9,7 @@ from llmf_hydra.runs import isolation
 
 isolation.drop_working_directory()  # before anything is imported that the interpreter has not loaded itself
 
+from llmf_hydra import terminal  # noqa: E402
 from llmf_hydra.cli.commands import COMMANDS  # noqa: E402
 from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean  # noqa: E402
 
@@ -18,6 +19,7 @@ FALSE = ("0", "false", "no", "off", "n")
 def main(argv: list[str] | None = None) -> int:
     """Answer a command line; returns the exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
+    terminal.outlive_readers()
     try:
         if words and words[0] in COMMANDS:
             return importlib.import_module(COMMANDS[words[0]].module).main(words[1:])
@@ -34,9 +36,6 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as refused:
         print(refused.report(), file=sys.stderr)
         return REFUSED
-    except BrokenPipeError:  # `llmf runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
 
 
 def short() -> int:

@@ -139,7 +139,10 @@ def _go_on(out: Path) -> float | None:
     if status == "pruned":
         raise RunFailed(PRUNED, runs.read_manifest(out).get("reason") or "")
     if status != "done":
-        return _ended(out, processes.run_worker(out, record.load(out / runs.CONFIG), quiet=True, resume=True))
+        from llmf_hydra import refusals
+
+        cfg = refusals.recorded(out, runs.read_manifest(out))
+        return _ended(out, processes.run_worker(out, cfg, quiet=True, resume=True))
     return _objective(out)
 
 

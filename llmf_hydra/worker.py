@@ -19,6 +19,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from llmf_hydra import terminal
 from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.schema import Config
@@ -43,6 +44,7 @@ ERROR = "error.txt"  # the traceback of a failed run
 def main(out: Path, *, resume: bool, warm: bool = False) -> int:
     """Do the job of a run folder; sets its status and returns the exit code. `warm` says that it was forked."""
     interrupt.install()
+    terminal.outlive_readers()
     code = guarded(lambda: _job(out, resume, warm), out)
     interrupt.ignore()
     status = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}.get(code, "failed")

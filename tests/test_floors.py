@@ -9,7 +9,7 @@ from llmf_hydra.config.choices import STAGES
 
 PACKAGE = Path(llmf_hydra.__file__).parent
 ORDER = (  # from the ground up; rooms of one line are on one floor and don't know each other
-    "errors paths optional",
+    "errors paths optional terminal",
     "config",
     "runs",
     "checks",

@@ -115,7 +115,12 @@ def _convert(data: DataConfig, asked: argparse.Namespace) -> int:
         return DONE
     if asked.out.exists():
         raise Refused([Problem("--out", asked.out, "exists already", "name a new file")])
-    asked.out.write_text(text, encoding="utf-8")
+    try:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise Refused([Problem("--out", asked.out, what, "name a file in a folder of yours")]) from None
     entry = json.dumps(_entry(asked.out, asked.to, rows))
     print(f"{asked.out}: {len(rows)} rows; for dataset_info.json: {entry}")
     return DONE

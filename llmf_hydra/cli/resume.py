@@ -2,7 +2,9 @@
 
 import os
 import sys
+from pathlib import Path
 
+from llmf_hydra import refusals
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.cli.run_folder import named_run
 from llmf_hydra.config import record
@@ -21,7 +23,8 @@ def main(argv: list[str]) -> int:
     status = runs.status(manifest)
     if status in ("done", "running"):
         raise Refused([Problem(named, NO_VALUE, f"the run is {status} and has nothing to go on with")])
-    cfg = record.load(out / runs.CONFIG)
+    cwd = _working_directory(named, manifest)
+    cfg = refusals.recorded(out, manifest)
     choice = checkpoints.choose(out)
     if choice.checkpoint is not None:
         changed = list(trained_with.config_problems(choice.checkpoint, cfg))
@@ -29,7 +32,8 @@ def main(argv: list[str]) -> int:
             raise Refused(
                 [*changed, Problem(f"{out / runs.CONFIG}", NO_VALUE, "was edited after the run began")]
             )
-    os.chdir(manifest["cwd"])
+    os.chdir(cwd)
+    refusals.check_recorded_files(out, cfg)
     lacking = record.missing(out / runs.CONFIG)
     if lacking:
         print(
@@ -43,3 +47,12 @@ def main(argv: list[str]) -> int:
             out, **{key: manifest.get(key) for key in ("status", "reason", "ended", "exit_code")}
         )
     return code
+
+
+def _working_directory(named: str, manifest: runs.Manifest) -> Path:
+    """The folder that the run was started in, from which its relative paths start. Raises Refused if it is gone."""
+    cwd = manifest["cwd"]
+    if not Path(cwd).is_dir():
+        what = f"its working directory {cwd} is gone, and relative paths of its config.yaml start there"
+        raise Refused([Problem(named, NO_VALUE, what, f'make it again, or change "cwd" in {runs.MANIFEST}')])
+    return Path(cwd)

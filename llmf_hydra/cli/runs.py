@@ -19,7 +19,7 @@ from llmf_hydra.runs.listing import find
 HEAD = ["date", "status", "stage", "method", "model", "objective", "duration", "run"]
 ALL = 0  # of --best without a number
 SORTED_BY: dict[str, Callable[[Row], str | tuple[bool, float]]] = {
-    "date": lambda row: row.manifest.get("created", ""),
+    "date": lambda row: row.manifest.get("created") or "",
     "objective": lambda row: (row.objective is None, row.objective or 0.0),
     "status": lambda row: row.status,
     "stage": lambda row: row.manifest.get("stage") or "",

@@ -35,7 +35,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import faults, home, implied, overrides
+from llmf_hydra.config import conf_files, faults, home, implied, overrides
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.schema import GROUPS, Config, entries
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
@@ -133,11 +133,13 @@ class CommandLine:
             config.hydra.mode = RunMode.MULTIRUN
         swept = overrides.swept(self.overrides)
         if config.hydra.mode == RunMode.MULTIRUN and not self.asks:
+            _check_names(config)
             return config  # each trial is composed on its own
         if swept and config.hydra.mode != RunMode.MULTIRUN:
             raise Refused(map(overrides.several_values, swept))
         mode = config.hydra.mode
         _, config = settled(self.loader, self.config_name, self._unswept())
+        _check_names(config)
         config.hydra.mode = mode
         return config
 
@@ -235,6 +237,17 @@ def typed(config: DictConfig) -> Config:
     return cfg
 
 
+def _check_names(config: DictConfig) -> None:
+    """Raise Refused for a file of the user's own whose `name` is no stage, method, optimizer or job."""
+    found: list[Problem] = []
+    for entry in entries().values():
+        if entry.is_choice and (name := config[entry.group].name) not in entry.param.choices:
+            key = f"{entry.key} (in {entry.group}/{config.hydra.runtime.choices.get(entry.group)}.yaml)"
+            found.append(Problem.bad_choice(key, name, entry.param.choices))
+    if found:
+        raise Refused(found)
+
+
 def _unresolved(config: DictConfig) -> Iterator[Problem]:
     for key, entry in entries().items():
         try:
@@ -252,10 +265,15 @@ def _unresolved(config: DictConfig) -> Iterator[Problem]:
 def _search_path(flags: Namespace) -> ConfigSearchPath:
     """Where configs are looked for: `--config-path` replaces the shipped folder, which then comes after it."""
     shipped, own = str(paths.conf_dir()), flags.config_path
+    conf_files.check_user_conf()
     if own is not None and not own.startswith("pkg://"):
         folder = Path(own).expanduser().absolute()
         if not folder.is_dir():
             raise Refused([Problem("--config-path", own, "there is no such folder")])
+        name = f"{(flags.config_name or PRIMARY).removesuffix('.yaml')}.yaml"
+        if not (folder / name).is_file() and not conf_files.holds_groups(folder):
+            what = f"holds neither {name} nor a folder of a group, such as {folder / 'method'}"
+            raise Refused([Problem("--config-path", own, what, "name a conf folder, or leave it out")])
         own = str(folder)
     search_path = create_config_search_path(own or shipped)
     if own is not None:

@@ -41,11 +41,11 @@ class Param:
         high = self.le if self.le is not None else self.lt
         if low is not None and high is not None:
             left, right = "[" if self.ge is not None else "(", "]" if self.le is not None else ")"
-            return f"in {left}{low:g}, {high:g}{right}"
+            return f"in {left}{_number(low)}, {_number(high)}{right}"
         if low is not None:
-            return f"{'>=' if self.ge is not None else '>'} {low:g}"
+            return f"{'>=' if self.ge is not None else '>'} {_number(low)}"
         if high is not None:
-            return f"{'<=' if self.le is not None else '<'} {high:g}"
+            return f"{'<=' if self.le is not None else '<'} {_number(high)}"
         return ""
 
     def problem(self, key: str, value: Any) -> Problem | None:
@@ -115,6 +115,11 @@ def set_in_environment(declared: Param) -> bool:
 def declaration(of: dataclasses.Field[Any]) -> Param:
     """The Param of a dataclass field."""
     return of.metadata[KEY]
+
+
+def _number(bound: float) -> str:
+    """A bound in full: a large whole number keeps its digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _literal(default: Any) -> str:

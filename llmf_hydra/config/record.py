@@ -48,6 +48,15 @@ def load(file: Path) -> Config:
     return cfg
 
 
+def lost(file: Path, written: int) -> list[str]:
+    """The parameters that a run's `config.yaml` lacks, where it holds fewer than the `written` ones it was made with.
+
+    A file that lost some would be read with their defaults, and so train something else.
+    """
+    held = {f"{group}.{name}" for group, values in migrated(_tree(file)).items() for name in values}
+    return [key for key in entries() if key not in held] if len(held) < written else []
+
+
 def hidden(cfg: Config) -> dict[str, str]:
     """What `config.yaml` doesn't hold, as the environment variables in which a worker gets it."""
     values = {key: value_at(cfg, key) for key in entries()}

@@ -1,10 +1,11 @@
 """What a run's templates and datasets must be: names, files and first rows. Torch-free."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from llmf_hydra.checks.register import CONFIG, DISK, rule
 from llmf_hydra.config.choices import LEARNING_JOBS
-from llmf_hydra.config.schema import Config
+from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
 from llmf_hydra.errors import Problem
@@ -25,6 +26,16 @@ def the_template_is_one_of_ours(cfg: Config) -> Iterator[Problem]:
 def the_datasets_fit(cfg: Config) -> Iterator[Problem]:
     """Datasets are rows of dataset_info.json, files or hub names, and their first rows fit the stage."""
     yield from check_sources(cfg.data, cfg.stage.rows)
+
+
+@rule("data.dataset_dir", "data.media_dir", phase=DISK)
+def the_folders_are_there(cfg: Config) -> Iterator[Problem]:
+    """data.dataset_dir and data.media_dir name folders that exist."""
+    for key in ("data.dataset_dir", "data.media_dir"):
+        folder = value_at(cfg, key)
+        given = isinstance(folder, str) and folder != entries()[key].param.default
+        if given and not Path(folder).expanduser().is_dir():
+            yield Problem(key, folder, "there is no such folder", "name one that exists, or leave it out")
 
 
 @rule("data.dataset", "data.eval_dataset", jobs=LEARNING_JOBS, phase=DISK)

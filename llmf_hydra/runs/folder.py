@@ -19,10 +19,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Required, TypedDict
 
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.errors import Problem, Refused, shown
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
 STATUSES = ("created", "running", "done", "pruned", "failed", "killed")
+
+
+TEXT, NUMBER, MAPPING = (str, type(None)), (int, type(None)), (dict, type(None))
+FORMS = {  # of what is read again in a manifest; an older run may lack some
+    **dict.fromkeys(
+        ("created", "started", "ended", "host", "pid_started", "job", "stage", "method", "model"), TEXT
+    ),
+    **dict.fromkeys(("data", "cwd", "reason", "direction"), TEXT),
+    **dict.fromkeys(("pid", "exit_code", "parameters"), NUMBER),
+    **dict.fromkeys(("sweep", "objective", "machine"), MAPPING),
+}
 
 
 class Objective(TypedDict):
@@ -55,6 +66,7 @@ class Manifest(TypedDict, total=False):
     pid: int  # of the worker
     pid_started: str  # see `process_identity`
     job: str
+    parameters: int  # that its config.yaml was written with
     stage: Required[str]
     method: Required[str]
     model: Required[str | None]
@@ -132,6 +144,23 @@ def clear_half_made(out: Path) -> None:
 def read_manifest(out: Path) -> Manifest:
     """The manifest of a run folder."""
     return json.loads((out / MANIFEST).read_text(encoding="utf8"))
+
+
+def manifest_fault(content: object) -> str | None:
+    """What keeps parsed JSON from being the manifest of a run, or None."""
+    if not isinstance(content, dict):
+        return "holds no mapping"
+    if content.get("status") not in STATUSES:
+        return f"holds no status out of {', '.join(STATUSES)}"
+    for key, kinds in FORMS.items():
+        if not isinstance(content.get(key), kinds):
+            return f"{key} is {shown(content[key])}"
+    objective = content.get("objective")
+    if objective is not None and not (
+        isinstance(objective.get("name"), str) and isinstance(objective.get("value"), int | float)
+    ):
+        return f"objective={objective} is not a name and a value"
+    return None
 
 
 def write_manifest(out: Path, manifest: Mapping[str, object]) -> None:
@@ -226,8 +255,11 @@ def clock(total: int | None) -> str:
 
 
 def seconds(started: str | None, ended: str | None) -> int | None:
-    """The seconds between two points in time, or since the first; None without a first."""
+    """The seconds between two points in time, or since the first; None without a first, and for what is no time."""
     if started is None:
         return None
-    end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
-    return int((end - datetime.fromisoformat(started)).total_seconds())
+    try:
+        end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+        return int((end - datetime.fromisoformat(started)).total_seconds())
+    except (TypeError, ValueError):  # no time, or one without its zone
+        return None

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmf_hydra.runs.folder import MANIFEST, Row
+from llmf_hydra.runs.folder import MANIFEST, Row, manifest_fault
 
 # What a run saves below its folder: a checkpoint holds dozens of files, and no run.
 SAVED = ("final", "checkpoint-", "wandb", "mlruns", ".")
@@ -17,10 +17,12 @@ def find(outputs: Path) -> Iterator[Row]:
     for folder in _run_folders(os.fspath(outputs)):
         try:
             with open(os.path.join(folder, MANIFEST), encoding="utf8") as file:  # noqa: PTH118, PTH123
-                found.append(Row(Path(folder), json.load(file)))
+                content = json.load(file)
         except (OSError, ValueError):
             continue  # a folder that isn't ours, or is just being removed
-    yield from sorted(found, key=lambda row: row.manifest.get("created", ""))
+        if manifest_fault(content) is None:  # else another program's, or damaged
+            found.append(Row(Path(folder), content))
+    yield from sorted(found, key=lambda row: row.manifest.get("created") or "")
 
 
 def _run_folders(folder: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llmf_hydra import __version__, paths
-from llmf_hydra.config.schema import Config
+from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import git
 from llmf_hydra.runs.folder import Sweep
@@ -24,6 +24,7 @@ def first_manifest(cfg: Config, words: list[str], sweep: Sweep | None) -> dict[s
         "command": ["llmf-hydra", *map(masked_word, words)],
         "cwd": str(Path.cwd()),
         "version": __version__,
+        "parameters": len(entries()),
         "shipped": [str(folder) for folder in shipped_folders()],
         "sweep": masked_tree(sweep),
         "seeds": {"seed": cfg.training.seed, "data_seed": cfg.training.data_seed},

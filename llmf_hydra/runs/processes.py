@@ -131,7 +131,8 @@ def attend(starts: Sequence[Callable[[], Worker]], kill_on: int | None = None) -
         for start in starts:
             workers.append(start())
             forwarding.catch_up()
-        return _wait(workers)
+        code = _wait(workers)
+    return INTERRUPTED if code < 0 and forwarding.was_impatient else code
 
 
 def _start(words: list[str], env: dict[str, str], sink: IO[bytes] | None) -> Worker:
@@ -244,6 +245,11 @@ class _Forwarding:
             if number is not None
         }
         return self
+
+    @property
+    def was_impatient(self) -> bool:
+        """Whether a second signal killed the workers: the user stopped the run, it did not fail."""
+        return self._kill_on is None and self._last == signal.SIGKILL
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

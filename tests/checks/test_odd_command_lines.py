@@ -55,6 +55,7 @@ def conf(tmp_path: Path) -> Path:
     (folder / "broken.yaml").write_text("name: lora\nlora_rank: [8\n")
     (folder / "typo.yaml").write_text("name: lora\nlora_rnk: 8\n")
     (folder / "fine.yaml").write_text("name: lora\nlora_rank: 9\n")
+    (folder / "mine.yaml").write_text("name: mine\n")
     return tmp_path / "conf"
 
 
@@ -64,9 +65,16 @@ def test_the_file_at_fault_is_named_and_no_other(
     env = {"LLMF_CONF": str(conf)}
     lines = [
         ([f"method={name}", "--cfg", "job", "--package", "method"], env)
-        for name in ("broken", "typo", "fine")
+        for name in ("broken", "typo", "fine", "mine")
     ]
-    broken, typo, fine = answers(lines, tmp_path, environment)
+    run = ["method=mine", "stage=sft", "model=tiny"]
+    named = [(run, env), (["-m", *run, "training.seed=1,2"], env)]
+    broken, typo, fine, *unknown = answers([*lines, *named], tmp_path, environment)
+    for answer in unknown:
+        assert answer.code == 2 and "Traceback" not in answer.said and not answer.torch, answer
+        assert "method.name (in method/mine.yaml)=mine: is not one of lora, freeze, full" in answer.said, (
+            answer
+        )
     assert (
         broken[0] == 2
         and "broken.yaml: is not readable YAML" in broken[1]
@@ -137,6 +145,30 @@ def test_a_config_path_replaces_the_shipped_folder(cli: Cli, tmp_path: Path) -> 
     assert recorded["model"]["model_name_or_path"] == "builtin:tiny"
     gone = cli("--config-path", "gone", "model=tiny")
     assert gone.returncode == 2 and "--config-path=gone: there is no such folder" in gone.stderr
+
+
+def test_a_conf_folder_that_is_none_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Without its files the run would be another one than was asked for."""
+    words, file = ["stage=sft", "model=tiny", "job=check"], tmp_path / "file.yaml"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.yaml").write_text("defaults: [config, _self_]\n")
+    file.write_text("")
+    cases = [
+        (words, {"LLMF_CONF": "/nope"}, "LLMF_CONF=/nope: there is no such folder"),
+        (words, {"LLMF_CONF": str(file)}, f"LLMF_CONF={file}: is a file"),
+        (["explain", "lora_rank"], {"LLMF_CONF": "/nope"}, "LLMF_CONF=/nope"),
+        ([*words, "--config-path", "empty"], {}, "--config-path=empty: holds neither config.yaml nor"),
+        ([*words, "--config-path", "own", "--config-name", "other"], {}, "holds neither other.yaml nor"),
+    ]
+    found = answers([(words, env) for words, env, _ in cases], tmp_path, environment)
+    wrong = [
+        (words, answer) for (words, _, part), answer in zip(cases, found, strict=True)
+        if answer.code != 2 or answer.torch or part not in answer.said
+    ]  # fmt: skip
+    assert not wrong, wrong
+    fine = [(["--config-path", "own", "--config-name", "mine", "--cfg", "job"], {"LLMF_CONF": ""})]
+    assert [answer.code for answer in answers(fine, tmp_path, environment)] == [0]
 
 
 def test_hydras_own_help_lists_the_flags_that_are_there(cli: Cli) -> None:

@@ -103,3 +103,20 @@ def test_a_thousand_runs_are_listed_at_once(cli: Cli, finished: Finished, tmp_pa
         took = time.monotonic() - begun
         assert text.count("run-0") == (5 if words[:1] == ["--best"] else MANY), words
         assert took < SECONDS, f"{words}: {took:.2f} s"
+
+
+def test_what_is_no_manifest_of_a_run_hides_no_other(cli: Cli, tmp_path: Path) -> None:
+    """The search goes through folders of other programs too."""
+    objective = {"name": "eval_loss", "value": 1.0}
+    made(tmp_path, "fine", objective=objective)
+    made(tmp_path, "fine_without_times", objective=objective, started="x", created="y")
+    base = json.loads((tmp_path / "fine" / "manifest.json").read_text())
+    wrong: list[Any] = [[], 1, {}, {"name": "a web app"}, base | {"status": None},
+                        base | {"objective": "low"}, base | {"objective": {"value": 1}}, base | {"stage": 3},
+                        base | {"created": 5}]  # fmt: skip
+    for number, content in enumerate(wrong):
+        (tmp_path / f"wrong{number}").mkdir()
+        (tmp_path / f"wrong{number}" / "manifest.json").write_text(json.dumps(content))
+    for words in ([], ["--best"], ["--json"], ["--sort", "objective"]):
+        text = listed(cli, str(tmp_path), *words)
+        assert "wrong" not in text and text.count("fine") >= 2, text

@@ -74,3 +74,15 @@ def test_what_would_be_lost_or_misread_is_refused(cli: Cli, tmp_path: Path) -> N
     assert twice.returncode == 2
     assert "names demo_instruct twice; name it once; to weight it" in twice.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_dataset_is_converted_into_a_new_folder_or_the_answer_says_why_not(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(GOOD) + "\n")
+    words = ["data", "convert", "a.jsonl", "--to", "openai", "--out"]
+    made = cli(*words, "new/x.jsonl")
+    assert made.returncode == 0 and (tmp_path / "new" / "x.jsonl").read_text().count("\n") == 1, made.stderr
+    wrong = cli(*words, "/proc/x.jsonl")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert "--out=/proc/x.jsonl: cannot be written: " in wrong.stderr

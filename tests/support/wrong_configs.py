@@ -119,7 +119,25 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["stage=sft", "generation.top_k=5"],
         ["generation.top_k=5", "predict_with_generate"],
     ),
+    "seed": (["training.seed=4294967296"], ["training.seed=4294967296", "[0, 4294967295]"]),
+    "seed of the data": (["training.data_seed=4294967296"], ["training.data_seed=4294967296", "4294967295]"]),
     # without effect, contradictory, missing
+    "mixing of one dataset": (
+        ["data.mix_strategy=interleave_under", "data.dataset=demo_instruct"],
+        [
+            "data.mix_strategy=interleave_under: has no effect",
+            "data.dataset=demo_instruct is the only dataset",
+        ],
+    ),
+    "folder of media": (["data.media_dir=/nope"], ["data.media_dir=/nope: there is no such folder"]),
+    "folder of datasets": (
+        ["data.dataset_dir=/nope", "data.dataset=./a.jsonl"],
+        ["data.dataset_dir=/nope: there is no such folder"],
+    ),
+    "cache of a built-in model": (
+        ["stage=dpo", "model=tiny", "model.cache_dir=/proc/x"],
+        ["model.cache_dir=/proc/x: has no effect", "model.model_name_or_path=builtin:tiny comes from no hub"],
+    ),
     "other stage": (["stage=sft", "rlhf.pref_beta=0.2"], ["rlhf.pref_beta=0.2", "no effect", "stage=dpo"]),
     "other method": (
         ["method=full", "method.lora_rank=4"],

@@ -100,8 +100,14 @@ def import_yaml(path: Path, to: Path, *, partial: bool = False) -> tuple[Importe
     imported = read(path)
     if imported.missing and not partial:
         return imported, account(imported, None)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(experiment(imported), encoding="utf-8")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(experiment(imported), encoding="utf-8")
+    except OSError as error:  # FileExistsError too, where the folder is a file
+        reason = "it is a file" if to.parent.is_file() else error.strerror
+        raise Refused(
+            [Problem("--to", to.parent, f"cannot be written to: {reason}", "name a folder of yours")]
+        ) from None
     return imported, account(imported, to)
 
 
@@ -207,7 +213,7 @@ def read_flat(path: Path) -> dict[str, object]:
         content = yaml.safe_load(text)
     except OSError as error:
         raise Refused([Problem(str(path), NO_VALUE, f"cannot be read: {error.strerror}")]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         said = " ".join(str(error).split())
         raise Refused([Problem(str(path), NO_VALUE, f"is not YAML: {said}")]) from error
     if not isinstance(node, yaml.MappingNode) or not isinstance(content, dict):

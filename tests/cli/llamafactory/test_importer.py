@@ -367,3 +367,16 @@ def test_paths_keep_their_meaning(tmp_path: Path):
     again = composed(result.overrides)
     expected = (str(Path("~/models/x y").expanduser()), "../data")
     assert (again["model"]["model_name_or_path"], again["data"]["dataset_dir"]) == expected
+
+
+def test_a_file_that_cannot_be_read_or_written_is_refused(cli: Cli, tmp_path: Path):
+    (tmp_path / "flat.yaml").write_text(TRAINING)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "odd.yaml").write_bytes(b"\xff\xfe")
+    for words, part in (
+        (["flat.yaml", "--to", "file"], "--to=file: cannot be written to: it is a file"),
+        (["flat.yaml", "--to", "/proc/x"], "--to=/proc/x: cannot be written to: "),
+        (["odd.yaml"], "odd.yaml: is not YAML: 'utf-8' codec"),
+    ):
+        done = cli("import", *words)
+        assert done.returncode == 2 and "Traceback" not in done.stderr and part in done.stderr, done
