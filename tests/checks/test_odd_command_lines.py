@@ -179,3 +179,20 @@ def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:
     ]  # fmt: skip
     assert not wrong, wrong
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_beyond_ascii_need_no_quotes(tmp_path: Path, environment: dict[str, str]) -> None:
+    cases = {
+        "tracking.run_name=données": "données",
+        "tracking.run_name=über uns/東京😀": "über uns/東京😀",
+        "tracking.run_name='données, ja'": "données, ja",
+        "tracking.run_name=ü-${training.seed}": "ü-3",
+        "tracking.run_name=~/é=è": f"{Path.home()}/é=è",
+    }
+    words = ["training.seed=3", "--cfg", "job", "--resolve", "--package", "tracking"]
+    lines = [([word, *words], {}) for word in cases]
+    several = (["-m", "tracking.run_name=é,b", "--cfg", "job", "--package", "tracking"], {})
+    *found, swept = answers([*lines, several], tmp_path, environment)
+    assert [answer.code for answer in found] == [0] * len(cases), found
+    assert [yaml.safe_load(answer.said)["run_name"] for answer in found] == list(cases.values())
+    assert swept.code == 0 and "# each trial also sets one of: tracking.run_name='é',b" in swept.said

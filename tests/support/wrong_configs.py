@@ -5,6 +5,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "key": (["method.lora_rnk=8"], ["method.lora_rnk", "did you mean 'method.lora_rank'"]),
     "key in the wrong group": (["training.lora_rank=8"], ["training.lora_rank", "method.lora_rank"]),
     "key without its group": (["lora_rank=8"], ["lora_rank", "write method.lora_rank"]),
+    "row of the specification that became a choice": (["finetuning_type=lora"], ["write method=CHOICE"]),
+    "switch of the specification that became a choice": (["use_galore=true"], ["write optimizer=galore"]),
+    "variable of the specification": (["API_PORT=8000"], ["write serve.port"]),
+    "flag of the specification": (["--finetuning-type", "lora"], ["write method=CHOICE"]),
     "group": (["trainig.seed=1"], ["no such group 'trainig'", "training.seed"]),
     "choice of a stage": (["stage=dop"], ["stage=dop", "did you mean 'dpo'"]),
     "choice of a method": (["method=lroa"], ["method=lroa", "did you mean 'lora'"]),
@@ -26,6 +30,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["add -m", "\"model.adapter_name_or_path='a,b'\""],
     ),
     "syntax": (["method.lora_target=[q"], ["cannot be read", "quote"]),
+    "file beyond ASCII that isn't there": (
+        ["model=tiny", "data.dataset=données.jsonl"],
+        ["data.dataset=données.jsonl: there is no such file"],
+    ),
     # a type
     "int": (["method.lora_rank=abc"], ["method.lora_rank=abc", "int"]),
     "int that is a fraction": (["method.lora_rank=8.5"], ["method.lora_rank=8.5", "int"]),
