@@ -48,6 +48,9 @@ def short() -> int:
 
 
 def _help(words: list[str]) -> int:
+    command = next((word for word in words if word in COMMANDS), None)
+    if command is not None:
+        return importlib.import_module(COMMANDS[command].module).main(["--help"])
     from llmf_hydra.cli import help as manual
 
     print("\n\n".join(map(manual.page, words)) if words else manual.overview())

@@ -1,12 +1,12 @@
 """`llmf score FILE --model FOLDER`: what a reward model thinks of the answers in a file."""
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.errors import DONE, Problem, Refused
 
 
@@ -32,10 +32,8 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "llmf score", description="Score the answers in a file with a reward model."
-    )
+def _parser() -> Parser:
+    parser = Parser("score")
     parser.add_argument(
         "file", type=Path, help="dialogues with answers, in any format that trains; the last answer is scored"
     )

@@ -73,4 +73,10 @@ def test_what_would_be_lost_or_misread_is_refused(cli: Cli, tmp_path: Path) -> N
     twice = cli("stage=sft", "model=tiny", "data.dataset='demo_instruct,demo_instruct'")
     assert twice.returncode == 2
     assert "names demo_instruct twice; name it once; to weight it" in twice.stderr
+    for table, name in (('{"a": {"file_name": "two.json"}, "a": {}}', "a"),
+                        ('{"a": {"file_name": "x", "file_name": "y"}}', "file_name")):  # fmt: skip
+        (tmp_path / "dataset_info.json").write_text(table)
+        repeated = cli("stage=sft", "model=tiny", "data.dataset_dir=.", "data.dataset=a")
+        assert repeated.returncode == 2, repeated.stdout
+        assert f"dataset_info.json has {name} twice, and only one would count" in repeated.stderr
     assert not (tmp_path / "outputs").exists()

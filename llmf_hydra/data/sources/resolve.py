@@ -57,7 +57,10 @@ def table_of(data: DataConfig) -> tuple[dict[str, object], Path]:
     if not info.is_file():
         return {}, folder
     try:
-        table = json.loads(info.read_text(encoding="utf-8"))
+        table = json.loads(info.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+    except _Repeated as error:
+        what = f"{info} has {error} twice, and only one would count"
+        raise Refused([Problem("data.dataset_dir", data.dataset_dir, what, "rename or remove one")]) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Refused(
             [Problem("data.dataset_dir", data.dataset_dir, f"{info} is not valid JSON: {error}")]
@@ -65,6 +68,19 @@ def table_of(data: DataConfig) -> tuple[dict[str, object], Path]:
     if not isinstance(table, dict):
         raise Refused([Problem("data.dataset_dir", data.dataset_dir, f"{info} is not a mapping of names")])
     return table, folder
+
+
+class _Repeated(Exception):
+    """A name that stands twice in one mapping of dataset_info.json."""
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for name, value in pairs:
+        if name in made:
+            raise _Repeated(name)
+        made[name] = value
+    return made
 
 
 def resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, list[Problem]]]:
