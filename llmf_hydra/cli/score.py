@@ -15,6 +15,9 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if not asked.file.is_file():
         raise Refused([Problem("FILE", asked.file, "there is no such file")])
+    if not any((asked.model / config).is_file() for config in ("config.json", "adapter_config.json")):
+        what = "holds no saved model" if asked.model.is_dir() else "there is no such folder"
+        raise Refused([Problem("--model", asked.model, what, "name the folder final/ of a run of stage=rm")])
     if asked.batch < 1:
         raise Refused([Problem("--batch", asked.batch, "must be >= 1")])
     if asked.out is not None and (asked.out.exists() or not asked.out.absolute().parent.is_dir()):

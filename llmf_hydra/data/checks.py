@@ -1,10 +1,12 @@
 """What a run's templates and datasets must be: names, files and first rows. Torch-free."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from llmf_hydra.checks.register import CONFIG, DISK, rule
 from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.schema import Config
+from llmf_hydra.data.cache import tokenized_folder
 from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
 from llmf_hydra.errors import Problem
@@ -25,6 +27,14 @@ def the_template_is_one_of_ours(cfg: Config) -> Iterator[Problem]:
 def the_datasets_fit(cfg: Config) -> Iterator[Problem]:
     """Datasets are rows of dataset_info.json, files or hub names, and their first rows fit the stage."""
     yield from check_sources(cfg.data, cfg.stage.rows)
+
+
+@rule("data.tokenized_path", jobs=LEARNING_JOBS, phase=DISK)
+def the_tokenized_folder_is_ours(cfg: Config) -> Iterator[Problem]:
+    """data.tokenized_path is a folder that a run has saved tokenized data in, or a new one."""
+    if cfg.data.tokenized_path:
+        problem = tokenized_folder.problem(Path(cfg.data.tokenized_path).expanduser())
+        yield from [problem] if problem else []
 
 
 @rule("data.dataset", "data.eval_dataset", jobs=LEARNING_JOBS, phase=DISK)

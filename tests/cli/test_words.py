@@ -56,6 +56,8 @@ def test_what_was_meant_is_pointed_to(capsys: pytest.CaptureFixture[str]) -> Non
         (["data", "preview"], ["COMMAND=preview", "list, validate, convert"]),
         (["data", "validate"], ["data validate: ", "name", "`llmf data validate --help`"]),
         (["data", "validate", "x", "--kind", "dialog"], ["--kind=dialog", "did you mean 'dialogue'"]),
+        (["score", "/etc/passwd", "--model", "y"], ["--model=y: there is no such folder"]),
+        (["score", "/etc/passwd", "--model", "/etc"], ["--model=/etc: holds no saved model"]),
         (["score", "x", "--model", "y", "--batch", "abc"], ["score: ", "'abc'", "`llmf score --help`"]),
         (["import"], ["import: ", "file", "`llmf import --help`"]),
         (["resume"], ["resume", "llmf resume --help"]),

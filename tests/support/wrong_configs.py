@@ -34,6 +34,29 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["model=tiny", "data.dataset=données.jsonl"],
         ["data.dataset=données.jsonl: there is no such file"],
     ),
+    # what the disk tells
+    "adapter without an owner": (
+        ["model=tiny", "model.adapter_name_or_path=nope"],
+        ["model.adapter_name_or_path=nope: is no folder that is there, and no owner/name on a hub"],
+    ),
+    "model of no hub": (
+        ["model=path", "model.model_name_or_path=models/mine/best"],
+        [
+            "model.model_name_or_path=models/mine/best: is no folder that is there, and no name that a hub can hold"
+        ],
+    ),
+    "a whole disk as a dataset": (
+        ["model=tiny", "data.dataset=/"],
+        ["data.dataset=/: / holds more than 100000 files"],
+    ),
+    "folder of others for tokenized data": (
+        ["model=tiny", "data.tokenized_path=/etc"],
+        ["data.tokenized_path=/etc: exists, and holds no tokenized data of ours"],
+    ),
+    "file as the folder of tokenized data": (
+        ["model=tiny", "data.tokenized_path=/etc/passwd/x"],
+        ["data.tokenized_path=/etc/passwd/x: "],
+    ),
     # a type
     "int": (["method.lora_rank=abc"], ["method.lora_rank=abc", "int"]),
     "int that is a fraction": (["method.lora_rank=8.5"], ["method.lora_rank=8.5", "int"]),
