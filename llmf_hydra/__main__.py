@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     """Answer a command line; returns the exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        _check_working_directory()
         if words and words[0] in COMMANDS:
             return importlib.import_module(COMMANDS[words[0]].module).main(words[1:])
         if not words or "--help" in words or "-h" in words:
@@ -37,6 +38,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # `llmf runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+
+
+def _check_working_directory() -> None:
+    """Raise Refused where the command stands in a folder that was removed: no path could be found from there."""
+    try:
+        os.getcwd()  # noqa: PTH109 -- pathlib's own says the same
+    except OSError:
+        raise Refused(["the working directory is gone; change to a folder that is there"]) from None
 
 
 def short() -> int:

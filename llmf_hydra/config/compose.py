@@ -60,7 +60,16 @@ class _OurSearchPath(SearchPathPlugin):
 
 
 class _Loader(ConfigLoaderImpl):
-    """Hydra's loader, which also refuses what OmegaConf would read as something else."""
+    """Hydra's loader, which names files that can't be read and refuses what OmegaConf would take for something else."""
+
+    def __init__(self, config_search_path: ConfigSearchPath):
+        super().__init__(config_search_path)
+        self.repository.sources = [
+            faults.NamingSource(source.provider, f"file://{source.path}")
+            if source.scheme() == "file"
+            else source
+            for source in self.repository.sources
+        ]
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
