@@ -67,6 +67,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "mapping for text": (["data.dataset={a: 1}"], ["data.dataset", "str"]),
     # a range
     "rank": (["method.lora_rank=0"], ["method.lora_rank=0", ">= 1"]),
+    "count beyond 32 bits": (
+        ["training.max_steps=99999999999999999999999999"],
+        ["training.max_steps=99999999999999999999999999: must be at most 2147483647"],
+    ),
     "alpha": (["method.lora_alpha=-1"], ["method.lora_alpha=-1", ">= 0"]),
     "dropout": (["method.lora_dropout=1.0"], ["method.lora_dropout=1", "[0, 1)"]),
     "beta": (["stage=dpo", "rlhf.pref_beta=0"], ["rlhf.pref_beta=0", "> 0"]),
