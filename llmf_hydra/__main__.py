@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     terminal.outlive_readers()
     try:
+        _check_working_directory()
         if words and words[0] in COMMANDS:
             return importlib.import_module(COMMANDS[words[0]].module).main(words[1:])
         if not words or "--help" in words or "-h" in words:
@@ -38,6 +39,14 @@ def main(argv: list[str] | None = None) -> int:
         return REFUSED
 
 
+def _check_working_directory() -> None:
+    """Raise Refused where the command stands in a folder that was removed: no path could be found from there."""
+    try:
+        os.getcwd()  # noqa: PTH109 -- pathlib's own says the same
+    except OSError:
+        raise Refused(["the working directory is gone; change to a folder that is there"]) from None
+
+
 def short() -> int:
     """The short command `llmf`; launch.enable_short_console takes it away."""
     if os.environ.get("ENABLE_SHORT_CONSOLE", "1").lower() in FALSE:
@@ -47,6 +56,9 @@ def short() -> int:
 
 
 def _help(words: list[str]) -> int:
+    command = next((word for word in words if word in COMMANDS), None)
+    if command is not None:
+        return importlib.import_module(COMMANDS[command].module).main(["--help"])
     from llmf_hydra.cli import help as manual
 
     print("\n\n".join(map(manual.page, words)) if words else manual.overview())

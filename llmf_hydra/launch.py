@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -73,11 +74,27 @@ def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) ->
     cfg = compose.typed(config)
     checked(cfg, config.hydra.runtime.choices)
     out = Path(str(config.hydra.run.dir)).expanduser().absolute()
-    runs.check_free(out, "hydra.run.dir")
-    made = [
-        folder for folder in (out, *out.parents) if not folder.exists()
-    ]  # by this run, to be taken away with it
+    made = _make(out)  # by this run, to be taken away with it
     line.run(config, out, lambda _: _start(cfg, out, argv, None, made))
+
+
+def _make(out: Path) -> list[Path]:
+    """Make the folder of a run and return what was made, the innermost first. Raises Refused where it can't be."""
+    key, remedy = "hydra.run.dir", "name another folder"
+    made: list[Path] = []
+    try:
+        if out.is_symlink() and not out.exists():
+            what = f"is a symbolic link to {out.readlink()}, which is not there"
+            raise Refused([Problem(key, out, what, remedy)])
+        runs.check_free(out, key)
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a name that is too long; a file system that takes no folders, such as /proc
+        for folder in made:
+            with suppress(OSError):  # it was not made
+                folder.rmdir()
+        raise Refused([Problem(key, out, f"cannot be made: {error.strerror}", remedy)]) from error
+    return made
 
 
 def _written_by_a_launcher(argv: list[str], launcher: str) -> Iterator[Problem]:

@@ -35,14 +35,22 @@ COMMANDS = {
 }  # fmt: skip
 
 
-class Parser(argparse.ArgumentParser):
-    """The parser of one word: knows its help from the table, and refuses in one line."""
+class RefusingParser(argparse.ArgumentParser):
+    """Refuses in one line, and a choice that isn't one with the nearest that is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused([Problem(self.prog.removeprefix("llmf "), NO_VALUE, message, f"`{self.prog} --help`")])
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[-1] if action.option_strings else action.dest.upper()
+            raise Refused([Problem.bad_choice(name, value, [str(choice) for choice in action.choices])])
+
+
+class Parser(RefusingParser):
+    """The parser of one word, which knows its help from the table."""
 
     def __init__(self, word: str):
-        self.word = word
         super().__init__(
             f"llmf {word}", description=f"{COMMANDS[word].help[:1].upper()}{COMMANDS[word].help[1:]}."
         )
-
-    def error(self, message: str) -> NoReturn:
-        raise Refused([Problem(self.word, NO_VALUE, message, f"`llmf {self.word} --help`")])

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from llmf_hydra.cli.commands import Parser, RefusingParser
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.formats.write import WRITERS
 from llmf_hydra.data.kinds import KINDS
@@ -28,9 +29,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("llmf data", description="Look at datasets, check them, convert them.")
+    parser = Parser("data")
     parser.add_argument("--dir", default="data", help="folder that holds dataset_info.json")
-    commands = parser.add_subparsers(required=True, metavar="list|validate|convert")
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar="list|validate|convert", parser_class=RefusingParser
+    )
     listing = commands.add_parser("list", help="what there is: kinds and counts")
     listing.set_defaults(run=_list)
     checking = commands.add_parser("validate", help="each bad row of a dataset, with file, row and reason")

@@ -31,7 +31,7 @@ Group = tuple[str, str, str]  # what can be compared: stage, name of the objecti
 def main(argv: Sequence[str]) -> int:
     """Answer `llmf runs`; returns the exit code."""
     parser = Parser("runs")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="default: outputs")
+    parser.add_argument("folder", nargs="?", type=Path, help="default: outputs")
     parser.add_argument("--stage", choices=tuple(STAGES), help="runs of this stage")
     parser.add_argument("--status", choices=runs.STATUSES, help="runs of this status")
     parser.add_argument("--last", type=int, metavar="N", help="the N that began last")
@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
     form.add_argument("--json", action="store_true", help="print the runs as JSON")
     form.add_argument("--csv", action="store_true", help="print the runs as CSV")
     asked = parser.parse_args(argv)
+    asked.folder = _folder(asked.folder)
     if asked.best is not None:
         _check_best(asked)
     rows = _rows(asked)
@@ -57,6 +58,15 @@ def main(argv: Sequence[str]) -> int:
     else:
         print(ranking(rows, asked) if asked.best is not None else table(rows, asked))
     return DONE
+
+
+def _folder(given: Path | None) -> Path:
+    """The folder to look in. Raises Refused for one that was named and isn't there."""
+    if given is not None and not given.is_dir():
+        raise Refused(
+            [Problem("FOLDER", given, "is a file" if given.exists() else "there is no such folder")]
+        )
+    return given or Path("outputs")
 
 
 def _check_best(asked: Namespace) -> None:

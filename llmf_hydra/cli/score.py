@@ -1,12 +1,12 @@
 """`llmf score FILE --model FOLDER`: what a reward model thinks of the answers in a file."""
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.errors import DONE, Problem, Refused
 
 
@@ -15,6 +15,9 @@ def main(argv: Sequence[str]) -> int:
     asked = _parser().parse_args(argv)
     if not asked.file.is_file():
         raise Refused([Problem("FILE", asked.file, "there is no such file")])
+    if not any((asked.model / config).is_file() for config in ("config.json", "adapter_config.json")):
+        what = "holds no saved model" if asked.model.is_dir() else "there is no such folder"
+        raise Refused([Problem("--model", asked.model, what, "name the folder final/ of a run of stage=rm")])
     if asked.batch < 1:
         raise Refused([Problem("--batch", asked.batch, "must be >= 1")])
     if asked.out is not None and (asked.out.exists() or not asked.out.absolute().parent.is_dir()):
@@ -32,10 +35,8 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "llmf score", description="Score the answers in a file with a reward model."
-    )
+def _parser() -> Parser:
+    parser = Parser("score")
     parser.add_argument(
         "file", type=Path, help="dialogues with answers, in any format that trains; the last answer is scored"
     )

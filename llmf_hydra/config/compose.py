@@ -37,6 +37,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra import paths
 from llmf_hydra.config import conf_files, faults, home, implied, overrides
 from llmf_hydra.config.param import set_in_environment
+from llmf_hydra.config.quoting import quoted_word
 from llmf_hydra.config.schema import GROUPS, Config, entries
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
@@ -59,7 +60,16 @@ class _OurSearchPath(SearchPathPlugin):
 
 
 class _Loader(ConfigLoaderImpl):
-    """Hydra's loader, which also refuses what OmegaConf would read as something else."""
+    """Hydra's loader, which names files that can't be read and refuses what OmegaConf would take for something else."""
+
+    def __init__(self, config_search_path: ConfigSearchPath):
+        super().__init__(config_search_path)
+        self.repository.sources = [
+            faults.NamingSource(source.provider, f"file://{source.path}")
+            if source.scheme() == "file"
+            else source
+            for source in self.repository.sources
+        ]
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
@@ -88,7 +98,9 @@ class CommandLine:
         register()
         self._parser = get_args_parser()
         self.flags = _flags(self._parser, words)
-        self.overrides = [home.expanded_word(overrides.without_plus(word)) for word in self.flags.overrides]
+        self.overrides = [
+            quoted_word(home.expanded_word(overrides.without_plus(word))) for word in self.flags.overrides
+        ]
         self.config_name: str = self.flags.config_name or PRIMARY
         self.loader = _Loader(_search_path(self.flags))
         self._hydra = Hydra(task_name=PROGRAM, config_loader=self.loader)
@@ -305,8 +317,10 @@ def _flags(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
 def _unknown_flag(name: str, parser: ArgumentParser) -> Problem:
     """`--stage dpo` is `stage=dpo` here; any other flag gets the nearest of Hydra's."""
     bare = name.lstrip("-").replace("-", "_")
-    homes = [bare] if bare in GROUPS else [e.key for e in entries().values() if bare in (e.name, e.key)]
-    remedy = f"write {' or '.join(f'{key}=VALUE' for key in homes)}" if homes else ""
+    homes = [bare] if bare in GROUPS or bare in entries() else overrides.homes_of(bare)
+    remedy = (
+        f"write {' or '.join(home if '=' in home else f'{home}=VALUE' for home in homes)}" if homes else ""
+    )
     near = did_you_mean(name, parser._option_string_actions)
     return Problem(
         name, NO_VALUE, "is no flag", remedy or near or "`llmf-hydra --hydra-help` lists the flags"

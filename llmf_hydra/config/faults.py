@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +27,26 @@ class WrongFile(ConfigCompositionException):
     def __init__(self, problems: list[Problem]):
         self.problems = problems
         super().__init__("\n".join(map(str, problems)))
+
+
+class NamingSource(FileConfigSource):
+    """A folder of configs that says which of its files can't be taken, where Hydra's own errors name none."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The content of a file; raises WrongFile for one that is not UTF-8, contains itself, or holds no mapping."""
+        file = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            loaded = super().load_config(config_path)
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            what = f"is not UTF-8 (byte 0x{byte:02x} at {error.start})"
+            raise WrongFile([Problem(str(file), NO_VALUE, what, "save the file as UTF-8")]) from error
+        except RecursionError as error:
+            what = "is nested too deeply, or an alias in it contains itself"
+            raise WrongFile([Problem(str(file), NO_VALUE, what)]) from error
+        if not isinstance(loaded.config, DictConfig):
+            raise WrongFile([Problem(str(file), NO_VALUE, "holds a list, not keys and values")])
+        return loaded
 
 
 def refuse_numbers_for_switches(content: DictConfig, file: str) -> None:

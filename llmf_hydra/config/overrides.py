@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.conf_files import DEMO
 from llmf_hydra.config.schema import GROUPS, Entry, entries
+from llmf_hydra.config.spec import ANY, rows_named
 from llmf_hydra.config.switches import number_for_switch
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean, shown
 
@@ -60,7 +61,7 @@ def problems(words: Sequence[str], loader: ConfigLoader) -> list[Problem]:
         except RecursionError:
             found.append(Problem(_cut(word), NO_VALUE, "is nested too deeply"))
         except (HydraException, ValueError):  # ValueError: a number of thousands of digits
-            remedy = "write key=value; quote text with , = or spaces: \"key='a, b'\""
+            remedy = "write key=value; quote text with , = spaces or letters beyond ASCII: \"key='a, b'\""
             found.append(Problem(_cut(word), NO_VALUE, "cannot be read", remedy))
     return found
 
@@ -197,7 +198,7 @@ def unknown(key: str) -> Iterator[Problem]:
     """The refusal of a key that isn't in the schema, with the nearest one that is."""
     group, _, rest = key.partition(".")
     if not rest:
-        homes = [entry.key for entry in entries().values() if entry.name == key]
+        homes = homes_of(key)
         remedy = (
             f"write {' or '.join(homes)}"
             if homes
@@ -215,7 +216,7 @@ def unknown(key: str) -> Iterator[Problem]:
         )
     else:
         own = [entry.name for entry in entries().values() if entry.group == group]
-        elsewhere = [entry.key for entry in entries().values() if entry.name == rest]
+        elsewhere = homes_of(rest)
         remedy = (
             f"did you mean '{elsewhere[0]}'?" if elsewhere else _with_group(group, did_you_mean(rest, own))
         )
@@ -225,6 +226,13 @@ def unknown(key: str) -> Iterator[Problem]:
             f"no such parameter in group '{group}'",
             remedy or f"`llmf-hydra --help {group}` lists them",
         )
+
+
+def homes_of(name: str) -> list[str]:
+    """Where a name without its group lives: full keys, else the place of a row of the specification (`method=…`)."""
+    keys = [entry.key for entry in entries().values() if entry.name == name]
+    places = (str(row.place).replace(f"={ANY}", "=CHOICE") for row in rows_named(name))
+    return keys or list(dict.fromkeys(places))
 
 
 def _with_group(group: str, hint: str) -> str:

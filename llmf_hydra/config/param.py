@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from llmf_hydra.errors import Problem
 
 Default = TypeVar("Default")
+LARGEST = 2**31 - 1  # of a whole number without an upper bound of its own: what a 32-bit count holds
 KEY = "param"  # where a dataclass field's metadata holds its Param
 
 
@@ -58,7 +59,13 @@ class Param:
             return Problem(key, value, "is not a finite number", self.bounds and f"must be {self.bounds}")
         if isinstance(value, int | float) and not isinstance(value, bool) and not self._within(value):
             return Problem(key, value, f"must be {self.bounds}")
+        if isinstance(value, int) and not self._has_upper_bound and abs(value) > LARGEST:
+            return Problem(key, value, f"must be at most {LARGEST} in size")
         return None
+
+    @property
+    def _has_upper_bound(self) -> bool:
+        return self.le is not None or self.lt is not None
 
     def _within(self, value: float) -> bool:
         return (

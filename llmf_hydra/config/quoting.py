@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping
 PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(:[\w./+-]+)*", re.ASCII)  # no number, no sign of YAML's or Hydra's
 NOT_TEXT = re.compile(r"(null|true|false|yes|no|on|off|y|n|nan|inf|infinity)", re.IGNORECASE)
 SHELL_SIGNS = re.compile(r'["$`\\!]')  # what a shell reads inside double quotes
+BEYOND_ASCII = re.compile(
+    r"[^\x00-\x7f\ud800-\udfff]"
+)  # surrogates are bytes that are not UTF-8: refused elsewhere
+INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
 HYDRA_KEY_SIGNS = re.compile(r"([\\()\[\]{}:=, \t])")
 
 
@@ -38,6 +42,23 @@ def hydra_value(value: object) -> str:
         literal = _no_interpolation(value)
         return literal if is_plain(literal) else _hydra_quoted(literal)
     return _scalar(value)
+
+
+def quoted_word(word: str) -> str:
+    """An override with quotes around values beyond ASCII (`data.dataset=données`), which Hydra reads only in quotes.
+
+    A word that holds quotes, backslashes or a mapping is left as it is.
+    """
+    key, equals, value = word.partition("=")
+    signs = INTERPOLATION.sub("", value)
+    if not BEYOND_ASCII.search(value) or any(sign in signs for sign in "'\"\\{}"):
+        return word
+    if not any(sign in signs for sign in ",[]()"):
+        return f"{key}={_hydra_quoted(value.strip())}"
+    if "${" in value:
+        return word
+    parts = re.split(r"([,\[\]()])", value)  # of a list, or of several values to try
+    return key + equals + "".join(_hydra_quoted(p.strip()) if BEYOND_ASCII.search(p) else p for p in parts)
 
 
 def command_line(words: Iterable[str]) -> str:

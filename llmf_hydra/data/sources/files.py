@@ -3,6 +3,7 @@
 Each reader yields `(number, row)`, counted from 1, or `(number, BadRow)` for a row that cannot be read.
 """
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Item = tuple[int, dict[str, object] | BadRow]
+BINARY = (".parquet", ".arrow")
 _CHUNK = 1 << 20
 _DIGITS = 4000  # of an integer; Python refuses to read or write more than 4300
 _WHITE = " \t\r\n"
@@ -26,7 +28,18 @@ class Unreadable(Exception):
 
 def read(path: Path) -> Iterator[Item]:
     """The rows of a file; its ending says how it is read. Raises Unreadable."""
-    return READERS[path.suffix.lower()](path)
+    ending = path.suffix.lower()
+    if ending not in BINARY:
+        _refuse_utf16(path)
+    return READERS[ending](path)
+
+
+def _refuse_utf16(path: Path) -> None:
+    """UTF-16 would give an error for each of its lines. Raises Unreadable."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in head:
+        raise Unreadable("is UTF-16, not UTF-8; save the file as UTF-8")
 
 
 def _jsonl(path: Path) -> Iterator[Item]:

@@ -290,6 +290,13 @@ def test_file_is_never_overwritten(tmp_path: Path):
     assert target.read_text() == "mine"
 
 
+def test_a_name_stays_in_the_folder(cli: Cli, tmp_path: Path):
+    for name in ("../../evil", f"{tmp_path}/evil", "a/b", ".."):
+        refused = cli("import", str(FORTY), "--name", name, "--to", "conf/experiment")
+        assert refused.returncode == 2 and f"--name={name}: is a path, not a name" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_command_names_the_file_and_how_to_run_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "conf" / "experiment"
     assert main([str(FORTY), "--to", str(folder)]) == 0
