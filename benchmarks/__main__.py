@@ -5,6 +5,7 @@ python -m benchmarks [--quick] [--out FILE]      --quick leaves the embedded mod
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from benchmarks import beside_trl, data, start, train
@@ -12,7 +13,7 @@ from llmf_hydra.runs.manifest import machine
 
 
 def main() -> None:
-    """Run the benchmarks one after another: two at once would measure each other."""
+    """Run the benchmarks one after another: two at once would measure each other. Exit code 1 for a slow answer."""
     parser = argparse.ArgumentParser(description="Measure speed and memory.")
     parser.add_argument("--quick", action="store_true", help="the tiny model only")
     parser.add_argument("--out", type=Path, help="file the JSON is written to")
@@ -20,6 +21,7 @@ def main() -> None:
     known = machine()
     result = {
         "machine": {key: known[key] for key in ("cpu", "cores", "memory_gb", "python")},
+        "answers": start.answers(),
         "start": start.measure(),
         "tiny": {stage: train.measure(stage, "tiny", steps=20) for stage in ("sft", "dpo")},
     }
@@ -31,6 +33,9 @@ def main() -> None:
     print(text)
     if args.out:
         args.out.write_text(text + "\n", encoding="utf8")
+    late = [words for words, taken in result["answers"].items() if taken["too_slow"]]
+    if late:
+        sys.exit(f"slower than allowed: {', '.join(late)}")
 
 
 if __name__ == "__main__":

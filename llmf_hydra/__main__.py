@@ -9,6 +9,7 @@ from llmf_hydra.runs import isolation
 
 isolation.drop_working_directory()  # before anything is imported that the interpreter has not loaded itself
 
+from llmf_hydra import terminal  # noqa: E402
 from llmf_hydra.cli.commands import COMMANDS  # noqa: E402
 from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean  # noqa: E402
 
@@ -18,7 +19,9 @@ FALSE = ("0", "false", "no", "off", "n")
 def main(argv: list[str] | None = None) -> int:
     """Answer a command line; returns the exit code: 0 done, 1 failed, 2 refused, 130 interrupted."""
     words = sys.argv[1:] if argv is None else argv
+    terminal.outlive_readers()
     try:
+        _check_working_directory()
         if words and words[0] in COMMANDS:
             return importlib.import_module(COMMANDS[words[0]].module).main(words[1:])
         if not words or "--help" in words or "-h" in words:
@@ -34,9 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as refused:
         print(refused.report(), file=sys.stderr)
         return REFUSED
-    except BrokenPipeError:  # `llmf runs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+
+
+def _check_working_directory() -> None:
+    """Raise Refused where the command stands in a folder that was removed: no path could be found from there."""
+    try:
+        os.getcwd()  # noqa: PTH109 -- pathlib's own says the same
+    except OSError:
+        raise Refused(["the working directory is gone; change to a folder that is there"]) from None
 
 
 def short() -> int:
@@ -48,6 +56,9 @@ def short() -> int:
 
 
 def _help(words: list[str]) -> int:
+    command = next((word for word in words if word in COMMANDS), None)
+    if command is not None:
+        return importlib.import_module(COMMANDS[command].module).main(["--help"])
     from llmf_hydra.cli import help as manual
 
     print("\n\n".join(map(manual.page, words)) if words else manual.overview())

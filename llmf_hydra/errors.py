@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes
 PRUNED = 3  # of a worker: its study found the trial hopeless
@@ -15,12 +14,12 @@ class Problem:
     """One thing that is wrong, as one line: `key=value: what is wrong; remedy`."""
 
     key: str
-    value: Any
+    value: object
     what: str
     remedy: str = ""
 
     @classmethod
-    def bad_choice(cls, key: str, value: Any, choices: Sequence[str]) -> "Problem":
+    def bad_choice(cls, key: str, value: object, choices: Sequence[str]) -> "Problem":
         return cls(key, value, f"is not one of {', '.join(choices)}", did_you_mean(str(value), choices))
 
     def __str__(self) -> str:
@@ -37,7 +36,7 @@ class _NoValue(Enum):
 NO_VALUE = _NoValue.NO_VALUE
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it is written in YAML and on the command line: `null`, `true`, `5e-05`."""
     if value is None:
         return "null"
@@ -55,7 +54,7 @@ class Refused(LlmfError, ValueError):
         self.problems = list(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Launchers of sweeps send errors between processes: rebuild from the problems, not from the message."""
         return type(self), (self.problems,)
 
@@ -76,7 +75,7 @@ class RunFailed(LlmfError, RuntimeError):
         )
         super().__init__(reason or named)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.code, self.reason)
 
 

@@ -3,9 +3,9 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -14,7 +14,17 @@ from omegaconf import DictConfig
 from llmf_hydra.config import compose, record, secrets
 from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, Problem, Refused, RunFailed
+from llmf_hydra.errors import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    NO_VALUE,
+    PRUNED,
+    REFUSED,
+    Problem,
+    Refused,
+    RunFailed,
+)
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import processes, ranks
 from llmf_hydra.runs.manifest import first_manifest
@@ -24,7 +34,6 @@ from llmf_hydra.sweeps import plan, sweeper
 COMMAND = Path(sys.argv[0]).name
 PATIENCE = 60.0  # seconds in which a trial whose launcher is gone has saved
 STARTED = time.time()  # what is older than this is not ours to remove
-Sweep = dict[str, Any]
 
 
 def main(argv: list[str]) -> int:
@@ -52,6 +61,9 @@ def _follow(argv: list[str]) -> None:
             return
         config = line.compose()
         if config.hydra.mode == RunMode.MULTIRUN:
+            found = list(_written_by_a_launcher(argv, str(config.hydra.runtime.choices["hydra/launcher"])))
+            if found:
+                raise Refused(found)
             line.sweep(partial(_trial, argv))
         else:
             _run_once(line, config, argv)
@@ -62,11 +74,36 @@ def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) ->
     cfg = compose.typed(config)
     checked(cfg, config.hydra.runtime.choices)
     out = Path(str(config.hydra.run.dir)).expanduser().absolute()
-    runs.check_free(out, "hydra.run.dir")
-    made = [
-        folder for folder in (out, *out.parents) if not folder.exists()
-    ]  # by this run, to be taken away with it
+    made = _make(out)  # by this run, to be taken away with it
     line.run(config, out, lambda _: _start(cfg, out, argv, None, made))
+
+
+def _make(out: Path) -> list[Path]:
+    """Make the folder of a run and return what was made, the innermost first. Raises Refused where it can't be."""
+    key, remedy = "hydra.run.dir", "name another folder"
+    made: list[Path] = []
+    try:
+        if out.is_symlink() and not out.exists():
+            what = f"is a symbolic link to {out.readlink()}, which is not there"
+            raise Refused([Problem(key, out, what, remedy)])
+        runs.check_free(out, key)
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # a name that is too long; a file system that takes no folders, such as /proc
+        for folder in made:
+            with suppress(OSError):  # it was not made
+                folder.rmdir()
+        raise Refused([Problem(key, out, f"cannot be made: {error.strerror}", remedy)]) from error
+    return made
+
+
+def _written_by_a_launcher(argv: list[str], launcher: str) -> Iterator[Problem]:
+    """Overrides whose secret would reach the disk: hydra-submitit-launcher pickles each trial's config."""
+    for word in argv if launcher.startswith("submitit") else ():
+        masked = secrets.masked_word(word)
+        if masked != word:
+            what = f"hydra/launcher={launcher} would write this secret to disk"
+            yield Problem(masked, NO_VALUE, what, "give it in its environment variable")
 
 
 def _trial(argv: list[str], composed: DictConfig) -> float | None:
@@ -75,7 +112,7 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
     out = Path(conf.runtime.output_dir)
     written_by_hydra = {f"{conf.job.name}.log", str(conf.output_subdir)}
     folder = Path(conf.sweep.dir).absolute()
-    sweep = {
+    sweep: runs.Sweep = {
         "dir": str(folder),
         "name": folder.name,
         "trial": conf.job.num,
@@ -87,6 +124,7 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         checked(cfg, conf.runtime.choices)
         if _is_begun(out, sweep):
             return _go_on(out)
+        runs.clear_half_made(out)
         runs.check_free(out, "hydra.sweep.dir", apart_from=written_by_hydra)
         return _start(cfg, out, argv, sweep)
     except Refused:
@@ -94,12 +132,19 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         raise
 
 
-def _is_begun(out: Path, sweep: Sweep) -> bool:
+def _is_begun(out: Path, sweep: runs.Sweep) -> bool:
     """Whether the folder holds this very trial of this sweep, which an earlier launcher began."""
     if not (out / runs.MANIFEST).exists():
         return False
-    known = runs.read_manifest(out).get("sweep") or {}
-    return all(known.get(key) == secrets.masked_tree(sweep[key]) for key in ("name", "trial", "overrides"))
+    known = runs.read_manifest(out).get("sweep")
+    told: runs.Sweep = secrets.masked_tree(sweep)
+    return known is not None and _what_it_is(known) == _what_it_is(told)
+
+
+def _what_it_is(sweep: runs.Sweep) -> tuple[str, int, list[str]]:
+    """Name, number and words of a trial, but for those that say where it runs: its share of the machine may change."""
+    words = [word for word in sweep["overrides"] if not word.startswith("launch.")]
+    return sweep["name"], sweep["trial"], words
 
 
 def _go_on(out: Path) -> float | None:
@@ -112,12 +157,15 @@ def _go_on(out: Path) -> float | None:
     if status == "pruned":
         raise RunFailed(PRUNED, runs.read_manifest(out).get("reason") or "")
     if status != "done":
-        return _ended(out, processes.run_worker(out, record.load(out / runs.CONFIG), quiet=True, resume=True))
+        from llmf_hydra import refusals
+
+        cfg = refusals.recorded(out, runs.read_manifest(out))
+        return _ended(out, processes.run_worker(out, cfg, quiet=True, resume=True))
     return _objective(out)
 
 
 def _start(
-    cfg: Config, out: Path, argv: list[str], sweep: Sweep | None, made: Sequence[Path] = ()
+    cfg: Config, out: Path, argv: list[str], sweep: runs.Sweep | None, made: Sequence[Path] = ()
 ) -> float | None:
     """Claim the folder, run the worker to its end, and return the objective for the sweeper."""
     runs.create(out, record.dump(cfg), first_manifest(cfg, argv, sweep))
@@ -141,11 +189,11 @@ def _ended(out: Path, code: int) -> float | None:
 
 
 def _objective(out: Path) -> float | None:
-    objective: dict[str, Any] | None = runs.read_manifest(out).get("objective")
+    objective = runs.read_manifest(out).get("objective")
     return None if objective is None else objective["value"]
 
 
-def checked(cfg: Config, choices: Mapping[str, Any]) -> None:
+def checked(cfg: Config, choices: Mapping[str, object]) -> None:
     """Raise Refused with every problem that can be seen without torch; `choices` are the chosen files by group."""
     from llmf_hydra import refusals  # here, since `--cfg job` and a typo have no need of it
 

@@ -1,19 +1,24 @@
 """Every reason to refuse a run, whichever room knows it: importing this module registers them all, without torch."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from llmf_hydra.checks import data, method, model, packages, rlhf, tracking, training, values
-from llmf_hydra.checks.register import CONFIG, PHASES, Rule, broken, rules_about
-from llmf_hydra.config.schema import Config
+from llmf_hydra.checks import data, launch, method, model, packages, rlhf, tracking, training, values
+from llmf_hydra.checks.register import CONFIG, DISK, PHASES, Rule, broken, rules_about
+from llmf_hydra.config import record
+from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.data import checks as dataset_files
-from llmf_hydra.errors import Problem
+from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.models import checks as model_files
+from llmf_hydra.runs import folder as runs
 from llmf_hydra.training.rl.rewards import checks as reward_files
 
-__all__ = ["CONFIG", "PHASES", "Rule", "problems", "rules_about", "without_effect"]
+__all__ = ["CONFIG", "PHASES", "Rule", "check_recorded_files", "of_files", "of_values", "problems", "recorded",
+           "rules_about", "without_effect"]  # fmt: skip
 REGISTERED = (
     data,
+    launch,
     method,
     model,
     packages,
@@ -25,16 +30,64 @@ REGISTERED = (
     reward_files,
 )
 
+NAMES = {entry.key for entry in entries().values() if entry.is_choice}
 without_effect = values.without_effect
 
 
-def problems(cfg: Config, shipped: Mapping[str, Any], phases: Collection[str] = PHASES) -> list[Problem]:
+def problems(cfg: Config, shipped: Mapping[str, object], phases: Collection[str] = PHASES) -> list[Problem]:
     """All problems that refuse the run, in one answer; empty if it may begin.
 
     `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`.
     """
-    found = [*values.bad_values(cfg), *values.not_built(cfg)]
+    found = _of_each_value(cfg)
     told = {problem.key for problem in found}
+    if told & NAMES:
+        return found  # other rules look up what these names stand for
     if not cfg.launch.allow_extra_args:
         found += [problem for problem in without_effect(cfg, shipped) if problem.key not in told]
     return [*found, *broken(cfg, phases, told)]
+
+
+def of_files(cfg: Config) -> list[Problem]:
+    """What is wrong with the files that a config names."""
+    return list(broken(cfg, (DISK,), ()))
+
+
+def of_values(cfg: Config) -> list[Problem]:
+    """What this version refuses of the config of a recorded run, its files apart."""
+    found = _of_each_value(cfg)
+    told = {problem.key for problem in found}
+    if told & NAMES:
+        return found
+    phases = [phase for phase in PHASES if phase != DISK]
+    return [*found, *broken(cfg, phases, told)]
+
+
+def recorded(out: Path, manifest: runs.Manifest) -> Config:
+    """The config of a run that is to go on, its values checked again: a file can be edited or damaged.
+
+    Raises Refused with all that is wrong, its files apart.
+    """
+    file = out / runs.CONFIG
+    lost = record.lost(file, manifest.get("parameters") or 1)
+    if lost:
+        shown = f"{', '.join(lost[:3])}{f' and {len(lost) - 3} more' if len(lost) > 3 else ''}"
+        what = f"lacks {shown}, which it was written with"
+        raise Refused([Problem(str(file), NO_VALUE, what, "bring the file back, or begin a new run")])
+    cfg = record.load(file)
+    _refuse(of_values(cfg), file)
+    return cfg
+
+
+def check_recorded_files(out: Path, cfg: Config) -> None:
+    """Raise Refused with what is wrong with the files that the config of a run names; relative paths start here."""
+    _refuse(of_files(cfg), out / runs.CONFIG)
+
+
+def _refuse(problems: Sequence[Problem], file: Path) -> None:
+    if problems:
+        raise Refused([replace(problem, key=f"{problem.key} (in {file})") for problem in problems])
+
+
+def _of_each_value(cfg: Config) -> list[Problem]:
+    return [*values.bad_values(cfg), *values.not_built(cfg)]

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
+from llmf_hydra import terminal
 from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.schema import Config
@@ -44,6 +44,7 @@ ERROR = "error.txt"  # the traceback of a failed run
 def main(out: Path, *, resume: bool, warm: bool = False) -> int:
     """Do the job of a run folder; sets its status and returns the exit code. `warm` says that it was forked."""
     interrupt.install()
+    terminal.outlive_readers()
     code = guarded(lambda: _job(out, resume, warm), out)
     interrupt.ignore()
     status = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}.get(code, "failed")
@@ -68,6 +69,8 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
         pid_started=runs.process_identity(os.getpid()),
         warm=warm,
     )
+    if resume:
+        _note(out, resumed=runs.read_manifest(out).get("resumed", 0) + 1)
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
     run_job(cfg, out, resume=resume)
@@ -78,7 +81,7 @@ def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
     import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
 
 
-def _note(out: Path, **values: Any) -> None:
+def _note(out: Path, **values: object) -> None:
     if ranks.is_main():
         runs.update_manifest(out, **values)
 

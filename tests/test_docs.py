@@ -15,8 +15,12 @@ NOT_RUN = {  # beginning of a command -> why no test runs it
     "make ": "minutes; .ci/run makes the same targets",
     "python -m benchmarks": "minutes; see docs/benchmarks.md",
     "llmf resume outputs/sft/...": "the reader puts a folder in; tests/runs resume real ones",
+    "llmf reproduce outputs/sft/...": "the reader puts a folder in; tests/cli reproduce real ones",
+    "llmf diff outputs/... outputs/...": "the reader puts two folders in; docs/reproduction.md has real ones",
     "llmf import llamafactory.yaml": "the reader's own file; tests/cli/llamafactory import real ones",
     "llmf-hydra stage=sft data.dataset=my.jsonl": "the reader's own data and model",
+    "llmf-hydra stage=sft launch=ray launch.ray_address=10.0.0.5:6379": "the reader's Ray cluster",
+    "llmf-hydra stage=sft launch=slurm launch.slurm_partition=gpu": "the reader's Slurm cluster",
 }
 SHORT = ["model=tiny", "training.max_steps=2", "data.max_samples=40", "data.val_size=4", "tracking=files"]
 TRAINS = re.compile(r"(^| )(stage=|--config-name )")

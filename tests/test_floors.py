@@ -9,13 +9,13 @@ from llmf_hydra.config.choices import STAGES
 
 PACKAGE = Path(llmf_hydra.__file__).parent
 ORDER = (  # from the ground up; rooms of one line are on one floor and don't know each other
-    "errors paths optional",
+    "errors paths optional terminal",
     "config",
     "runs",
     "checks",
     "data models methods optimizers tracking",
     "training",
-    "stages sweeps serve",
+    "stages sweeps serve comparison",
     "jobs",
     "refusals",
     "cli launch worker __main__",
@@ -33,6 +33,7 @@ NO_TORCH = (
     "launch",
     "__main__",
     "sweeps",
+    "comparison",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "wandb", "mlflow", "accelerate", "matplotlib"}
 MOST_FILES = 20  # of one folder

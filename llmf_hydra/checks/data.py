@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import rule
-from llmf_hydra.config.choices import STAGES
+from llmf_hydra.config.choices import LEARNING_JOBS, STAGES
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem
@@ -70,7 +70,7 @@ def held_out_leaves_rows(cfg: Config) -> Iterator[Problem]:
         )
 
 
-@rule("data.streaming", "training.max_steps")
+@rule("data.streaming", "training.max_steps", jobs=LEARNING_JOBS)
 def a_stream_has_no_epochs(cfg: Config) -> Iterator[Problem]:
     """Streamed data has no known end: training.max_steps says how long to train."""
     if cfg.data.streaming and cfg.training.max_steps < 1:
@@ -82,7 +82,7 @@ def a_stream_has_no_epochs(cfg: Config) -> Iterator[Problem]:
         )
 
 
-@rule("data.streaming", "launch.nproc_per_node")
+@rule("data.streaming", "launch.nproc_per_node", jobs=LEARNING_JOBS)
 def a_stream_has_one_reader(cfg: Config) -> Iterator[Problem]:
     """Rows that are read while training go to one process."""
     if cfg.data.streaming and cfg.launch.nproc_per_node > 1:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.runs import trained_with
@@ -13,7 +14,7 @@ from llmf_hydra.runs.checkpoints import check_checkpoint
 TRL = "1.16"
 
 
-@rule("launch.disable_version_check", phase=PACKAGES)
+@rule("launch.disable_version_check", jobs=LEARNING_JOBS, phase=PACKAGES)
 def trl_has_a_version_that_works(cfg: Config) -> Iterator[Problem]:
     """TRL has a version this release works with, unless launch.disable_version_check skips the check."""
     installed = importlib.metadata.version("trl")
@@ -24,7 +25,7 @@ def trl_has_a_version_that_works(cfg: Config) -> Iterator[Problem]:
         )
 
 
-@rule("training.resume_from_checkpoint", phase=DISK)
+@rule("training.resume_from_checkpoint", jobs=LEARNING_JOBS, phase=DISK)
 def the_checkpoint_is_whole(cfg: Config) -> Iterator[Problem]:
     """training.resume_from_checkpoint names a checkpoint folder that was written to its end."""
     path = cfg.training.resume_from_checkpoint

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import rule
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem
 
@@ -41,7 +42,12 @@ def reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
         yield Problem(key, adapters, what, "merge them first, or leave the bits out")
 
 
-@rule("stage.name", "training.per_device_train_batch_size", "training.gradient_accumulation_steps")
+@rule(
+    "stage.name",
+    "training.per_device_train_batch_size",
+    "training.gradient_accumulation_steps",
+    jobs=LEARNING_JOBS,
+)
 def kto_needs_two_rows(cfg: Config) -> Iterator[Problem]:
     """KTO estimates a divergence from the answers of other rows: an optimizer step needs two of them."""
     training = cfg.training
@@ -63,7 +69,7 @@ def kto_learns_from_something(cfg: Config) -> Iterator[Problem]:
                       "let one of them be above 0")  # fmt: skip
 
 
-@rule(REWARD)
+@rule(REWARD, jobs=LEARNING_JOBS)
 def a_reward_is_named(cfg: Config) -> Iterator[Problem]:
     """PPO needs a reward: an adapter, a model or a service."""
     rlhf = cfg.rlhf

@@ -13,6 +13,6 @@ def model_scores(config: Mapping[str, Any]) -> bool:
     return any(name.endswith("SequenceClassification") for name in config.get("architectures") or [])
 
 
-def adapter_scores(config: Mapping[str, Any]) -> bool:
+def adapter_scores(config: Mapping[str, object]) -> bool:
     """Whether the `adapter_config.json` of an adapter says so."""
     return config.get("task_type") == TASK

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import rule
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.errors import Problem, did_you_mean
@@ -40,7 +41,7 @@ def polynomial_has_room_to_fall(cfg: Config) -> Iterator[Problem]:
         )
 
 
-@rule("training.eval_strategy", "data.eval_dataset", "data.val_size")
+@rule("training.eval_strategy", "data.eval_dataset", "data.val_size", jobs=LEARNING_JOBS)
 def evaluation_needs_rows(cfg: Config) -> Iterator[Problem]:
     """An evaluation during training needs rows: data.eval_dataset, or data.val_size above 0."""
     if cfg.training.evaluates and not cfg.data.eval_dataset and cfg.data.val_size == 0:

@@ -1,11 +1,12 @@
 """Checks of each value on its own: its range, whether it is built yet, and whether it acts in this run."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
 
+from llmf_hydra.config.names import names
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.schema import Config, Entry, entries, value_at
-from llmf_hydra.errors import Problem
+from llmf_hydra.errors import Problem, shown
 
 # What a saved adapter says itself.
 OF_A_NEW_ADAPTER = tuple(
@@ -13,6 +14,9 @@ OF_A_NEW_ADAPTER = tuple(
     for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target", "use_rslora",
                  "use_dora")
 )  # fmt: skip
+# Names of models that are looked for on a hub where no folder has that name.
+MODELS = ("model.model_name_or_path", "rlhf.ref_model", "rlhf.reward_model")
+GPU_DRIVERS = tuple(map(Path, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/kfd", "/dev/dxg")))
 
 
 def bad_values(cfg: Config) -> Iterator[Problem]:
@@ -35,16 +39,16 @@ def not_built(cfg: Config) -> Iterator[Problem]:
                 yield problem
 
 
-def without_effect(cfg: Config, shipped: Mapping[str, Any]) -> list[Problem]:
+def without_effect(cfg: Config, shipped: Mapping[str, object]) -> list[Problem]:
     """Values that the user set and that this run would not read.
 
     `shipped` holds, by full key, what the chosen files of the package set: what stands there was not the user's
     word, so it may lie idle without being reported.
     """
-    return [*_idle(cfg, shipped), *_said_by_the_adapter(cfg)]
+    return [*_idle(cfg, shipped), *_said_by_the_adapter(cfg), *_nothing_to_act_on(cfg, shipped)]
 
 
-def _idle(cfg: Config, shipped: Mapping[str, Any]) -> Iterator[Problem]:
+def _idle(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:
     for key, entry in entries().items():
         value = value_at(cfg, key)
         if value in (entry.param.default, shipped.get(key, entry.param.default)) or set_in_environment(
@@ -76,11 +80,34 @@ def _said_by_the_adapter(cfg: Config) -> Iterator[Problem]:
             yield Problem(key, value, what, "leave it out, or set method.create_new_adapter=true")
 
 
+def _nothing_to_act_on(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:
+    """Values for which the run has too little: one dataset to mix, no model from a hub, no GPU."""
+    mix, dataset = cfg.data.mix_strategy, cfg.data.dataset
+    default = entries()["data.mix_strategy"].param.default
+    if mix not in (default, shipped.get("data.mix_strategy")) and dataset and len(names(dataset)) == 1:
+        what = f"has no effect: data.dataset={dataset} is the only dataset"
+        yield Problem("data.mix_strategy", mix, what, "leave it out, or name another dataset")
+    models = {key: value_at(cfg, key) for key in MODELS}
+    if cfg.model.cache_dir is not None and all(name is None or _is_here(name) for name in models.values()):
+        what = f"has no effect: {MODELS[0]}={shown(models[MODELS[0]])} comes from no hub"
+        yield Problem("model.cache_dir", cfg.model.cache_dir, what, "leave it out")
+    devices = cfg.launch.cuda_visible_devices
+    scheduled = cfg.launch.use_ray or cfg.launch.use_slurm
+    told = set_in_environment(entries()["launch.cuda_visible_devices"].param)
+    if devices and devices != "-1" and not scheduled and not told and not any(map(Path.exists, GPU_DRIVERS)):
+        what = "has no effect: this machine has no GPU"
+        yield Problem("launch.cuda_visible_devices", devices, what, "leave it out")
+
+
+def _is_here(model: str) -> bool:
+    return model.startswith(("builtin:", ".", "/", "~")) or Path(model).is_dir()
+
+
 def _named(entry: Entry) -> str:
     """The key, and the environment variable where the value came from one."""
     return f"{entry.key} (from {entry.param.env})" if set_in_environment(entry.param) else entry.key
 
 
-def _shown(key: str, value: Any) -> str:
+def _shown(key: str, value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"{key.removesuffix('.name')}={text}"

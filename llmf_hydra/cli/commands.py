@@ -20,8 +20,14 @@ COMMANDS = {
     "explain": Command("explain NAME", "one parameter: type, default, range, and the rules about it",
                        "llmf_hydra.cli.explain"),
     "status": Command("status", "what is declared and not built yet", "llmf_hydra.cli.status"),
-    "runs": Command("runs", "the run folders: date, status, stage, method, model, objective", "llmf_hydra.cli.runs"),
+    "runs": Command("runs", "the run folders: date, status, stage, method, model, objective; --best ranks them",
+                    "llmf_hydra.cli.runs"),
+    "diff": Command("diff RUN RUN", "two runs: config, code, packages, data, seeds, metrics; --plot draws their losses",
+                    "llmf_hydra.cli.diff"),
     "resume": Command("resume RUN", "go on from the run's own last checkpoint", "llmf_hydra.cli.resume"),
+    "reproduce": Command("reproduce RUN", "run it again, and compare code, packages, data, log and weights",
+                         "llmf_hydra.cli.reproduce"),
+    "sweep": Command("sweep show DIR", "a study: show, resume or report it", "llmf_hydra.cli.sweep"),
     "import": Command("import FILE.yaml", "turn a flat LLaMA-Factory YAML into an experiment",
                       "llmf_hydra.cli.llamafactory.importer"),
     "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),
@@ -29,14 +35,22 @@ COMMANDS = {
 }  # fmt: skip
 
 
-class Parser(argparse.ArgumentParser):
-    """The parser of one word: knows its help from the table, and refuses in one line."""
+class RefusingParser(argparse.ArgumentParser):
+    """Refuses in one line, and a choice that isn't one with the nearest that is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Refused([Problem(self.prog.removeprefix("llmf "), NO_VALUE, message, f"`{self.prog} --help`")])
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.option_strings[-1] if action.option_strings else action.dest.upper()
+            raise Refused([Problem.bad_choice(name, value, [str(choice) for choice in action.choices])])
+
+
+class Parser(RefusingParser):
+    """The parser of one word, which knows its help from the table."""
 
     def __init__(self, word: str):
-        self.word = word
         super().__init__(
             f"llmf {word}", description=f"{COMMANDS[word].help[:1].upper()}{COMMANDS[word].help[1:]}."
         )
-
-    def error(self, message: str) -> NoReturn:
-        raise Refused([Problem(self.word, NO_VALUE, message, f"`llmf {self.word} --help`")])

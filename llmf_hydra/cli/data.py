@@ -5,8 +5,8 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from llmf_hydra.cli.commands import Parser, RefusingParser
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.formats.write import WRITERS
 from llmf_hydra.data.kinds import KINDS
@@ -29,9 +29,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("llmf data", description="Look at datasets, check them, convert them.")
+    parser = Parser("data")
     parser.add_argument("--dir", default="data", help="folder that holds dataset_info.json")
-    commands = parser.add_subparsers(required=True, metavar="list|validate|convert")
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar="list|validate|convert", parser_class=RefusingParser
+    )
     listing = commands.add_parser("list", help="what there is: kinds and counts")
     listing.set_defaults(run=_list)
     checking = commands.add_parser("validate", help="each bad row of a dataset, with file, row and reason")
@@ -116,7 +118,12 @@ def _convert(data: DataConfig, asked: argparse.Namespace) -> int:
         return DONE
     if asked.out.exists():
         raise Refused([Problem("--out", asked.out, "exists already", "name a new file")])
-    asked.out.write_text(text, encoding="utf-8")
+    try:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise Refused([Problem("--out", asked.out, what, "name a file in a folder of yours")]) from None
     entry = json.dumps(_entry(asked.out, asked.to, rows))
     print(f"{asked.out}: {len(rows)} rows; for dataset_info.json: {entry}")
     return DONE
@@ -128,9 +135,9 @@ def _sound(read: reader.Read) -> Row:
     return read.row
 
 
-def _entry(out: Path, to: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _entry(out: Path, to: str, rows: Sequence[Row]) -> dict[str, object]:
     """The row of dataset_info.json that describes what was written."""
-    made: dict[str, Any] = {"file_name": out.name, "formatting": to}
+    made: dict[str, object] = {"file_name": out.name, "formatting": to}
     if rows and len(rows[0].answers) == 2:
         made["ranking"] = True
     return made

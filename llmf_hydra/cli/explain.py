@@ -11,7 +11,7 @@ from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
-from llmf_hydra.config.conf_files import choices, flat_values
+from llmf_hydra.config.conf_files import check_user_conf, choices, flat_values
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import ANY, Row, rows, rows_at, rows_named
 from llmf_hydra.errors import DONE, NO_VALUE, Problem, Refused, did_you_mean
@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     words: list[str] = parser.parse_args(argv).name
     if not words:
         raise Refused(["explain: which parameter? For example `llmf explain pref_beta`"])
+    check_user_conf()
     print("\n\n".join(map(explain, words)))
     return DONE
 

@@ -101,7 +101,7 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema() -> dict[str, object]:
     """JSON Schema 2020-12 of the config. Nothing is required, so that it fits an experiment's file too."""
     defaults = {"type": "array", "description": "Hydra's defaults list: the choices this file starts from."}
     hydra = {"type": "object", "description": "Hydra's own settings."}
@@ -119,7 +119,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _group_schema(group: str) -> dict[str, Any]:
+def _group_schema(group: str) -> dict[str, object]:
     own = {entry.name: _parameter_schema(entry) for entry in entries().values() if entry.group == group}
     return {
         "type": "object",
@@ -129,7 +129,7 @@ def _group_schema(group: str) -> dict[str, Any]:
     }
 
 
-def _parameter_schema(entry: Entry) -> dict[str, Any]:
+def _parameter_schema(entry: Entry) -> dict[str, object]:
     acts = wording.acts_with(entry)
     marks = [f"Acts only with {acts}."] if acts else []
     marks += [f"{wording.NOT_BUILT.capitalize()}."] if entry.param.planned else []
@@ -140,7 +140,7 @@ def _parameter_schema(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _value_schema(entry: Entry) -> Iterator[tuple[str, Any]]:
+def _value_schema(entry: Entry) -> Iterator[tuple[str, object]]:
     types = [JSON_TYPES[name] for name in entry.type_name.split(" or ")]
     if entry.type is Any:
         types.append("null")

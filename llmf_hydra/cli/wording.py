@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.errors import shown
@@ -31,7 +30,7 @@ def acts_with(entry: Entry) -> str:
     return ", ".join(needs)
 
 
-def conditions(only: Mapping[str, tuple[Any, ...]]) -> list[str]:
+def conditions(only: Mapping[str, tuple[object, ...]]) -> list[str]:
     """The conditions of a declaration, each as it is written on the command line."""
     return [f"{address(key)}={' or '.join(map(shown, values))}" for key, values in only.items()]
 

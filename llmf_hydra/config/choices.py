@@ -53,6 +53,9 @@ class JobInfo:
 
     help: str
     trains: bool = False  # trains, or looks at a training before it begins: the training parameters act
+    rows_only: bool = (
+        False  # of a training looks at the rows alone: what it needs beside them isn't asked for
+    )
     planned: bool = False
 
 
@@ -113,10 +116,11 @@ JOBS: dict[str, JobInfo] = {
     "api": JobInfo("serve a model over HTTP", planned=True),
     "webui": JobInfo("serve a web page", planned=True),
     "check": JobInfo("look for what would be refused, and estimate the cost", trains=True),
-    "preview": JobInfo("show the rows as the trainer sees them", trains=True),
+    "preview": JobInfo("show the rows as the trainer sees them", trains=True, rows_only=True),
 }
 
 TRAINING_JOBS = tuple(name for name, job in JOBS.items() if job.trains)
+LEARNING_JOBS = tuple(name for name in TRAINING_JOBS if not JOBS[name].rows_only)
 
 
 class _Info(Protocol):

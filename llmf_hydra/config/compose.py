@@ -17,23 +17,27 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import HydraContext, RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import faults, home, implied, overrides
+from llmf_hydra.config import conf_files, faults, home, implied, overrides
 from llmf_hydra.config.param import set_in_environment
+from llmf_hydra.config.quoting import quoted_word
 from llmf_hydra.config.schema import GROUPS, Config, entries
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
@@ -55,6 +59,29 @@ class _OurSearchPath(SearchPathPlugin):
         search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
 
 
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader, which names files that can't be read and refuses what OmegaConf would take for something else."""
+
+    def __init__(self, config_search_path: ConfigSearchPath):
+        super().__init__(config_search_path)
+        self.repository.sources = [
+            faults.NamingSource(source.provider, f"file://{source.path}")
+            if source.scheme() == "file"
+            else source
+            for source in self.repository.sources
+        ]
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = super()._load_single_config(default, repo)
+        if isinstance(loaded.config, DictConfig) and not loaded.path.startswith(
+            f"file://{paths.conf_dir()}/"
+        ):
+            faults.refuse_numbers_for_switches(
+                loaded.config, f"{loaded.path.removeprefix('file://')}/{default.config_path}.yaml"
+            )
+        return loaded
+
+
 def register() -> None:
     """Make the schema, the search path and the resolver known to Hydra. Safe to call twice."""
     version.setbase("1.3")
@@ -71,9 +98,11 @@ class CommandLine:
         register()
         self._parser = get_args_parser()
         self.flags = _flags(self._parser, words)
-        self.overrides = [home.expanded_word(overrides.without_plus(word)) for word in self.flags.overrides]
+        self.overrides = [
+            quoted_word(home.expanded_word(overrides.without_plus(word))) for word in self.flags.overrides
+        ]
         self.config_name: str = self.flags.config_name or PRIMARY
-        self.loader = ConfigLoaderImpl(_search_path(self.flags))
+        self.loader = _Loader(_search_path(self.flags))
         self._hydra = Hydra(task_name=PROGRAM, config_loader=self.loader)
 
     @property
@@ -116,11 +145,13 @@ class CommandLine:
             config.hydra.mode = RunMode.MULTIRUN
         swept = overrides.swept(self.overrides)
         if config.hydra.mode == RunMode.MULTIRUN and not self.asks:
+            _check_names(config)
             return config  # each trial is composed on its own
         if swept and config.hydra.mode != RunMode.MULTIRUN:
             raise Refused(map(overrides.several_values, swept))
         mode = config.hydra.mode
         _, config = settled(self.loader, self.config_name, self._unswept())
+        _check_names(config)
         config.hydra.mode = mode
         return config
 
@@ -151,7 +182,8 @@ class CommandLine:
             with _named(Path(sys.argv[0]).name):
                 self._hydra.shell_completion(self.config_name, self.overrides)
         elif self.flags.hydra_help:
-            self._hydra.hydra_help(self.config_name, self._parser, self.flags)
+            with _named(Path(sys.argv[0]).name):
+                self._hydra.hydra_help(self.config_name, self._parser, self.flags)
         elif self.flags.info:
             with redirect_stdout(io.StringIO()) as told:
                 self._hydra.show_info(self.flags.info, self.config_name, self._unswept(), RunMode.MULTIRUN)
@@ -217,6 +249,17 @@ def typed(config: DictConfig) -> Config:
     return cfg
 
 
+def _check_names(config: DictConfig) -> None:
+    """Raise Refused for a file of the user's own whose `name` is no stage, method, optimizer or job."""
+    found: list[Problem] = []
+    for entry in entries().values():
+        if entry.is_choice and (name := config[entry.group].name) not in entry.param.choices:
+            key = f"{entry.key} (in {entry.group}/{config.hydra.runtime.choices.get(entry.group)}.yaml)"
+            found.append(Problem.bad_choice(key, name, entry.param.choices))
+    if found:
+        raise Refused(found)
+
+
 def _unresolved(config: DictConfig) -> Iterator[Problem]:
     for key, entry in entries().items():
         try:
@@ -234,8 +277,16 @@ def _unresolved(config: DictConfig) -> Iterator[Problem]:
 def _search_path(flags: Namespace) -> ConfigSearchPath:
     """Where configs are looked for: `--config-path` replaces the shipped folder, which then comes after it."""
     shipped, own = str(paths.conf_dir()), flags.config_path
+    conf_files.check_user_conf()
     if own is not None and not own.startswith("pkg://"):
-        own = str(Path(own).expanduser().absolute())
+        folder = Path(own).expanduser().absolute()
+        if not folder.is_dir():
+            raise Refused([Problem("--config-path", own, "there is no such folder")])
+        name = f"{(flags.config_name or PRIMARY).removesuffix('.yaml')}.yaml"
+        if not (folder / name).is_file() and not conf_files.holds_groups(folder):
+            what = f"holds neither {name} nor a folder of a group, such as {folder / 'method'}"
+            raise Refused([Problem("--config-path", own, what, "name a conf folder, or leave it out")])
+        own = str(folder)
     search_path = create_config_search_path(own or shipped)
     if own is not None:
         search_path.append("llmf-shipped", shipped, anchor=SearchPathQuery(provider="main"))
@@ -266,8 +317,10 @@ def _flags(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
 def _unknown_flag(name: str, parser: ArgumentParser) -> Problem:
     """`--stage dpo` is `stage=dpo` here; any other flag gets the nearest of Hydra's."""
     bare = name.lstrip("-").replace("-", "_")
-    homes = [bare] if bare in GROUPS else [e.key for e in entries().values() if bare in (e.name, e.key)]
-    remedy = f"write {' or '.join(f'{key}=VALUE' for key in homes)}" if homes else ""
+    homes = [bare] if bare in GROUPS or bare in entries() else overrides.homes_of(bare)
+    remedy = (
+        f"write {' or '.join(home if '=' in home else f'{home}=VALUE' for home in homes)}" if homes else ""
+    )
     near = did_you_mean(name, parser._option_string_actions)
     return Problem(
         name, NO_VALUE, "is no flag", remedy or near or "`llmf-hydra --hydra-help` lists the flags"

@@ -6,9 +6,24 @@ from typing import Any
 
 from llmf_hydra import paths
 from llmf_hydra.config.schema import GROUPS
+from llmf_hydra.errors import Problem, Refused
 
 DEMO = "demo"  # the group that holds a demo per stage
 GLOBAL = ("", "_global_")  # packages of a file that sets whole groups
+
+
+def check_user_conf() -> None:
+    """Raise Refused where `LLMF_CONF` names no folder: without it the run would be another one."""
+    user = paths.user_conf_dir()
+    if user is not None and not user.is_dir():
+        what = "is a file" if user.exists() else "there is no such folder"
+        raise Refused([Problem("LLMF_CONF", user, what, "name a conf folder, or unset LLMF_CONF")])
+
+
+def holds_groups(folder: Path) -> bool:
+    """Whether a folder has a folder of its own for some config group."""
+    groups = {*GROUPS, "hydra", *(group.name for group in paths.conf_dir().iterdir() if group.is_dir())}
+    return any((folder / group).is_dir() for group in groups)
 
 
 def choices(group: str) -> list[str]:
@@ -17,9 +32,9 @@ def choices(group: str) -> list[str]:
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
-def shipped_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
+def shipped_values(chosen: Mapping[str, Any]) -> dict[str, object]:
     """What the package's own files for these choices set, by full key; a user's file of that name counts not."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     user = paths.user_conf_dir()
     for group in (*GROUPS, DEMO):
         names = chosen.get(group) or []
@@ -31,7 +46,7 @@ def shipped_values(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def flat_values(file: Path, package: str) -> dict[str, Any]:
+def flat_values(file: Path, package: str) -> dict[str, object]:
     """The values of a config file by full key; `# @package _global_` lifts it out of its group."""
     from omegaconf import DictConfig, OmegaConf
 

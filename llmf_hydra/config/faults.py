@@ -2,18 +2,64 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
 from llmf_hydra.config.conf_files import flat_values
 from llmf_hydra.config.overrides import unknown, unknown_choice, value_problem
-from llmf_hydra.config.schema import entries
+from llmf_hydra.config.schema import GROUPS, entries
+from llmf_hydra.config.switches import numbers_for_switches
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
+
+
+class WrongFile(ConfigCompositionException):
+    """A config file holds values that OmegaConf would take and that mean something else."""
+
+    def __init__(self, problems: list[Problem]):
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+class NamingSource(FileConfigSource):
+    """A folder of configs that says which of its files can't be taken, where Hydra's own errors name none."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The content of a file; raises WrongFile for one that is not UTF-8, contains itself, or holds no mapping."""
+        file = Path(self.path, self._normalize_file_name(config_path))
+        try:
+            loaded = super().load_config(config_path)
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            what = f"is not UTF-8 (byte 0x{byte:02x} at {error.start})"
+            raise WrongFile([Problem(str(file), NO_VALUE, what, "save the file as UTF-8")]) from error
+        except RecursionError as error:
+            what = "is nested too deeply, or an alias in it contains itself"
+            raise WrongFile([Problem(str(file), NO_VALUE, what)]) from error
+        if not isinstance(loaded.config, DictConfig):
+            raise WrongFile([Problem(str(file), NO_VALUE, "holds a list, not keys and values")])
+        return loaded
+
+
+def refuse_numbers_for_switches(content: DictConfig, file: str) -> None:
+    """Raise WrongFile where a loaded config says `bf16: 1`."""
+    groups = {group: _container(content, group) for group in GROUPS if group in content}
+    found = numbers_for_switches(groups, file)
+    if found:
+        raise WrongFile(found)
+
+
+def _container(content: DictConfig, group: str) -> Any:
+    node = content._get_node(group)
+    return OmegaConf.to_container(node) if isinstance(node, DictConfig) else None
 
 
 def problems(
@@ -31,6 +77,8 @@ def problems(
     found: list[Problem] = []
     if isinstance(error, ConfigCompositionException):
         found = list(_wrong_in_files(loader, config_name, overrides))
+    if not found and isinstance(error, WrongFile):
+        found = error.problems
     return found or [_in_own_words(error)]
 
 

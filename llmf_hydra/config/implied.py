@@ -5,7 +5,6 @@ sweep show them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,14 +13,15 @@ from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.conf_files import DEMO, shipped_values
 from llmf_hydra.config.schema import entries
 
-MODEL = "model.model_name_or_path"
+MODEL, VAL_SIZE = "model.model_name_or_path", "data.val_size"
 # Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
 EXCLUSIVE = (
     ("training.warmup_steps", "training.warmup_ratio"),
     ("training.pure_bf16", "model.compute_dtype"),
     ("training.bf16", "model.compute_dtype"),
-    ("data.eval_dataset", "data.val_size"),
+    ("data.eval_dataset", VAL_SIZE),
 )
+HELD_OUT = 5  # of so many rows one is held out, where a shipped file would hold out all that the user keeps
 ROUNDS = 3  # the demo brings shipped values that may have to give way
 
 Compose = Callable[[list[str]], DictConfig]  # from overrides to what Hydra composes, with its own part
@@ -39,6 +39,7 @@ def settled(words: list[str], compose: Compose) -> tuple[list[str], DictConfig]:
             *_demo(composed, choices),
             *_other_model(composed, gives_way, said),
             *_giving_way(composed, gives_way),
+            *_fewer_held_out(composed, gives_way),
         ]
         if not more:
             break
@@ -47,7 +48,7 @@ def settled(words: list[str], compose: Compose) -> tuple[list[str], DictConfig]:
     return words, composed
 
 
-def _demo(composed: DictConfig, choices: Mapping[str, Any]) -> Iterator[str]:
+def _demo(composed: DictConfig, choices: Mapping[str, object]) -> Iterator[str]:
     data, stage = composed.data, composed.stage.name
     named = data.dataset or data.tokenized_path or choices.get(DEMO)
     trains = composed.job.name in JOBS and JOBS[composed.job.name].trains
@@ -55,14 +56,14 @@ def _demo(composed: DictConfig, choices: Mapping[str, Any]) -> Iterator[str]:
         yield f"{DEMO}={stage}"
 
 
-def _other_model(composed: DictConfig, shipped: Mapping[str, Any], said: set[str]) -> Iterator[str]:
+def _other_model(composed: DictConfig, shipped: Mapping[str, object], said: set[str]) -> Iterator[str]:
     """Another model than the default one: what that one's file says of it must not stay."""
     named = _value(composed, MODEL)
     if "model" not in said and MODEL in shipped and named not in (None, shipped[MODEL]):
         yield "model=path"
 
 
-def _giving_way(composed: DictConfig, shipped: Mapping[str, Any]) -> Iterator[str]:
+def _giving_way(composed: DictConfig, shipped: Mapping[str, object]) -> Iterator[str]:
     for pair in EXCLUSIVE:
         for given, other in (pair, pair[::-1]):
             if _is_users(composed, given, shipped) and _is_shipped(composed, other, shipped):
@@ -70,15 +71,26 @@ def _giving_way(composed: DictConfig, shipped: Mapping[str, Any]) -> Iterator[st
                 yield f"{other}={'null' if default is None else default}"
 
 
-def _is_users(composed: DictConfig, key: str, shipped: Mapping[str, Any]) -> bool:
+def _fewer_held_out(composed: DictConfig, shipped: Mapping[str, object]) -> Iterator[str]:
+    """The demo's rows to evaluate on, where `data.max_samples` leaves no more than those."""
+    rows = composed.data.max_samples
+    if (
+        _is_shipped(composed, VAL_SIZE, shipped)
+        and rows is not None
+        and 1 < rows <= _value(composed, VAL_SIZE)
+    ):
+        yield f"{VAL_SIZE}={max(1, rows // HELD_OUT)}"
+
+
+def _is_users(composed: DictConfig, key: str, shipped: Mapping[str, object]) -> bool:
     default = entries()[key].param.default
     return _value(composed, key) not in (default, shipped.get(key, default))
 
 
-def _is_shipped(composed: DictConfig, key: str, shipped: Mapping[str, Any]) -> bool:
+def _is_shipped(composed: DictConfig, key: str, shipped: Mapping[str, object]) -> bool:
     return key in shipped and _value(composed, key) == shipped[key] != entries()[key].param.default
 
 
-def _value(composed: DictConfig, key: str) -> Any:
+def _value(composed: DictConfig, key: str) -> object:
     group, name = key.split(".", 1)
     return composed[group][name]

@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.conf_files import DEMO
 from llmf_hydra.config.schema import GROUPS, Entry, entries
+from llmf_hydra.config.spec import ANY, rows_named
+from llmf_hydra.config.switches import number_for_switch
 from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean, shown
 
 RECIPES = ("experiment", DEMO)  # groups beside the schema's
@@ -59,7 +61,7 @@ def problems(words: Sequence[str], loader: ConfigLoader) -> list[Problem]:
         except RecursionError:
             found.append(Problem(_cut(word), NO_VALUE, "is nested too deeply"))
         except (HydraException, ValueError):  # ValueError: a number of thousands of digits
-            remedy = "write key=value; quote text with , = or spaces: \"key='a, b'\""
+            remedy = "write key=value; quote text with , = spaces or letters beyond ASCII: \"key='a, b'\""
             found.append(Problem(_cut(word), NO_VALUE, "cannot be read", remedy))
     return found
 
@@ -76,7 +78,7 @@ def several_values(word: str) -> Problem:
     return Problem(key, value, "is several values, and this is one run", remedy)
 
 
-def unknown_choice(group: str, name: Any, known: Sequence[str]) -> Problem:
+def unknown_choice(group: str, name: object, known: Sequence[str]) -> Problem:
     """The refusal of a choice that no file and no plugin gives."""
     package = PACKAGES.get(group, {}).get(str(name))
     if package:
@@ -145,12 +147,13 @@ def _of_value(override: Override, key: str) -> Iterator[Problem]:
                 yield problem
 
 
-def value_problem(entry: Entry, value: Any) -> Problem | None:
+def value_problem(entry: Entry, value: object) -> Problem | None:
     """What is wrong with a raw value for this parameter (its type, range, choices), or None."""
     if isinstance(value, str) and "${" in value:
         return None  # an interpolation: known only once composed
-    if _is_switch(entry) and isinstance(value, int | float) and not isinstance(value, bool):
-        return Problem(entry.key, value, f"is not of type {entry.type_name}", "write true or false")
+    number = number_for_switch(entry, value)
+    if number is not None:
+        return number
     try:
         typed = OmegaConf.structured(GROUPS[entry.group])
         typed[entry.name] = value
@@ -158,11 +161,6 @@ def value_problem(entry: Entry, value: Any) -> Problem | None:
     except OmegaConfBaseException:
         return Problem(entry.key, value, f"is not of type {entry.type_name}", _range_of(entry))
     return entry.param.problem(entry.key, converted)
-
-
-def _is_switch(entry: Entry) -> bool:
-    """Whether the parameter is true or false; OmegaConf would read any number as one of them."""
-    return entry.type_name.startswith("bool")
 
 
 def _range_of(entry: Entry) -> str:
@@ -173,7 +171,7 @@ def _range_of(entry: Entry) -> str:
     )
 
 
-def _values(override: Override) -> list[Any]:
+def _values(override: Override) -> list[object]:
     """The values an override gives: one, or each of a sweep; of an interval its ends."""
     given = override.value()
     if isinstance(given, IntervalSweep):
@@ -183,7 +181,7 @@ def _values(override: Override) -> list[Any]:
     return [_plain(given)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.text if isinstance(value, QuotedString) else value
 
 
@@ -200,7 +198,7 @@ def unknown(key: str) -> Iterator[Problem]:
     """The refusal of a key that isn't in the schema, with the nearest one that is."""
     group, _, rest = key.partition(".")
     if not rest:
-        homes = [entry.key for entry in entries().values() if entry.name == key]
+        homes = homes_of(key)
         remedy = (
             f"write {' or '.join(homes)}"
             if homes
@@ -218,7 +216,7 @@ def unknown(key: str) -> Iterator[Problem]:
         )
     else:
         own = [entry.name for entry in entries().values() if entry.group == group]
-        elsewhere = [entry.key for entry in entries().values() if entry.name == rest]
+        elsewhere = homes_of(rest)
         remedy = (
             f"did you mean '{elsewhere[0]}'?" if elsewhere else _with_group(group, did_you_mean(rest, own))
         )
@@ -228,6 +226,13 @@ def unknown(key: str) -> Iterator[Problem]:
             f"no such parameter in group '{group}'",
             remedy or f"`llmf-hydra --help {group}` lists them",
         )
+
+
+def homes_of(name: str) -> list[str]:
+    """Where a name without its group lives: full keys, else the place of a row of the specification (`method=…`)."""
+    keys = [entry.key for entry in entries().values() if entry.name == name]
+    places = (str(row.place).replace(f"={ANY}", "=CHOICE") for row in rows_named(name))
+    return keys or list(dict.fromkeys(places))
 
 
 def _with_group(group: str, hint: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from llmf_hydra.errors import Problem
 
 Default = TypeVar("Default")
+LARGEST = 2**31 - 1  # of a whole number without an upper bound of its own: what a 32-bit count holds
 KEY = "param"  # where a dataclass field's metadata holds its Param
 
 
@@ -41,11 +42,11 @@ class Param:
         high = self.le if self.le is not None else self.lt
         if low is not None and high is not None:
             left, right = "[" if self.ge is not None else "(", "]" if self.le is not None else ")"
-            return f"in {left}{low:g}, {high:g}{right}"
+            return f"in {left}{_number(low)}, {_number(high)}{right}"
         if low is not None:
-            return f"{'>=' if self.ge is not None else '>'} {low:g}"
+            return f"{'>=' if self.ge is not None else '>'} {_number(low)}"
         if high is not None:
-            return f"{'<=' if self.le is not None else '<'} {high:g}"
+            return f"{'<=' if self.le is not None else '<'} {_number(high)}"
         return ""
 
     def problem(self, key: str, value: Any) -> Problem | None:
@@ -58,7 +59,13 @@ class Param:
             return Problem(key, value, "is not a finite number", self.bounds and f"must be {self.bounds}")
         if isinstance(value, int | float) and not isinstance(value, bool) and not self._within(value):
             return Problem(key, value, f"must be {self.bounds}")
+        if isinstance(value, int) and not self._has_upper_bound and abs(value) > LARGEST:
+            return Problem(key, value, f"must be at most {LARGEST} in size")
         return None
+
+    @property
+    def _has_upper_bound(self) -> bool:
+        return self.le is not None or self.lt is not None
 
     def _within(self, value: float) -> bool:
         return (
@@ -115,6 +122,11 @@ def set_in_environment(declared: Param) -> bool:
 def declaration(of: dataclasses.Field[Any]) -> Param:
     """The Param of a dataclass field."""
     return of.metadata[KEY]
+
+
+def _number(bound: float) -> str:
+    """A bound in full: a large whole number keeps its digits."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _literal(default: Any) -> str:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra.config.migrate import KEY, VERSION, migrated
 from llmf_hydra.config.schema import Config, Entry, entries, value_at
 from llmf_hydra.config.secrets import MASK, learn, masked_tree, variables
+from llmf_hydra.config.switches import numbers_for_switches
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is masked in its file
@@ -29,8 +30,12 @@ def load(file: Path) -> Config:
     The environment has no word here any more, secrets apart.
     """
     tree = _tree(file)
+    groups = migrated(tree)
+    found = numbers_for_switches(groups, str(file))
+    if found:
+        raise Refused(found)
     try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), migrated(tree))
+        typed = OmegaConf.merge(OmegaConf.structured(Config), groups)
         cfg: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise Refused([_wrong(file, error)]) from error
@@ -41,6 +46,15 @@ def load(file: Path) -> Config:
         setattr(getattr(cfg, entry.group), entry.name, _unmasked(entry, masked))
     learn(cfg)
     return cfg
+
+
+def lost(file: Path, written: int) -> list[str]:
+    """The parameters that a run's `config.yaml` lacks, where it holds fewer than the `written` ones it was made with.
+
+    A file that lost some would be read with their defaults, and so train something else.
+    """
+    held = {f"{group}.{name}" for group, values in migrated(_tree(file)).items() for name in values}
+    return [key for key in entries() if key not in held] if len(held) < written else []
 
 
 def hidden(cfg: Config) -> dict[str, str]:
@@ -68,11 +82,11 @@ def is_handed(variable: str) -> bool:
     return variable.startswith(HANDED)
 
 
-def _is_masked(entry: Entry, recorded: Any) -> bool:
+def _is_masked(entry: Entry, recorded: object) -> bool:
     return recorded == MASK if entry.param.secret else f":{MASK}@" in str(recorded)
 
 
-def _unmasked(entry: Entry, recorded: Any) -> Any:
+def _unmasked(entry: Entry, recorded: object) -> object:
     """The value behind a mask: what the launcher handed over, or the user's variable where it fits the record.
 
     None for a secret that is missing; the masked URL where its password is.

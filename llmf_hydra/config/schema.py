@@ -90,7 +90,7 @@ class Entry:
 
     group: str
     name: str
-    type: Any
+    type: object
     param: Param
 
     @property
@@ -102,7 +102,7 @@ class Entry:
         """Whether the value comes from the choice of a file (`stage=dpo`), not from a switch of its own."""
         return self.name == "name"
 
-    def not_built(self, value: Any) -> Problem | None:
+    def not_built(self, value: object) -> Problem | None:
         """The refusal of a value whose behaviour isn't built yet, or None."""
         if value in self.param.planned_choices:
             shown = f"{self.group}={value}" if self.is_choice else f"{self.key}={value}"

@@ -74,7 +74,7 @@ def variables(key: str) -> tuple[str, ...]:
     return (env,) if env else HUB_VARIABLES if key == TOKEN else ()
 
 
-def _masked_at(key: str, value: Any) -> Any:
+def _masked_at(key: str, value: object) -> object:
     interpolated = isinstance(value, str) and value.startswith(
         "${"
     )  # names a variable, and not what it holds

@@ -1,9 +1,12 @@
 """What a run's templates and datasets must be: names, files and first rows. Torch-free."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from llmf_hydra.checks.register import CONFIG, DISK, rule
-from llmf_hydra.config.schema import Config
+from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.data.cache import tokenized_folder
 from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
 from llmf_hydra.errors import Problem
@@ -26,7 +29,25 @@ def the_datasets_fit(cfg: Config) -> Iterator[Problem]:
     yield from check_sources(cfg.data, cfg.stage.rows)
 
 
-@rule("data.dataset", "data.eval_dataset", jobs=("train", "check"), phase=DISK)
+@rule("data.dataset_dir", "data.media_dir", phase=DISK)
+def the_folders_are_there(cfg: Config) -> Iterator[Problem]:
+    """data.dataset_dir and data.media_dir name folders that exist."""
+    for key in ("data.dataset_dir", "data.media_dir"):
+        folder = value_at(cfg, key)
+        given = isinstance(folder, str) and folder != entries()[key].param.default
+        if given and not Path(folder).expanduser().is_dir():
+            yield Problem(key, folder, "there is no such folder", "name one that exists, or leave it out")
+
+
+@rule("data.tokenized_path", jobs=LEARNING_JOBS, phase=DISK)
+def the_tokenized_folder_is_ours(cfg: Config) -> Iterator[Problem]:
+    """data.tokenized_path is a folder that a run has saved tokenized data in, or a new one."""
+    if cfg.data.tokenized_path:
+        problem = tokenized_folder.problem(Path(cfg.data.tokenized_path).expanduser())
+        yield from [problem] if problem else []
+
+
+@rule("data.dataset", "data.eval_dataset", jobs=LEARNING_JOBS, phase=DISK)
 def only_text_is_trained_on(cfg: Config) -> Iterator[Problem]:
     """Images, videos and audio of a dataset are refused: no model that is trained here would see them."""
     for key, datasets in (("dataset", cfg.data.dataset), ("eval_dataset", cfg.data.eval_dataset)):

@@ -7,9 +7,9 @@ Packed and neat, no token may see another row. `form` says how the model learns 
 - flat: all rows of the batch in one line, without padding, for flash attention.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,18 @@ import torch
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.tokenize.columns import IGNORED
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FORMS = ("positions", "blocks", "flat")
+
+
+class TokenRow(TypedDict):
+    """A tokenized row; `seq_lengths` are the tokens of each row in a pack."""
+
+    input_ids: list[int]
+    labels: list[int]
+    seq_lengths: NotRequired[list[int]]
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,13 @@ class Collator:
     multiple_of: int = 1
     dtype: torch.dtype = torch.float32  # of the 4-D mask: that of the model's activations
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[TokenRow]) -> dict[str, torch.Tensor]:
         """`input_ids` and `labels`, with `attention_mask`, or `position_ids`, or (blocks) both."""
         ids = [np.asarray(row["input_ids"], np.int64) for row in rows]
         labels = [np.asarray(row["labels"], np.int64) for row in rows]
         if not (self.neat and "seq_lengths" in rows[0]):
             return self._plain(ids, labels)
-        lengths = [list(row["seq_lengths"]) for row in rows]
+        lengths = [list(row.get("seq_lengths", ())) for row in rows]
         if self.form == "flat":
             ids, labels = [np.concatenate(ids)], [np.concatenate(labels)]
             lengths = [[length for row in lengths for length in row]]
@@ -91,11 +102,12 @@ def block_mask(lengths: Sequence[Sequence[int]], dtype: torch.dtype) -> torch.Te
 
 def make_collator(
     data: DataConfig,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     form: str = "positions",
     dtype: torch.dtype = torch.float32,
     multiple_of: int = 1,
 ) -> Collator:
     """The collator of a run; it takes packed rows and others. The tokenizer has a pad token."""
-    padding = IGNORED if data.ignore_pad_token_for_loss else tokenizer.pad_token_id
-    return Collator(tokenizer.pad_token_id, padding, data.neat_packing, form, multiple_of, dtype)
+    pad_id = cast("int", tokenizer.pad_token_id)
+    padding = IGNORED if data.ignore_pad_token_for_loss else pad_id
+    return Collator(pad_id, padding, data.neat_packing, form, multiple_of, dtype)

@@ -1,18 +1,19 @@
 """Several datasets as one, and rows held out of it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets, interleave_datasets
+from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.errors import Problem, Refused
 
+Rows = TypeVar("Rows", Dataset, IterableDataset)
 _STOPS = {"interleave_under": "first_exhausted", "interleave_over": "all_exhausted"}
 
 
-def mixed(parts: Sequence[Any], data: DataConfig, seed: int) -> Any:
+def mixed(parts: Sequence[Rows], data: DataConfig, seed: int) -> Rows:
     """Datasets (or streams) one after another, or taken in turn by the shares of `data.interleave_probs`.
 
     under stops when the first dataset is used up; over goes on, and repeats the shorter ones, until all are.
@@ -30,7 +31,7 @@ def mixed(parts: Sequence[Any], data: DataConfig, seed: int) -> Any:
     )
 
 
-def concatenated(parts: Sequence[Any]) -> Any:
+def concatenated(parts: Sequence[Rows]) -> Rows:
     """Datasets (or streams) one after another. Evaluation sees each row once, however training is mixed."""
     return concatenate_datasets(list(parts))
 

@@ -90,7 +90,7 @@ def packed_batch(table: pa.Table, packs: Sequence[Sequence[int]], neat: bool) ->
 
 def packed_stream(
     rows: Iterator[dict[str, Any]], capacity: int, neat: bool, held: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, object]]:
     """Packs of a stream, `held` rows at a time."""
     while waiting := list(islice(rows, held)):
         packs = best_fit_decreasing([len(row["input_ids"]) for row in waiting], capacity)

@@ -2,16 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, IterableDataset
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.cache import digest, ranks, store, tokenized_path
+from llmf_hydra.data.cache import digest, ranks, store, tokenized_folder, tokenized_path
 from llmf_hydra.data.cache.dataset_cache import REJECTED, ROWS, cache_root, cached_source
 from llmf_hydra.data.mix import concatenated, mixed, sample, split
 from llmf_hydra.data.packing import write_packed
@@ -22,6 +23,9 @@ from llmf_hydra.data.streaming import stream
 from llmf_hydra.data.tokenize.features import Setup
 from llmf_hydra.data.tokenize.setup import make_setup, settings, source_digest
 from llmf_hydra.errors import Problem, Refused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Evaluation = Dataset | IterableDataset | dict[str, Dataset] | dict[str, IterableDataset] | None
 Named = tuple[str, Source]  # its use (train or eval), and the source
@@ -51,7 +55,12 @@ class Prepared:
 
 
 def prepare(
-    data: DataConfig, kind: str, tokenizer: Any, generation: GenerationConfig, seed: int, packing: bool
+    data: DataConfig,
+    kind: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    generation: GenerationConfig,
+    seed: int,
+    packing: bool,
 ) -> Prepared:
     """Tokenize what `data` names, for one kind of training. Raises Refused."""
     named = _named(data)
@@ -119,13 +128,13 @@ def _prepared(
 
 
 def _at_path(
-    data: DataConfig, setup: Setup, known: list[Known], chosen: dict[str, Any], seed: int, packing: bool
+    data: DataConfig, setup: Setup, known: list[Known], chosen: Mapping[str, object], seed: int, packing: bool
 ) -> tokenized_path.Saved:
     """Load what lies at data.tokenized_path, or make it and save it there."""
     path = Path(str(data.tokenized_path)).expanduser()
     datasets = [[use, source.name, source_digest(source, {})] for use, source, _ in known]
     made_with = {**chosen, **_shape_by_name(data, seed, packing), "datasets": datasets}
-    if tokenized_path.is_saved(path):
+    if tokenized_folder.is_saved(path):
         return tokenized_path.load(path, made_with)
     kept = _prepared(data, setup, known, seed, packing)
     if ranks.makes_data(data.data_shared_file_system):
@@ -133,7 +142,7 @@ def _at_path(
     return kept
 
 
-def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, Any]:
+def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, object]:
     """What mixing, splitting and packing depend on."""
     return {
         "training.seed": seed,
@@ -146,7 +155,7 @@ def _shape_by_name(data: DataConfig, seed: int, packing: bool) -> dict[str, Any]
     }
 
 
-def _shape(data: DataConfig, seed: int, packing: bool) -> list[Any]:
+def _shape(data: DataConfig, seed: int, packing: bool) -> list[object]:
     return [*_shape_by_name(data, seed, packing).items()]
 
 
@@ -157,7 +166,7 @@ def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:
     return rows.add_column("source", np.full(len(rows), index, np.int16))  # pyright: ignore
 
 
-def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, Any]]:
+def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, object]]:
     """The rows in packs, kept on disk like the rows themselves."""
     packed_name = digest.of([name, data.cutoff_len, data.neat_packing])
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
@@ -15,6 +15,9 @@ from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.tokenize.batches import write
 from llmf_hydra.data.tokenize.features import Example, Setup
 from llmf_hydra.data.tokenize.setup import make_setup
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def _shown(segment: Segment) -> str:
 def preview(
     data: DataConfig,
     kind: str,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     generation: GenerationConfig,
     count: int,
     packing: bool = False,
@@ -73,7 +76,9 @@ def preview(
     return found
 
 
-def _of_source(data: DataConfig, setup: Setup, source: Source, tokenizer: Any) -> Iterator[Preview]:
+def _of_source(
+    data: DataConfig, setup: Setup, source: Source, tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[Preview]:
     for read in reader.rows(source, setup.kind, islice(reader.read_files(source), data.max_samples)):
         written = write(setup, [read])
         encodings = setup.encoder.batch(written.texts())
@@ -84,31 +89,36 @@ def _of_source(data: DataConfig, setup: Setup, source: Source, tokenizer: Any) -
                 yield Preview(source.name, read.number, parts, example.lost, difference)
 
 
-def _segments(name: str, ids: list[int], example: Example, tokenizer: Any) -> list[Segment]:
+def _segments(
+    name: str, ids: list[int], example: Example, tokenizer: "PreTrainedTokenizerBase"
+) -> list[Segment]:
     if name != "input_ids":
         answer = name != "prompt_ids"
-        return [Segment(tokenizer.decode(ids), answer, int(answer), len(ids))]
+        return [Segment(str(tokenizer.decode(ids)), answer, int(answer), len(ids))]
     borders = [0, *(border for span in example.trained for border in span), len(ids)]
     made: list[Segment] = []
     for number, (start, end) in enumerate(pairwise(borders)):
         if start < end:
             trained = number % 2 == 1
             turn = (number + 1) // 2 if trained else 0
-            made.append(Segment(tokenizer.decode(ids[start:end]), trained, turn, end - start))
+            made.append(Segment(str(tokenizer.decode(ids[start:end])), trained, turn, end - start))
     return made
 
 
-def _difference(row: Row, texts: list[Rendered], tokenizer: Any) -> list[str]:
+def _difference(row: Row, texts: list[Rendered], tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """How the text differs from what the tokenizer's own template writes of the same messages."""
     if row.text is not None or not tokenizer.chat_template:
         return []
     messages = [*row.prompt, *(row.answers[0] if texts[0].answers else [])]
+    tools: Any = row.tools  # Transformers takes functions too
     try:
         own = tokenizer.apply_chat_template(
-            messages, tools=row.tools, tokenize=False, add_generation_prompt=not texts[0].answers
+            messages, tools=tools, tokenize=False, add_generation_prompt=not texts[0].answers
         )
     except Exception as error:  # as in `Chat.render`
         return [f"the tokenizer's template refuses this row: {error}"]
     return list(
-        difflib.unified_diff(own.splitlines(), texts[0].text.splitlines(), "tokenizer", "ours", lineterm="")
+        difflib.unified_diff(
+            str(own).splitlines(), texts[0].text.splitlines(), "tokenizer", "ours", lineterm=""
+        )
     )

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 NAMED = 10  # rows that are named, of those left out
 
@@ -111,7 +110,7 @@ class DataReport:
     train_rows: int | None = None  # None when streaming
     eval_rows: int | None = None
     notes: list[str] = field(default_factory=list)  # of the template
-    packed: dict[str, Any] | None = None  # sequences, full (share of cutoff_len that is used)
+    packed: dict[str, object] | None = None  # sequences, full (share of cutoff_len that is used)
     digest: str = ""
 
     def place(self, source: int, row: int) -> str:
@@ -122,7 +121,7 @@ class DataReport:
             row -= count
         return f"{self.sources[source].name} row {row}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         sources = [{**dataclasses.asdict(s), "mean": round(s.mean, 2)} for s in self.sources]
         return {**dataclasses.asdict(self), "sources": sources}

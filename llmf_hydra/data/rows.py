@@ -34,7 +34,7 @@ class Row:
     answers: list[list[Message]] = field(default_factory=list)  # for a ranked row: chosen, rejected
     label: bool | None = None
     text: str | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[dict[str, object]] | None = None
     media: dict[str, list[str]] | None = None  # images, videos, audios: absolute paths
 
     def kinds(self) -> set[str]:
@@ -53,7 +53,7 @@ def check_turns(messages: Sequence[Message], field: str) -> None:
     """An optional system message first; then user (or tool) and assistant in turn. Raises BadRow."""
     turns = messages[1:] if messages and messages[0]["role"] == "system" else messages
     if not turns:
-        raise BadRow(field, "holds no turn", "give at least one user message")
+        raise BadRow(field, "has no messages", "give at least one user message")
     expected = ("user", "tool")
     for number, message in enumerate(turns, len(messages) - len(turns) + 1):
         role = message["role"]
@@ -63,7 +63,9 @@ def check_turns(messages: Sequence[Message], field: str) -> None:
         if role not in expected:
             wanted = "assistant" if "assistant" in expected else "user"
             raise BadRow(
-                field, f"has the role {role} in turn {number} where {wanted} is due", _order_remedy(role)
+                field,
+                f"has the role {role} in turn {number}, where {wanted} is expected",
+                _order_remedy(role),
             )
         expected = ("user", "tool") if role == "assistant" else ("assistant",)
 
@@ -83,7 +85,7 @@ def check_characters(row: Row) -> None:
             raise BadRow("", what, "remove it")
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """All texts within lists and mappings, keys included."""
     if isinstance(value, str):
         yield value
@@ -101,7 +103,7 @@ def first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def need_text(value: Any, field: str) -> str:
+def need_text(value: object, field: str) -> str:
     """The value as text; BadRow if it is missing or of another type."""
     if value is None:
         raise BadRow(field, "is missing", "fill it in, or name the right column in dataset_info.json")
@@ -110,7 +112,7 @@ def need_text(value: Any, field: str) -> str:
     return value
 
 
-def need_answer(value: Any, field: str) -> str:
+def need_answer(value: object, field: str) -> str:
     """The text of an answer; BadRow if it is missing or empty."""
     text = need_text(value, field)
     if not text.strip():
@@ -118,7 +120,7 @@ def need_answer(value: Any, field: str) -> str:
     return text
 
 
-def type_name(value: Any) -> str:
+def type_name(value: object) -> str:
     """What a value is, in words of JSON."""
     names = {
         dict: "a mapping",

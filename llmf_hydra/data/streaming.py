@@ -5,7 +5,7 @@ The buffer of the shuffle holds raw rows, so that it is full long before so many
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from llmf_hydra.data.tokenize.features import Setup
 from llmf_hydra.errors import Problem, Refused
 
 Streams = IterableDataset | dict[str, IterableDataset] | None
+Encode = Callable[[dict[str, list[object]]], dict[str, list[object]]]
 _SMALL = 64  # rows tokenized at a time: the first batch must not wait for a thousand
 _RAW = pa.schema(
     [
@@ -75,7 +76,7 @@ def _raw_stream(data: DataConfig, source: Source, index: int) -> IterableDataset
     return IterableDataset.from_generator(rows, features=Features.from_arrow_schema(_RAW))
 
 
-def _raw_rows(data: DataConfig, source: Source, index: int) -> Iterator[dict[str, Any]]:
+def _raw_rows(data: DataConfig, source: Source, index: int) -> Iterator[dict[str, object]]:
     """The rows of a source as JSON, which Arrow can hold whatever they are."""
     limits = [limit for limit in (source.num_samples, data.max_samples) if limit is not None]
     try:
@@ -86,7 +87,7 @@ def _raw_rows(data: DataConfig, source: Source, index: int) -> Iterator[dict[str
         raise Refused([Problem("data.dataset", source.name, str(error))]) from None
 
 
-def _as_json(raw: Any) -> dict[str, Any]:
+def _as_json(raw: dict[str, object] | BadRow) -> dict[str, object]:
     repeated = isinstance(raw, files.RepeatedKeys)
     if not isinstance(raw, BadRow):
         try:
@@ -96,7 +97,7 @@ def _as_json(raw: Any) -> dict[str, Any]:
     return {"raw": None, "repeated_keys": repeated, "bad": json.dumps([raw.field, raw.what, raw.remedy])}
 
 
-def _encoded(rows: IterableDataset, encode: Any, setup: Setup) -> IterableDataset:
+def _encoded(rows: IterableDataset, encode: Encode, setup: Setup) -> IterableDataset:
     columns = schema(setup.kind, setup.media).append(pa.field("source", pa.int16()))
     return rows.map(
         encode,
@@ -108,10 +109,10 @@ def _encoded(rows: IterableDataset, encode: Any, setup: Setup) -> IterableDatase
 
 
 def _tokenized(
-    data: DataConfig, setup: Setup, settled: list[Source], report: DataReport, batch: dict[str, list[Any]]
-) -> dict[str, list[Any]]:
+    data: DataConfig, setup: Setup, settled: list[Source], report: DataReport, batch: dict[str, list[object]]
+) -> dict[str, list[object]]:
     """A batch of raw rows as columns of tokens. Raises Refused at a bad row, unless bad rows are skipped."""
-    made: dict[str, list[Any]] = {name: [] for name in [*schema(setup.kind, setup.media).names, "source"]}
+    made: dict[str, list[object]] = {name: [] for name in [*schema(setup.kind, setup.media).names, "source"]}
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     for index, group in groupby(rows, key=lambda row: row["source"]):
         written = write(setup, (_read(settled[index], setup.kind, row) for row in group))
@@ -126,7 +127,7 @@ def _tokenized(
     return made
 
 
-def _read(source: Source, kind: str, row: dict[str, Any]) -> reader.Read:
+def _read(source: Source, kind: str, row: Mapping[str, Any]) -> reader.Read:
     if row["bad"]:
         raw = BadRow(*json.loads(row["bad"]))
     else:
@@ -135,5 +136,5 @@ def _read(source: Source, kind: str, row: dict[str, Any]) -> reader.Read:
     return reader.read_one(source, kind, row["number"], Path(row["file"]), row["line"], raw)
 
 
-def _packs(rows: IterableDataset, capacity: int, neat: bool, held: int) -> Iterator[dict[str, Any]]:
+def _packs(rows: IterableDataset, capacity: int, neat: bool, held: int) -> Iterator[dict[str, object]]:
     yield from packed_stream(chain(rows), capacity, neat, held)

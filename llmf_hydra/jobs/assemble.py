@@ -17,7 +17,7 @@ from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
-from llmf_hydra.models.memory import Estimate, estimate
+from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
 from llmf_hydra.training.context import RunContext
@@ -45,7 +45,10 @@ def load_inputs(cfg: Config) -> Inputs:
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
     precision = decide(cfg)
-    return Inputs(tokenizer, rows, precision, _estimate(cfg, rows, precision))
+    needed = _estimate(cfg, rows, precision)
+    if (problem := far_too_large(cfg, needed)) is not None:
+        raise Refused([problem])
+    return Inputs(tokenizer, rows, precision, needed)
 
 
 def _check_devices(cfg: Config) -> None:

@@ -13,8 +13,8 @@ from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.jobs.summary import Change
+from llmf_hydra.runs.checkpoints import CARD
 
-CARD = "README.md"
 HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SETTINGS = ("training.learning_rate", "training.lr_scheduler_type", "training.num_train_epochs", "training.max_steps",

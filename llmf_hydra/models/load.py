@@ -29,7 +29,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(model: ModelConfig, **fields: Any) -> PretrainedConfig:
+def load_config(model: ModelConfig, **fields: object) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
     return _from_hub(AutoConfig, model, **fields)
 
@@ -57,8 +57,8 @@ def load_scorer(
     return loaded
 
 
-def _loaded(factory, model: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, **extra: Any):
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
+def _loaded(factory, model: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, **extra: object):
+    options: dict[str, object] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
     fields = {} if num_labels is None else {"num_labels": num_labels}
     if not model.train_from_scratch:
         return _from_hub(factory, model, **options, **extra, **fields)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,13 +14,14 @@ from transformers import (
 )
 
 from llmf_hydra.config.choices import METHODS, OPTIMIZERS
-from llmf_hydra.config.schema import Config
-from llmf_hydra.errors import Refused
+from llmf_hydra.config.schema import Config, value_at
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_config
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.runs.manifest import total_memory
 
 GIB = 2**30
+FAR = 4  # times the memory there is
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Estimate:
     def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.activations
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "total": self.total}
 
     def line(self) -> str:
@@ -53,6 +53,25 @@ class Estimate:
         return (
             f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
         )
+
+
+def far_too_large(cfg: Config, found: Estimate) -> Problem | None:
+    """The refusal of a run that needs many times the memory there is, which no error of the estimate explains."""
+    if found.total <= FAR * found.available:
+        return None
+    parts = {name: getattr(found, name) for name in ("weights", "gradients", "optimizer", "activations")}
+    largest = max(parts, key=lambda name: parts[name])
+    key = "model.model_name_or_path"
+    if largest == "activations":
+        key = "training.per_device_train_batch_size"
+    elif cfg.method.name == "lora" and found.trained > found.parameters:
+        key = "method.lora_rank"
+    what = f"the run needs about {found.total / GIB:,.0f} GiB of memory, and there are {found.available / GIB:.1f}"
+    remedies = {
+        "training.per_device_train_batch_size": "lower it or data.cutoff_len",
+        "method.lora_rank": "lower it",
+    }
+    return Problem(key, value_at(cfg, key), what, remedies.get(key, "choose a smaller model or method=lora"))
 
 
 def estimate(

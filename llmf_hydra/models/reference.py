@@ -1,7 +1,6 @@
 """The reference model of the preference stages, where it is a model of its own."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -45,7 +44,7 @@ def _adapted(reference: PreTrainedModel, rlhf: RlhfConfig, model: ModelConfig) -
 
 def quantized(
     bits: int | None, dtype: torch.dtype, key: str = "rlhf.ref_model_quantization_bit"
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What `load_model` needs beside to quantize with bitsandbytes; nothing for None. Raises Refused."""
     if bits is None:
         return {}

@@ -36,7 +36,7 @@ def last_token(ids: Sequence[int], pad_id: int) -> int:
     return next((at for at in reversed(range(len(ids))) if ids[at] != pad_id), 0)
 
 
-def scores_of_tokens(model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+def scores_of_tokens(model: nn.Module, inputs: Mapping[str, object]) -> torch.Tensor:
     """The head's number at every token, (rows, length) in float32; the model itself reads one per line."""
     seen: list[torch.Tensor] = []
     head = next(module for name, module in model.named_modules() if name.rpartition(".")[2] == HEAD)

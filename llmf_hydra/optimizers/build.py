@@ -62,5 +62,8 @@ def follow_learning_rate(optimizer: Optimizer, schedulers: Iterable[object], lea
             continue
         factor = learning_rate / scheduler.base_lrs[0]
         scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
+        scheduler._last_lr = [
+            rate * factor for rate in scheduler._last_lr
+        ]  # what the next line of the log says
         for group in optimizer.param_groups:
             group["lr"], group["initial_lr"] = group["lr"] * factor, group["initial_lr"] * factor

@@ -5,12 +5,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.errors import Problem
 from llmf_hydra.runs import disk, seal
 
 FINAL = "final"
+CARD = "README.md"  # of a model
 PREFIX = "checkpoint-"
 PARTIAL = ".partial"  # a checkpoint or `final/` lies in it while it is written
 ARGUMENTS = "training_args.bin"  # pickled by the trainer; config.yaml says it all
@@ -49,7 +49,7 @@ def begin(out: Path, name: str) -> Path:
     return folder
 
 
-def publish(out: Path, name: str, record: Mapping[str, Any] | None) -> None:
+def publish(out: Path, name: str, record: Mapping[str, object] | None) -> None:
     """Give what was written its place, in one stroke and after it has reached the disk; with a record it is sealed."""
     written, target = out / PARTIAL / name, out / name
     if record is None:
@@ -84,14 +84,25 @@ def remove_surplus(out: Path, limit: int | None, best: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def tidy(folder: Path) -> None:
+    """Leave PEFT's empty model card out, and let all read the files whom the umask lets: safetensors writes 0600."""
+    (folder / CARD).unlink(missing_ok=True)
+    follow_umask(folder)
+
+
 def tidy_final(out: Path) -> None:
     """Leave in `final/` what a hub takes: no pickled arguments, and files that all may read whom the umask lets."""
     (out / FINAL / ARGUMENTS).unlink(missing_ok=True)
+    follow_umask(out / FINAL)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files of a folder the mode that a plainly written file has."""
     umask = os.umask(0)
     os.umask(umask)
-    for file in (out / FINAL).iterdir():
+    for file in folder.iterdir():
         if file.is_file():
-            file.chmod(0o666 & ~umask)  # safetensors writes 0600
+            file.chmod(0o666 & ~umask)
 
 
 def check_checkpoint(path: str) -> Problem | None:

@@ -1,4 +1,4 @@
-"""Run folders: made once, never reused; their manifest; the list of them.
+"""Run folders: made once, never reused; their manifest. `listing` finds them.
 
     outputs/<stage>/<time>_<id>/
         config.yaml     the run's only truth        manifest.json   how it came about, and its status
@@ -12,17 +12,71 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.errors import Problem, Refused, shown
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
 STATUSES = ("created", "running", "done", "pruned", "failed", "killed")
+
+
+TEXT, NUMBER, MAPPING = (str, type(None)), (int, type(None)), (dict, type(None))
+FORMS = {  # of what is read again in a manifest; an older run may lack some
+    **dict.fromkeys(
+        ("created", "started", "ended", "host", "pid_started", "job", "stage", "method", "model"), TEXT
+    ),
+    **dict.fromkeys(("data", "cwd", "reason", "direction"), TEXT),
+    **dict.fromkeys(("pid", "exit_code", "parameters"), NUMBER),
+    **dict.fromkeys(("sweep", "objective", "machine"), MAPPING),
+}
+
+
+class Objective(TypedDict):
+    """The metric by which runs are compared, and its last value."""
+
+    name: str
+    value: float
+
+
+class Sweep(TypedDict):
+    """The sweep that a trial belongs to."""
+
+    dir: str
+    name: str
+    trial: int
+    overrides: list[str]
+
+
+class Manifest(TypedDict, total=False):
+    """What `manifest.json` holds; `machine`, `digests`, `estimate` and the like are only read by people."""
+
+    status: Required[str]
+    created: Required[str]  # times are ISO 8601, in UTC
+    started: str
+    ended: str
+    exit_code: int
+    reason: str  # why it failed
+    host: str
+    peak_memory_mb: int
+    pid: int  # of the worker
+    pid_started: str  # see `process_identity`
+    job: str
+    parameters: int  # that its config.yaml was written with
+    stage: Required[str]
+    method: Required[str]
+    model: Required[str | None]
+    data: Required[str | None]
+    command: Required[list[str]]
+    cwd: Required[str]
+    sweep: Required[Sweep | None]
+    git: Required[dict[str, object] | None]
+    objective: Objective | None
+    direction: str  # of the objective: minimize or maximize
 
 
 def now() -> str:
@@ -62,7 +116,7 @@ def _taken(key: str, out: Path) -> Problem:
     return Problem(key, out, "holds a run already", remedy)
 
 
-def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
+def create(out: Path, config: str, manifest: Mapping[str, object]) -> None:
     """Claim the folder for one run and write its config and manifest down.
 
     Raises Refused if another run holds the folder: of several that ask at once, exactly one gets it.
@@ -76,22 +130,50 @@ def create(out: Path, config: str, manifest: dict[str, Any]) -> None:
     write_manifest(out, {"status": "created", "created": now(), **manifest})
 
 
-def read_manifest(out: Path) -> dict[str, Any]:
+def clear_half_made(out: Path) -> None:
+    """Take away what `create` leaves when it is killed: a config, and at most the draft of a manifest."""
+    held = list(out.iterdir()) if out.is_dir() else []
+    draft = f".{MANIFEST}."
+    if CONFIG in {entry.name for entry in held} and all(
+        entry.name == CONFIG or entry.name.startswith(draft) for entry in held
+    ):
+        for entry in held:
+            entry.unlink()
+
+
+def read_manifest(out: Path) -> Manifest:
     """The manifest of a run folder."""
     return json.loads((out / MANIFEST).read_text(encoding="utf8"))
 
 
-def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+def manifest_fault(content: object) -> str | None:
+    """What keeps parsed JSON from being the manifest of a run, or None."""
+    if not isinstance(content, dict):
+        return "holds no mapping"
+    if content.get("status") not in STATUSES:
+        return f"holds no status out of {', '.join(STATUSES)}"
+    for key, kinds in FORMS.items():
+        if not isinstance(content.get(key), kinds):
+            return f"{key} is {shown(content[key])}"
+    objective = content.get("objective")
+    if objective is not None and not (
+        isinstance(objective.get("name"), str) and isinstance(objective.get("value"), int | float)
+    ):
+        return f"objective={objective} is not a name and a value"
+    return None
+
+
+def write_manifest(out: Path, manifest: Mapping[str, object]) -> None:
     """Replace the manifest in one stroke: a reader never sees half of it."""
     write_json(out / MANIFEST, manifest)
 
 
-def update_manifest(out: Path, **values: Any) -> None:
+def update_manifest(out: Path, **values: object) -> None:
     """Change some values of the manifest. Launcher and worker take turns, so nobody else writes meanwhile."""
-    write_manifest(out, read_manifest(out) | values)
+    write_manifest(out, {**read_manifest(out), **values})
 
 
-def write_json(file: Path, content: Any) -> None:
+def write_json(file: Path, content: object) -> None:
     """Write JSON beside the file and move it over, so that the file is whole at every moment."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
@@ -121,12 +203,12 @@ def process_identity(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def status(manifest: dict[str, Any]) -> str:
+def status(manifest: Manifest) -> str:
     """The status in force: a run that says `running` and whose process is gone was killed."""
     said = manifest["status"]
     if said != "running" or manifest.get("host") != socket.gethostname():
         return said
-    alive = process_identity(manifest["pid"]) == manifest["pid_started"]
+    alive = "pid" in manifest and process_identity(manifest["pid"]) == manifest.get("pid_started", "")
     return "running" if alive else "killed"
 
 
@@ -135,7 +217,7 @@ class Row:
     """One run as `llmf runs` shows it."""
 
     out: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def status(self) -> str:
@@ -153,17 +235,6 @@ class Row:
         return None if objective is None else objective["value"]
 
 
-def find(outputs: Path) -> Iterator[Row]:
-    """All runs below a folder, oldest first."""
-    found = []
-    for file in outputs.rglob(MANIFEST):
-        try:
-            found.append(Row(file.parent, json.loads(file.read_text(encoding="utf8"))))
-        except (OSError, ValueError):
-            continue  # a folder that isn't ours, or is just being removed
-    yield from sorted(found, key=lambda row: row.manifest.get("created", ""))
-
-
 def format_table(head: list[str], rows: list[list[str]]) -> str:
     """Columns aligned with two blanks between them."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -173,11 +244,22 @@ def format_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def duration(manifest: dict[str, Any]) -> str:
+def duration(manifest: Manifest) -> str:
     """How long a run took or has been running, as h:mm:ss."""
-    started, ended = manifest.get("started"), manifest.get("ended")
+    return clock(seconds(manifest.get("started"), manifest.get("ended")))
+
+
+def clock(total: int | None) -> str:
+    """Seconds as h:mm:ss; `-` for none."""
+    return "-" if total is None else f"{total // 3600}:{total % 3600 // 60:02}:{total % 60:02}"
+
+
+def seconds(started: str | None, ended: str | None) -> int | None:
+    """The seconds between two points in time, or since the first; None without a first, and for what is no time."""
     if started is None:
-        return "-"
-    end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
-    seconds = int((end - datetime.fromisoformat(started)).total_seconds())
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+        return None
+    try:
+        end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+        return int((end - datetime.fromisoformat(started)).total_seconds())
+    except (TypeError, ValueError):  # no time, or one without its zone
+        return None

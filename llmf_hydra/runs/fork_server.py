@@ -12,13 +12,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from llmf_hydra.runs import isolation, signals
 from llmf_hydra.runs.surroundings import fingerprint
-from llmf_hydra.runs.warm import MESSAGE, WORKER
+from llmf_hydra.runs.warm import MESSAGE, WORKER, Request
 
 IDLE = 15 * 60.0  # seconds without a worker until the server ends
 OWNER = 0  # stdin
@@ -98,8 +97,13 @@ class _Server:
         launcher.settimeout(ANSWER)
         message, files = _first_message(launcher)
         try:
-            request: dict[str, Any] = json.loads(message) if message else {}
-            if len(files) != FILES or not self._is_alike(request) or not _say(launcher, {"accepted": True}):
+            request: Request | None = json.loads(message) if message else None
+            if (
+                request is None
+                or len(files) != FILES
+                or not self._is_alike(request)
+                or not _say(launcher, {"accepted": True})
+            ):
                 launcher.close()
                 return None
             self._import_once()
@@ -111,9 +115,9 @@ class _Server:
             for file in files:
                 os.close(file)
 
-    def _is_alike(self, request: dict[str, Any]) -> bool:
+    def _is_alike(self, request: Request) -> bool:
         own = self.own or fingerprint(self.started_with)
-        return request.get("fingerprint") == own
+        return request["fingerprint"] == own
 
     def _import_once(self) -> None:
         if self.own is not None:
@@ -126,7 +130,7 @@ class _Server:
         gc.collect()
         gc.freeze()  # a collection in a worker would write to pages that are shared
 
-    def _fork(self, launcher: socket.socket, request: dict[str, Any], files: list[int]) -> list[str] | None:
+    def _fork(self, launcher: socket.socket, request: Request, files: list[int]) -> list[str] | None:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -140,7 +144,7 @@ class _Server:
         return None
 
     def _become_worker(
-        self, launcher: socket.socket, request: dict[str, Any], files: list[int], server: int
+        self, launcher: socket.socket, request: Request, files: list[int], server: int
     ) -> None:
         """In the child: what a process that was just started with this request would find."""
         os.setsid()
@@ -186,7 +190,7 @@ class _Server:
             self.poller.unregister(file)
 
 
-def _say(launcher: socket.socket, message: dict[str, Any]) -> bool:
+def _say(launcher: socket.socket, message: Mapping[str, int]) -> bool:
     """Tell a launcher; returns whether it is still there."""
     try:
         launcher.send(json.dumps(message).encode())

@@ -52,6 +52,17 @@ def repository(folder: Path) -> Repository | None:
     return {"commit": commit.strip(), "clean": changes == ""}
 
 
+def top(folder: Path) -> Path | None:
+    """The uppermost folder of the repository a folder lies in; None where there is none."""
+    found = _git(folder, "rev-parse", "--show-toplevel")
+    return None if found is None else Path(found.strip())
+
+
+def content(folder: Path, commit: str, path: str) -> str | None:
+    """A file as it is in a commit; None where commit or file is unknown here. `path` is relative to the top."""
+    return _git(folder, "show", f"{commit}:{path}")
+
+
 def _git(folder: Path, *words: str) -> str | None:
     """What git prints, or None where it fails or is missing."""
     command = ["git", "-C", str(folder), *words]

@@ -5,15 +5,15 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
-from llmf_hydra import __version__
-from llmf_hydra.config.schema import Config
+from llmf_hydra import __version__, paths
+from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.config.secrets import masked_tree, masked_word
 from llmf_hydra.runs import git
+from llmf_hydra.runs.folder import Sweep
 
 
-def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) -> dict[str, Any]:
+def first_manifest(cfg: Config, words: list[str], sweep: Sweep | None) -> dict[str, object]:
     """What the launcher knows of a run before its worker starts."""
     return {
         "job": cfg.job.name,
@@ -24,6 +24,8 @@ def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) 
         "command": ["llmf-hydra", *map(masked_word, words)],
         "cwd": str(Path.cwd()),
         "version": __version__,
+        "parameters": len(entries()),
+        "shipped": [str(folder) for folder in shipped_folders()],
         "sweep": masked_tree(sweep),
         "seeds": {"seed": cfg.training.seed, "data_seed": cfg.training.data_seed},
         "git": git.source(),
@@ -31,12 +33,17 @@ def first_manifest(cfg: Config, words: list[str], sweep: dict[str, Any] | None) 
     }
 
 
+def shipped_folders() -> list[Path]:
+    """Where the data that come with the package lie, and the package: a path into them is another one elsewhere."""
+    return [paths.data_dir(), paths.PACKAGE.parent]
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """Packages and hardware. The worker asks for it: it reads every package's metadata."""
     return {
         "python": sys.version.split()[0],

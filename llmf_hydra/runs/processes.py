@@ -1,12 +1,14 @@
 """The workers as processes: their environment, their signals, their end."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol
@@ -18,13 +20,21 @@ from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import isolation, ranks, signals, warm
 from llmf_hydra.runs.manifest import cores
+from llmf_hydra.runs.schedulers import remote
+from llmf_hydra.runs.schedulers.host import KILL
 
 # Of several workers, once one has ended badly: seconds until the others are asked to end (each may have found the
 # same and be about to say so), and from then until they are killed.
 GRACE = 1.0
 PATIENCE = 10.0
 PATIENCE_LOADING = 2.0  # where nothing was trained yet, nothing can be lost
-OUTPUT = "worker.log"  # what a trial of a sweep prints
+STOPPED_LOADING = (signals.EARLY, -signal.SIGTERM)  # the latter before a worker listens to signals
+OUTPUT = remote.LOG
+THREADS = "LLMF_THREADS"  # has a worker compute with so many threads, which may be more than there are cores
+CUBLAS, REPEATABLE = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    ":4096:8",
+)  # one of the two values with which cuBLAS repeats itself
 DEFAULTS = {
     "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "true",
@@ -35,7 +45,7 @@ DEFAULTS = {
 
 
 class Worker(Protocol):
-    """A worker as its launcher sees it: a `subprocess.Popen` or a `warm.Forked`."""
+    """A worker as its launcher sees it: a `subprocess.Popen`, a `warm.Forked` or a `remote.Remote`."""
 
     @property
     def returncode(self) -> int | Any: ...
@@ -44,12 +54,11 @@ class Worker(Protocol):
     def send_signal(self, number: int, /) -> None: ...
 
 
-def environments(cfg: Config) -> Iterator[dict[str, str]]:
-    """The environment of each worker: several train together where the config asks for it, sharing the cores."""
-    world = cfg.launch.nproc_per_node if cfg.job.name == "train" else 1
+def of_each(base: dict[str, str], world: int) -> Iterator[dict[str, str]]:
+    """The environment of each of `world` workers on this machine, which train together and share its cores."""
     port = _free_port() if world > 1 else 0
     for rank in range(world):
-        env = environment(cfg)
+        env = dict(base)
         ranks.assign(env, rank, world, port)
         if world > 1:
             env.setdefault("OMP_NUM_THREADS", str(max(1, cores() // world)))
@@ -65,6 +74,8 @@ def _free_port() -> int:
 def environment(cfg: Config) -> dict[str, str]:
     """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets."""
     base = {name: value for name, value in os.environ.items() if not is_handed(name)}
+    if cfg.training.deterministic:
+        base.setdefault(CUBLAS, REPEATABLE)
     return launch_environment(cfg.launch, base) | hidden(cfg)
 
 
@@ -90,15 +101,38 @@ def run_worker(out: Path, cfg: Config, *, quiet: bool, resume: bool = False) -> 
     `quiet` sends what the workers print to `worker.log` in the folder.
     """
     words = [str(out), *(["--resume"] if resume else [])]
+    world = cfg.launch.nproc_per_node if cfg.job.name == "train" else 1
+    if remote.wanted(cfg.launch):
+        code = attend([partial(remote.start, out, words, environment(cfg), world, cfg.launch, quiet)])
+    else:
+        with _Output(out, quiet) as sink:
+            code = attend([partial(_start, words, env, sink) for env in of_each(environment(cfg), world)])
+    code = INTERRUPTED if code in STOPPED_LOADING else code
+    settle(out, code, alone=world == 1)
+    return code if code >= 0 else FAILED
+
+
+def run_on_node(words: list[str], world: int) -> int:
+    """Run workers in this process's own environment; returns their exit code, -N where signal N ended them.
+
+    KILL, which stands for SIGKILL here, kills them; another signal asks them to save, however often it comes.
+    """
+    envs = of_each(dict(os.environ), world)
+    return attend([partial(_start, words, env, None) for env in envs], kill_on=KILL)
+
+
+def attend(starts: Sequence[Callable[[], Worker]], kill_on: int | None = None) -> int:
+    """Start workers and see them to their end; returns the exit code of the run.
+
+    SIGINT and SIGTERM are passed on as SIGTERM. What kills is the signal `kill_on`, or without it a second signal.
+    """
     workers: list[Worker] = []
-    with _Output(out, quiet) as sink, _Forwarding(workers) as forwarding:
-        for env in environments(cfg):
-            workers.append(_start(words, env, sink))
+    with _Forwarding(workers, kill_on) as forwarding:
+        for start in starts:
+            workers.append(start())
             forwarding.catch_up()
         code = _wait(workers)
-    code = INTERRUPTED if code in (-signal.SIGTERM, signals.EARLY) else code
-    settle(out, code, alone=len(workers) == 1)
-    return code if code >= 0 else FAILED
+    return INTERRUPTED if code < 0 and forwarding.was_impatient else code
 
 
 def _start(words: list[str], env: dict[str, str], sink: IO[bytes] | None) -> Worker:
@@ -127,7 +161,7 @@ def _wait(workers: Sequence[Worker]) -> int:
         elif waited > GRACE and not asked:
             asked = True
             _send(workers, signal.SIGTERM)
-        elif waited > GRACE + (PATIENCE_LOADING if first == signals.EARLY else PATIENCE):
+        elif waited > GRACE + (PATIENCE_LOADING if first in STOPPED_LOADING else PATIENCE):
             _send(workers, signal.SIGKILL)  # it waits for an answer of the one that is gone
         _wait_a_little(workers)
     return first or next((worker.returncode for worker in workers if worker.returncode), DONE)
@@ -168,9 +202,15 @@ def remove_refused(out: Path, made: Sequence[Path]) -> None:
     Of the folders only those go that the run has `made`, the inmost first: an empty one of the user's stays.
     """
     held = list(out.iterdir())
-    if {entry.name for entry in held} <= {runs.CONFIG, runs.MANIFEST, OUTPUT, "git.diff"}:
+    if {entry.name for entry in held} <= {
+        runs.CONFIG,
+        runs.MANIFEST,
+        remote.LOG,
+        remote.SUBMITIT,
+        "git.diff",
+    }:
         for entry in held:
-            entry.unlink()
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         for folder in made:
             with suppress(OSError):  # it holds something else
                 folder.rmdir()
@@ -191,17 +231,25 @@ class _Output:
 
 
 class _Forwarding:
-    """While entered, SIGINT and SIGTERM go to the workers: first as SIGTERM, then as SIGKILL."""
+    """While entered, SIGINT and SIGTERM go to the workers: first as SIGTERM, then as SIGKILL (see `attend`)."""
 
-    def __init__(self, workers: Sequence[Worker]):
+    def __init__(self, workers: Sequence[Worker], kill_on: int | None):
         self._workers = workers
+        self._kill_on = kill_on
         self._last: int | None = None  # the signal that was sent last
 
     def __enter__(self) -> "_Forwarding":
         self._before = {
-            number: signal.signal(number, self._pass_on) for number in (signal.SIGINT, signal.SIGTERM)
+            number: signal.signal(number, self._pass_on)
+            for number in (signal.SIGINT, signal.SIGTERM, self._kill_on)
+            if number is not None
         }
         return self
+
+    @property
+    def was_impatient(self) -> bool:
+        """Whether a second signal killed the workers: the user stopped the run, it did not fail."""
+        return self._kill_on is None and self._last == signal.SIGKILL
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
@@ -213,5 +261,6 @@ class _Forwarding:
             _send(self._workers[-1:], self._last)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self._last = signal.SIGTERM if self._last is None else signal.SIGKILL
+        kills = self._last is not None if self._kill_on is None else number == self._kill_on
+        self._last = signal.SIGKILL if kills else signal.SIGTERM
         _send(self._workers, self._last)

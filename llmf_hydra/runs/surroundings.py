@@ -17,7 +17,8 @@ from llmf_hydra.paths import PACKAGE
 from llmf_hydra.runs import ranks
 
 # Read by our own code when a run starts, or by a shell only; whatever else differs calls for a cold worker.
-READ_LATER = (*ranks.VARIABLES, "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES")
+# CUBLAS_WORKSPACE_CONFIG is read when CUDA starts, which is after the fork.
+READ_LATER = (*ranks.VARIABLES, "CUBLAS_WORKSPACE_CONFIG", "PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES")
 READ_LATER_PREFIXES = ("LLMF_", "HYDRA_")  # LLMF_: secrets, the cache and the conf folder among them
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypedDict
 
 from llmf_hydra.runs import isolation
 from llmf_hydra.runs.folder import process_identity
@@ -133,7 +133,7 @@ class Forked:
         poller.register(self._server, select.POLLIN)
         return bool(poller.poll(None if timeout is None else timeout * 1000))
 
-    def _hear(self, message: dict[str, Any] | None) -> None:
+    def _hear(self, message: Mapping[str, int] | None) -> None:
         if message is None:
             self._lost()
         elif "pid" in message:
@@ -152,6 +152,14 @@ class Forked:
     def _end(self, code: int) -> None:
         self.returncode = code
         self._server.close()
+
+
+class Request(TypedDict):
+    """What a launcher asks of the server; the files that the worker gets travel beside it."""
+
+    words: list[str]
+    environment: dict[str, str]
+    fingerprint: str
 
 
 def fork(words: Sequence[str], env: Mapping[str, str], sink: IO[bytes] | None) -> Forked | None:
@@ -178,7 +186,7 @@ def fork(words: Sequence[str], env: Mapping[str, str], sink: IO[bytes] | None) -
 
 def _ask(door: socket.socket, words: Sequence[str], env: Mapping[str, str], sink: IO[bytes] | None) -> None:
     out, err = (1, 2) if sink is None else (sink.fileno(), sink.fileno())
-    request = {"words": list(words), "environment": dict(env), "fingerprint": fingerprint(env)}
+    request: Request = {"words": list(words), "environment": dict(env), "fingerprint": fingerprint(env)}
     here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         socket.send_fds(door, [json.dumps(request).encode()], [0, out, err, here])
@@ -186,7 +194,7 @@ def _ask(door: socket.socket, words: Sequence[str], env: Mapping[str, str], sink
         os.close(here)
 
 
-def _receive(door: socket.socket) -> dict[str, Any] | None:
+def _receive(door: socket.socket) -> dict[str, int] | None:
     try:
         message = door.recv(MESSAGE)
     except ConnectionError:

@@ -70,11 +70,11 @@ class PreferenceTrainer(ReferenceTrainer[PairBatch]):
         if self.context.cfg.rlhf.reference_free:
             return torch.zeros(len(self.rows), 2, device=self.args.device)
 
-        def compute(network: nn.Module) -> torch.Tensor:
-            answers = pair_log_probs(network, batch, self.context.activations)
-            return torch.stack([answers.chosen, answers.rejected], dim=1)
+        return self.reference.values(batch, self.reference_score, self.rows)
 
-        return self.reference.values(self.rows, compute)
+    def reference_score(self, network: nn.Module, batch: AnswerBatch) -> torch.Tensor:
+        answers = pair_log_probs(network, batch, self.context.activations)
+        return torch.stack([answers.chosen, answers.rejected], dim=1)
 
     def _estimate_divergences(self, batches: list[PairBatch]) -> None:
         """kto_pair's estimates over all batches of the step, so that they don't depend on how it is cut."""

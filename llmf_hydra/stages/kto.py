@@ -6,12 +6,12 @@ optimizer step.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NotRequired, cast
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from torch import nn
 
-from llmf_hydra.training.batches import Row, TrackedCollator
+from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.losses import divergence, kto
 from llmf_hydra.training.pairs import AnswerBatch, answer_batch, answer_log_probs
@@ -25,6 +25,14 @@ class TokenLists:
 
     prompts: list[list[int]]
     answers: list[list[int]]
+
+
+class FeedbackRow(TypedDict):
+    """A tokenized answer with its label; beside it stand `source` and `row`."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    label: bool
 
 
 class FeedbackBatch(AnswerBatch):
@@ -41,12 +49,12 @@ class AnswerCollator:
 
     pad_id: int
 
-    def __call__(self, rows: Sequence[Row]) -> FeedbackBatch:
+    def __call__(self, rows: Sequence[FeedbackRow]) -> FeedbackBatch:
         lists = TokenLists([row["prompt_ids"] for row in rows], [row["completion_ids"] for row in rows])
         good = torch.tensor([bool(row["label"]) for row in rows])
         return {**answer_batch(lists.prompts, lists.answers, self.pad_id), "good": good, "lists": lists}
 
-    def tokens(self, row: Row) -> int:
+    def tokens(self, row: FeedbackRow) -> int:
         """The tokens of a row that the model computes."""
         return len(row["prompt_ids"]) + len(row["completion_ids"]) - 1
 
@@ -67,9 +75,7 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
     def unreduced_loss(self, model: nn.Module, batch: FeedbackBatch) -> torch.Tensor:
         rlhf, good, dtype = self.context.cfg.rlhf, batch["good"], self.context.activations
         z = batch["divergence"] if "divergence" in batch else self._divergence([batch["lists"]])
-        referred = self.reference.values(
-            self.rows, lambda network: answer_log_probs(network, batch, dtype).unsqueeze(1)
-        ).squeeze(1)
+        referred = self.reference.values(batch, self.reference_score, self.rows).squeeze(1)
         log_probs = answer_log_probs(model, batch, dtype)
         h = log_probs - referred
         loss = kto(h, good, z, rlhf.pref_beta, (rlhf.kto_chosen_weight, rlhf.kto_rejected_weight))
@@ -78,6 +84,9 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
             loss = loss - rlhf.pref_ftx * torch.where(good, log_probs / tokens, 0.0)
         self._note(h.detach(), log_probs.detach(), good, z)
         return loss
+
+    def reference_score(self, network: nn.Module, batch: AnswerBatch) -> torch.Tensor:
+        return answer_log_probs(network, batch, self.context.activations).unsqueeze(1)
 
     def _over_processes(self, sums: torch.Tensor) -> torch.Tensor:
         return cast("torch.Tensor", self.accelerator.reduce(sums))
@@ -107,12 +116,12 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
         for prompts in (batch.prompts for batch in lists):
             batch = answer_batch(prompts, others[at : at + len(prompts)], self.context.pad_id)
             at += len(prompts)
-            batch = cast("AnswerBatch", self._prepare_inputs({**batch}))
-            with self.compute_loss_context_manager():
-                with self.reference.model() as network:
-                    referred = answer_log_probs(network, batch, self.context.activations)
-                with frozen(policy):
-                    ratios.append(answer_log_probs(policy, batch, self.context.activations) - referred)
+            on_device = cast("AnswerBatch", self._prepare_inputs({**batch}))
+            referred = self.reference.values(
+                on_device if self.context.cfg.data.streaming else batch, self.reference_score
+            ).squeeze(1)
+            with self.compute_loss_context_manager(), frozen(policy):
+                ratios.append(answer_log_probs(policy, on_device, self.context.activations) - referred)
         return torch.cat(ratios)
 
     def _note(self, h: torch.Tensor, log_probs: torch.Tensor, good: torch.Tensor, z: torch.Tensor) -> None:

@@ -14,9 +14,18 @@ from torch.nn import functional as F
 
 from llmf_hydra.methods.modules import scores
 from llmf_hydra.models.scorer import last_token, scores_of_tokens
-from llmf_hydra.training.batches import Row, TrackedCollator
+from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.pairs import CHOSEN, PADDING, PROMPT, REJECTED, model_inputs, padded, shares_prompt
+from llmf_hydra.training.pairs import (
+    CHOSEN,
+    PADDING,
+    PROMPT,
+    REJECTED,
+    PairRow,
+    model_inputs,
+    padded,
+    shares_prompt,
+)
 from llmf_hydra.training.trainer import StageTrainer
 
 
@@ -40,7 +49,7 @@ class ScoredCollator:
     pad_id: int
     shared: bool
 
-    def __call__(self, rows: Sequence[Row]) -> ScoredBatch:
+    def __call__(self, rows: Sequence[PairRow]) -> ScoredBatch:
         """Shared: (pairs, longest), and `ends` (pairs, 2). Plain: (2 x pairs, longest), chosen answers first."""
         if self.shared:
             return self._shared(rows)
@@ -50,12 +59,12 @@ class ScoredCollator:
         mask = padded([[1] * len(line) for line in ids], 0)
         return {"input_ids": padded(ids, self.pad_id), "attention_mask": mask}
 
-    def tokens(self, row: Row) -> int:
+    def tokens(self, row: PairRow) -> int:
         """The tokens of a pair that the model computes; a shared prompt counts once."""
         prompt, answers = len(row["prompt_ids"]), len(row["chosen_ids"]) + len(row["rejected_ids"])
         return prompt + answers if self.shared else 2 * prompt + answers
 
-    def _shared(self, rows: Sequence[Row]) -> ScoredBatch:
+    def _shared(self, rows: Sequence[PairRow]) -> ScoredBatch:
         ids, positions, sides, ends = [], [], [], []
         for row in rows:
             prompt, good, bad = row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from datasets import Dataset
 
-from llmf_hydra.training.batches import Row
+from llmf_hydra.data.collate import TokenRow
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import Sampling, roll_out, sampling, seeded
 from llmf_hydra.training.language import LanguageTrainer
@@ -28,7 +28,7 @@ class DialogueTrainer(LanguageTrainer):
     def _generate(self, rows: Dataset) -> None:
         """Answer the last question of each row."""
         size = self.args.per_device_eval_batch_size
-        pairs = [last_answer(cast("Row", row)) for row in rows]
+        pairs = [last_answer(cast("TokenRow", row)) for row in rows]
         texts: list[tuple[str, str, str]] = []
         how = self._sampling()
         with seeded(self.args.seed, self.args.device):  # the training's random numbers stay as they are
@@ -71,7 +71,7 @@ class DialogueTrainer(LanguageTrainer):
                 out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def last_answer(row: Row) -> tuple[list[int], list[int]]:
+def last_answer(row: TokenRow) -> tuple[list[int], list[int]]:
     """The tokens before the last trained span of a row, and those of the span."""
     labels = row["labels"]
     end = max(at for at, label in enumerate(labels) if label != IGNORED) + 1

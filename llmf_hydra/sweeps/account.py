@@ -126,7 +126,7 @@ def _cells(record: Record, begun: Sequence[Record], values: int) -> list[str]:
     figures = [f"{value:.4f}" for value in record.values] or ["-"] * values
     words = varied(record.overrides, [other.overrides for other in begun if other.overrides])
     folder = os.path.relpath(record.out) if record.out else "-"
-    took = runs.duration({"started": record.started, "ended": record.ended})
+    took = runs.clock(runs.seconds(record.started, record.ended))
     return [
         str(record.number),
         record.status,

@@ -25,7 +25,7 @@ class SweeperSettings:
     n_trials: int | None = None  # of a grid: the first so many; null tries all
     seed: int = 42  # of the sampler: the same seed proposes the same trials
     # What trials are compared by: {metric: direction}; empty takes tracking.objective and tracking.direction.
-    objectives: dict[str, str] = field(default_factory=dict)
+    objectives: Any = None  # OmegaConf would not let a typed mapping take new keys
     constraints: list[str] = field(default_factory=list)  # "peak_memory_mb <= 2000"; others aren't the best
     # When it stops
     timeout: float | None = None  # seconds after which no further trial starts
@@ -64,7 +64,7 @@ def read(config: DictConfig) -> SweeperSettings:
     ]
     if unknown:
         raise Refused(unknown)
-    settings = SweeperSettings(**given)
+    settings = SweeperSettings(**{**given, "objectives": given["objectives"] or {}})
     found = list(_problems(settings))
     if found:
         raise Refused(found)
@@ -76,6 +76,10 @@ def _problems(settings: SweeperSettings) -> Iterator[Problem]:
         value = getattr(settings, name)
         if value not in allowed:
             yield Problem.bad_choice(f"{GROUP}.{name}", value, allowed)
+    if not isinstance(settings.objectives, dict):
+        what, remedy = "is no mapping", "write hydra.sweeper.objectives={eval_loss: minimize}"
+        yield Problem(f"{GROUP}.objectives", settings.objectives, what, remedy)
+        return
     for name, direction in settings.objectives.items():
         if direction not in DIRECTIONS:
             yield Problem.bad_choice(f"{GROUP}.objectives.{name}", direction, DIRECTIONS)

@@ -104,9 +104,9 @@ class Study:
         """Make a study, or join the one that is there. Raises Refused where that one's plan is another."""
         import optuna
 
-        storage = open_storage(url)
         directions: list[Any] = [direction for _, direction in objectives]
-        with _alone(url, name):
+        with alone(url, name):
+            storage = open_storage(url)
             try:
                 study = optuna.create_study(storage=storage, study_name=name, directions=directions)
                 study.set_user_attr(PLAN, plan)
@@ -156,8 +156,10 @@ class Study:
 
     def claim(self, settings: SweeperSettings, space: Space) -> Claim | None:
         """The next trial to run, claimed for this process; None where none is waiting."""
-        with _alone(self.url, self.name):
-            trial_id = self._orphan() or self._waiting()
+        with alone(self.url, self.name):
+            trial_id = self._orphan()
+            if trial_id is None:  # 0 is a trial's id
+                trial_id = self._waiting()
             if trial_id is None:
                 return None
             known = self._storage.get_trial(trial_id)
@@ -178,10 +180,12 @@ class Study:
         import optuna
 
         for trial in self._trials(optuna.trial.TrialState.RUNNING):
-            if trial.user_attrs.get(STATUS) in ENDED:  # told of, all but Optuna's own word
-                self._tell(trial._trial_id, trial.user_attrs[STATUS], trial.user_attrs.get("values", []))
-            elif not _lives(trial.user_attrs.get(OWNER)):
+            if _lives(trial.user_attrs.get(OWNER)):
+                continue
+            if trial.user_attrs.get(STATUS) not in (*ENDED, "failed"):
                 return trial._trial_id
+            # Its launcher was killed between its own word and Optuna's.
+            self._tell(trial._trial_id, trial.user_attrs[STATUS], trial.user_attrs.get("values", []))
         return None
 
     def note(self, claim: Claim, **values: Any) -> None:
@@ -283,7 +287,7 @@ def _lives(owner: Mapping[str, Any] | None) -> bool:
 
 
 @contextmanager
-def _alone(url: str, name: str) -> Iterator[None]:
+def alone(url: str, name: str) -> Iterator[None]:
     """Within, no other launcher of this user on this machine is: what Optuna doesn't do in one stroke."""
     digest = hashlib.sha256(f"{url} {name}".encode()).hexdigest()[:16]
     folder = paths.cache_dir() / "locks"

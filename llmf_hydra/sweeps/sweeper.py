@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,15 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from llmf_hydra.config import compose
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.overrides import problems
-from llmf_hydra.config.secrets import masked_word
-from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, Problem, Refused
+from llmf_hydra.config.secrets import masked_text, masked_word
+from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, Problem, Refused
 from llmf_hydra.runs import processes, warm
 from llmf_hydra.runs.manifest import cores
-from llmf_hydra.sweeps import account, constraints, inheritance, plan, settings, space
+from llmf_hydra.sweeps import account, constraints, inheritance, plan, proposals, repeats, settings, space
 from llmf_hydra.sweeps.place import Place
+from llmf_hydra.sweeps.progress import StudyBar
 from llmf_hydra.sweeps.settings import SweeperSettings
-from llmf_hydra.sweeps.storage import url_of
-from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, identity
+from llmf_hydra.sweeps.storage import open_storage, url_of
+from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, alone, identity
 from llmf_hydra.sweeps.trials import Outcome, Pool, failure, outcome
 
 THREADS, DEVICES = "launch.omp_num_threads", "launch.cuda_visible_devices"
@@ -50,6 +50,7 @@ class StudySweeper(Sweeper):
         self.context: HydraContext | None = None
         self.launcher: Launcher | None = None
         self._tries: Counter[int] = Counter()  # of each trial, how often it failed
+        self._bar = StudyBar()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.context = config, hydra_context
@@ -72,11 +73,19 @@ class StudySweeper(Sweeper):
         if found:
             raise Refused(found)
         self.space = space.read(words, loader, self.settings.seed)
+        self._refuse_secrets()
         _, base = compose.settled(loader, self._name, list(self.space.fixed))
         self._settle(base)
+        proposals.known_beforehand(self.settings, self.space)  # refuses a grid that has no end
         self.folder = Path(str(self.config.hydra.sweep.dir)).expanduser().absolute()
         self.study = self._open(base)
         return self._run()
+
+    def _refuse_secrets(self) -> None:
+        for key in self.space.described():
+            if masked_word(f"{key}=value") != f"{key}=value":
+                what = "is a secret, and a study writes down what it varies"
+                raise Refused([Problem(key, NO_VALUE, what, "give it once")])
 
     def _settle(self, base: DictConfig) -> None:
         self.objectives = _objectives(self.settings, base)
@@ -105,6 +114,9 @@ class StudySweeper(Sweeper):
         name = self.settings.study_name or self.folder.name
         url = url_of(self.settings.storage, self.folder)
         self.inherits = inheritance.of(base)
+        if self.settings.storage is not None:
+            with alone(url, name):
+                open_storage(url)  # before the folder is made
         planned = plan.of(self.settings, self.space, self.objectives, self.inherits)
         resumed = plan.claim_folder(self.folder, url, name)
         study = Study.open(url, name, self.settings, self.space, self.objectives, planned)
@@ -124,14 +136,19 @@ class StudySweeper(Sweeper):
         print(f"{what} in {self.folder}", flush=True)
         stopped = False
         with self._warm_workers(left):
+            self._bar.start(len(records), len(records) - left)
             try:
                 self._forked() if self._own_launcher else self._launched()
             except KeyboardInterrupt:
                 stopped = True
+            finally:
+                self._bar.close()
         records = self._report()
         print(account.table(records, self.objectives))
         for line in plan.closing(records, self.objectives, self._flags()):
             print(line)
+        for line in repeats.closing_lines(records, self.objectives):
+            print(masked_text(line))
         account.close_tracked(self.folder, self._tracking, records, stopped=stopped)
         if stopped or any(
             record.status not in ("done", "pruned", "waiting", "running") for record in records
@@ -184,12 +201,12 @@ class StudySweeper(Sweeper):
     def _claim(self, end: float) -> Claim | None:
         failed = sum(record.status == "failed" for record in self.study.records())
         if self.settings.max_failures is not None and failed > self.settings.max_failures:
-            print(
+            self._bar.say(
                 f"stopped: {failed} trials failed (hydra.sweeper.max_failures={self.settings.max_failures})"
             )
             return None
         if time.monotonic() > end:
-            print(f"stopped: the time is over (hydra.sweeper.timeout={self.settings.timeout:g} s)")
+            self._bar.say(f"stopped: the time is over (hydra.sweeper.timeout={self.settings.timeout:g} s)")
             return None
         return self.study.claim(self.settings, self.space)
 
@@ -202,7 +219,7 @@ class StudySweeper(Sweeper):
         )
         self._report()
         varying = " ".join(map(masked_word, self.space.words(claim.params)[len(self.space.fixed) :]))
-        print(f"trial {claim.number}: {varying}", flush=True)
+        self._bar.say(f"trial {claim.number}: {varying}")
         place = plan.place(self.study, claim, self.settings, self.objectives)
         pool.start(claim, lambda: self._trial(words, claim, out, place), out)
 
@@ -227,19 +244,19 @@ class StudySweeper(Sweeper):
     def _ended(self, claim: Claim, ended: Outcome) -> bool:
         """Write down how a trial ended; returns whether it is to be started again."""
         if ended.report:
-            print(ended.report, file=sys.stderr)
+            self._bar.say(ended.report, error=True)
         if ended.status == "killed":
             self.study.release(claim, ended.reason)
             return False
         self._tries[claim.number] += ended.status == "failed"
         if ended.status == "failed" and self._tries[claim.number] <= self.settings.retries:
-            print(f"trial {claim.number}: {ended.reason}; tried again", flush=True)
+            self._bar.say(f"trial {claim.number}: {ended.reason}; tried again")
             return True
         self._end(claim, ended)
         return False
 
     def _end(self, claim: Claim, ended: Outcome) -> None:
-        known = ended.values(self.objectives)
+        known = ended.values()
         names = [name for name, _ in self.objectives]
         values = [known[name] for name in names if name in known] if ended.code == DONE else []
         lacking = [name for name in names if name not in known]
@@ -254,7 +271,9 @@ class StudySweeper(Sweeper):
         records = self._report()
         (record,) = (record for record in records if record.number == claim.number)
         over = sum(record.status in ("done", "pruned", "refused", "failed") for record in records)
-        print(f"trial {claim.number}: {account.outcome(record)}  ({over}/{len(records)})", flush=True)
+        self._bar.say(f"trial {claim.number}: {account.outcome(record)}  ({over}/{len(records)})")
+        best = account.best(records, self.objectives)
+        self._bar.advance(None if best is None else best.value)
 
     def _launched(self) -> None:
         """Run trials by another launcher of Hydra's, which gets all that are known beforehand at once."""

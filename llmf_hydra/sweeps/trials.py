@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,16 +40,16 @@ class Outcome:
         """done, refused, killed, pruned or failed."""
         return STATUSES.get(self.code, "failed")
 
-    def values(self, objectives: Sequence[tuple[str, str]]) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """What the trial reached: each objective's metric that it logged, and figures of its manifest."""
         folder = Path(self.out)
         if not (folder / runs.MANIFEST).exists():
             return {}
         manifest = runs.read_manifest(folder)
-        own: Mapping[str, Any] = manifest.get("objective") or {}
-        figures = {key: manifest[key] for key in ("peak_memory_mb",) if manifest.get(key) is not None}
-        known = {**figures, **runs.metrics(folder)}
-        if own:
+        known = runs.metrics(folder)
+        if (peak := manifest.get("peak_memory_mb")) is not None:
+            known["peak_memory_mb"] = peak
+        if (own := manifest.get("objective")) is not None:
             known["objective"] = known[own["name"]] = own["value"]
         return known
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any, TextIO
 
@@ -43,7 +44,7 @@ class TrackerCallback(TrainerCallback):
         self._since = (0, time.monotonic())  # step and time of the last line of training
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         self._since = (state.global_step, time.monotonic())
         if state.is_world_process_zero and self._terminal.isatty():
@@ -51,7 +52,7 @@ class TrackerCallback(TrainerCallback):
             self._bar = tqdm(total=steps, initial=done, file=self._terminal, unit="step", dynamic_ncols=True)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
@@ -61,8 +62,8 @@ class TrackerCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        logs: Mapping[str, object] | None = None,
+        **kwargs: object,
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
@@ -73,7 +74,7 @@ class TrackerCallback(TrainerCallback):
         sys.stdout.flush()  # a line is news, also in a pipe
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -33,7 +33,7 @@ class RunInfo:
     out: Path  # the run's folder; it exists
     outputs: Path  # the folder above the stages' folders, the same for all trials of a sweep
     name: str = ""  # empty takes a trial's varied parameters, or the name of the run's folder
-    params: dict[str, Any] = field(default_factory=dict)  # "group.name" -> value, without the secrets
+    params: dict[str, object] = field(default_factory=dict)  # "group.name" -> value, without the secrets
     tags: dict[str, str] = field(default_factory=dict)  # stage, method, model, data, sweep
     git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
     # What was logged before the checkpoint, each with its `step`; None where nothing is resumed.

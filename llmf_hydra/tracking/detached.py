@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from llmf_hydra.runs import isolation
 from llmf_hydra.runs.folder import process_identity
@@ -88,7 +88,7 @@ class Detached(Tracker):
         self._process.wait()
         raise TrackerError(f"stuck for {self._patience:g} seconds at the end of the run")
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: object) -> None:
         pipe = self._process.stdin
         assert pipe is not None  # asked for in start
         try:
@@ -108,7 +108,7 @@ class Detached(Tracker):
 def main() -> None:
     """Do the calls that come in until the run is finished or its process is gone."""
     tracker: Tracker = pickle.load(sys.stdin.buffer)
-    calls: queue.Queue[Any] = queue.Queue()
+    calls: queue.Queue[object] = queue.Queue()
     # A thread empties the pipe at all times: full, it would hold up the training.
     threading.Thread(target=_receive, args=(sys.stdin.buffer, calls), daemon=True).start()
     try:
@@ -123,7 +123,7 @@ def main() -> None:
         os._exit(1)
 
 
-def _receive(pipe: IO[bytes], calls: "queue.Queue[Any]") -> None:
+def _receive(pipe: IO[bytes], calls: "queue.Queue[object]") -> None:
     try:
         finished = False
         while not finished:
@@ -134,7 +134,7 @@ def _receive(pipe: IO[bytes], calls: "queue.Queue[Any]") -> None:
         calls.put(("finish", KILLED, {}, []))
 
 
-def _do(call: Any, tracker: Tracker) -> bool:
+def _do(call: object, tracker: Tracker) -> bool:
     """Do one call; returns whether it was the last."""
     match call:
         case ("after", before):

@@ -46,7 +46,7 @@ class FilesTracker(Tracker):
     def finish(self, status: str, summary: dict[str, float], files: list[Path]) -> None:
         write_whole(self._out / METRICS, _json({"step": self._step, **summary}, indent=2) + "\n")
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _append(self, record: Mapping[str, object]) -> None:
         line = _line(record).encode()
         # One unbuffered write of a whole line: what the kernel has taken outlives the process.
         with self._log.open("ab", buffering=0) as log:
@@ -116,14 +116,14 @@ def _line(record: Mapping[str, Any]) -> str:
     return _json({"time": round(time.time(), 3), **record}) + "\n"
 
 
-def _json(record: dict[str, Any], indent: int | None = None) -> str:
+def _json(record: Mapping[str, object], indent: int | None = None) -> str:
     """Strict JSON: a number that isn't finite becomes the text that `float` reads back."""
     return json.dumps({key: _to_json(value) for key, value in record.items()}, indent=indent, allow_nan=False)
 
 
-def _to_json(value: Any) -> Any:
+def _to_json(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _from_json(key: str, value: Any) -> Any:
+def _from_json(key: str, value: object) -> object:
     return float(value) if isinstance(value, str) and key != "warning" else value

@@ -5,9 +5,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, Logged, RunInfo, Tracker
@@ -212,7 +212,7 @@ class MlflowTracker(Tracker):
         points = {key: self._client.get_metric_history(run_id, key) for key in own}
         self._logged = Logged({key: max(point.step for point in of) for key, of in points.items()})
 
-    def _log_params(self, params: dict[str, Any]) -> None:
+    def _log_params(self, params: Mapping[str, object]) -> None:
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_PARAMS_TAGS_PER_BATCH
 

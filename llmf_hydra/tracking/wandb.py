@@ -45,7 +45,7 @@ class WandbTracker(Tracker):
         if "online" == settings.mode == theirs.mode:
             check(theirs.base_url, "WANDB_MODE=offline keeps the run on disk, to be synced later")
             settings.resume = "allow"  # offline it goes on under the same id without being told
-        config: dict[str, Any] = {**info.params, "git": info.git}
+        config: dict[str, object] = {**info.params, "git": info.git}
         self._run = wandb.init(config=config, dir=os.environ.get("WANDB_DIR") or info.out, settings=settings)
 
     def settings(self, info: RunInfo) -> "wandb.Settings":

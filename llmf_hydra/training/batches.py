@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Generic, TypedDict, TypeVar, cast
 
-Row = Mapping[str, Any]
+Tokens = TypeVar("Tokens", bound=Mapping[str, object])  # the token columns of a row, by the kind of training
 Key = tuple[int, int]  # source and row
 ROWS, TOKENS = "rows", "tokens"  # what a batch holds beside the inputs of the model
 
@@ -17,13 +17,13 @@ class Tracked(TypedDict):
 
 
 @dataclass(frozen=True)
-class TrackedCollator:
+class TrackedCollator(Generic[Tokens]):
     """A collator whose batches also hold `rows`, as pairs (source, row), and `tokens`."""
 
-    collate: Callable[[Sequence[Row]], Mapping[str, Any]]
-    tokens: Callable[[Row], int]  # the tokens of a row that the model computes, without padding
+    collate: Callable[[Sequence[Tokens]], Mapping[str, object]]
+    tokens: Callable[[Tokens], int]  # the tokens of a row that the model computes, without padding
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def __call__(self, rows: Sequence[Tokens]) -> dict[str, object]:
         return {
             **self.collate(rows),
             ROWS: [key for row in rows for key in _keys(row)],
@@ -31,8 +31,9 @@ class TrackedCollator:
         }
 
 
-def _keys(row: Row) -> list[Key]:
+def _keys(row: Mapping[str, object]) -> list[Key]:
     """A packed row holds several rows of the data."""
-    if isinstance(row["row"], list):
-        return list(zip(row["source"], row["row"], strict=True))
-    return [(row["source"], row["row"])]
+    sources, numbers = row["source"], row["row"]
+    if isinstance(sources, list) and isinstance(numbers, list):
+        return list(zip(sources, numbers, strict=True))
+    return [cast("Key", (sources, numbers))]

@@ -5,7 +5,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import cast
 
 import torch
 import transformers
@@ -98,7 +98,7 @@ class StopAtTexts(StoppingCriteria):
     def __init__(self, stops: StopTexts, start: int):
         self._stops, self._start = stops, start
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.BoolTensor:
         """Which lines are complete, (lines,); `input_ids` are all tokens so far."""
         first = max(self._start, input_ids.shape[1] - self._stops.window)
         done = [self._stops.found(line) for line in input_ids[:, first:].tolist()]
@@ -147,12 +147,13 @@ def roll_out(policy: Network, prompts: Sequence[Sequence[int]], sampling: Sampli
     config = copy.copy(sampling.config)
     config.max_new_tokens = int(limits.max())
     criteria = [StopAtTexts(sampling.stop_texts, width)] if sampling.stop_texts else []
-    whole: Any = policy.generate(  # pyright: ignore
+    made = policy.generate(  # pyright: ignore
         input_ids=ids,
         attention_mask=attention,
         generation_config=config,
         stopping_criteria=StoppingCriteriaList(criteria),
     )
+    whole = cast("torch.Tensor", made)  # it is asked for no more than the tokens
     answers = whole[:, width:]
     mask, ended = answer_mask(answers, limits, sampling.ends, sampling.stop_texts)
     clean = torch.cat([ids, answers.masked_fill(~mask, sampling.pad_id)], dim=1)

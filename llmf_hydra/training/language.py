@@ -9,8 +9,8 @@ from typing import NotRequired, TypedDict, cast
 import torch
 from torch import nn
 
-from llmf_hydra.data.collate import make_collator
-from llmf_hydra.training.batches import Row, TrackedCollator
+from llmf_hydra.data.collate import TokenRow, make_collator
+from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext, attention_of
 from llmf_hydra.training.token_logprobs import IGNORED, install_head, next_tokens, token_log_probs
 from llmf_hydra.training.trainer import StageTrainer
@@ -47,5 +47,5 @@ class LanguageTrainer(StageTrainer[LanguageBatch]):
         return -tokens.log_probs[trained]
 
 
-def _tokens(row: Row) -> int:
+def _tokens(row: TokenRow) -> int:
     return len(row["input_ids"])

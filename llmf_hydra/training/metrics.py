@@ -44,7 +44,7 @@ class MetricSums:
         shown = {name: prefix + name.removeprefix(EVAL) if prefix else name for name in sorted(whole)}
         return {shown[name]: whole[name][0] / whole[name][1] for name in shown if whole[name][1] > 0}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The sums that aren't logged yet."""
         return {name: self._numbers(name) for name in self._totals}
 

@@ -16,7 +16,7 @@ as TRL computes them. The numbers are the same (tests/stages/test_pairs.py).
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,14 @@ from llmf_hydra.training.token_logprobs import IGNORED, token_log_probs
 
 PROMPT, CHOSEN, REJECTED, PADDING = range(4)  # sides
 Ids = Sequence[int]
+
+
+class PairRow(TypedDict):
+    """A tokenized pair; beside it stand `source` and `row`."""
+
+    prompt_ids: Ids
+    chosen_ids: Ids
+    rejected_ids: Ids
 
 
 class AnswerBatch(TypedDict):
@@ -63,7 +71,7 @@ class PairCollator:
     pad_id: int
     shared: bool
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> AnswerBatch:
+    def __call__(self, rows: Sequence[PairRow]) -> AnswerBatch:
         """Shared, (pairs, longest): `input_ids`, `targets`, `position_ids`, `side`. Plain: see `answer_batch`, with all
         chosen answers before all rejected ones."""
         prompts = [row["prompt_ids"] for row in rows]
@@ -73,7 +81,7 @@ class PairCollator:
             return self._shared(prompts, chosen, rejected)
         return answer_batch(prompts * 2, chosen + rejected, self.pad_id)
 
-    def tokens(self, row: Mapping[str, Any]) -> int:
+    def tokens(self, row: PairRow) -> int:
         """The tokens of a pair that the model computes; a shared prompt counts once."""
         prompt, answers = len(row["prompt_ids"]), len(row["chosen_ids"]) + len(row["rejected_ids"])
         return prompt - 1 + answers if self.shared else 2 * (prompt - 1) + answers
@@ -112,6 +120,18 @@ def padded(rows: Sequence[Ids], fill: int) -> torch.Tensor:
     for line, row in zip(made, rows, strict=True):
         line[: len(row)] = row
     return torch.from_numpy(made)
+
+
+INPUTS = ("input_ids", "targets", "attention_mask", "position_ids", "side")
+
+
+def row_alone(batch: Mapping[str, Any], row: int, rows: int) -> AnswerBatch:
+    """One of the `rows` rows of a batch, without the padding that the others need: what its collator makes of it
+    alone."""
+    lines = {name: batch[name][row::rows] for name in INPUTS if name in batch}
+    held = lines["side"] != PADDING if "side" in lines else lines["attention_mask"] == 1
+    width = int(held.sum(dim=1).max())
+    return cast("AnswerBatch", {name: value[:, :width] for name, value in lines.items()})
 
 
 def side_mask(side: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -1,13 +1,17 @@
-"""The reference: the frozen model that a policy is compared with, and its log-probabilities, cached across epochs.
+"""The reference: the frozen model that a policy is compared with, and its log-probabilities, cached across epochs and
+runs.
 
 It is one of three: a model of its own, the policy with its adapter switched off, or the policy with the adapter
 that the run started from (adapter `ref`, a frozen copy).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
@@ -19,26 +23,42 @@ from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import load_reference
 from llmf_hydra.training.batches import Key
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.pairs import AnswerBatch, row_alone
+from llmf_hydra.training.reference_identity import store_folder
+from llmf_hydra.training.reference_store import SIZE, ReferenceStore, Unit
 
 START = "ref"  # the adapter that the run started from
-Compute = Callable[[nn.Module], torch.Tensor]
+Score = Callable[[nn.Module, AnswerBatch], torch.Tensor]  # of a network and a batch, shape (rows, n)
 
 
 class Reference:
     """What a policy is compared with.
 
     `with reference.model() as network:` gives the network to call, without gradients and dropout.
-    `reference.values(rows, compute)` gives what `compute` makes of it, once per row of the data.
+    `reference.values(batch, score, rows)` gives what `score` makes of its outputs. Each row is computed alone: in
+    another batch, padded to another length, it would differ in the last bit, and so would the run that reads it.
     """
 
-    def __init__(self, policy: Network, own: Network | None = None, *, cached: bool = True):
-        """`own` is a model of its own, None takes the policy as it was at the start; `cached=False` computes anew."""
+    def __init__(
+        self,
+        policy: Network,
+        own: Network | None = None,
+        *,
+        cached: bool = True,
+        store: ReferenceStore | None = None,
+    ):
+        """`own` is a model of its own, None takes the policy as it was at the start; `cached=False` computes anew, in
+        the batches that are asked for. `store` keeps what was computed for other runs."""
         self.policy, self.own, self.cached = policy, own, cached
+        self.store = store or ReferenceStore(None)
+        self.computed = self.kept = 0  # inputs: forward passes made, and values of earlier runs
         self._guest: PeftModel | None = None
         self._values: dict[Key, torch.Tensor] = {}
+        self._autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def place(self, accelerator: Accelerator) -> None:
         """Bring a model of its own to the device, in the precision in which the policy computes."""
+        self._autocast = lambda: accelerator.autocast()
         if self.own is not None:
             for weight in self.own.parameters():
                 weight.requires_grad_(False)
@@ -59,27 +79,87 @@ class Reference:
         with frozen(network), switched:
             yield network
 
-    def values(self, rows: Sequence[Key], compute: Compute) -> torch.Tensor:
-        """Values of some rows, shape (rows, n) in float32; `compute` gets the network if one of them isn't cached.
+    def values(self, batch: AnswerBatch, score: Score, rows: Sequence[Key] | None = None) -> torch.Tensor:
+        """The scores of a batch's rows, shape (rows, n) in float32, on the device.
 
-        A cached value stays: a row in another batch, padded to another length, would differ in the last bit, and a
-        resumed run must not. The values stay on the device, so that nothing waits for it.
+        Those of `rows` of the data are held in this run; other inputs are looked up by their content.
         """
+        count = len(batch["input_ids"]) if rows is None else len(rows)
+        if not self.cached:
+            with self._scoring() as network:
+                return score(network, batch).float()
+        if rows is None:
+            return torch.stack(
+                self._of_units({at: row_alone(batch, at, count) for at in range(count)}, score)
+            )
         keys = [(int(source), int(row)) for source, row in rows]
-        if not self.cached or not all(key in self._values for key in keys):
-            with self.model() as network:
-                fresh = compute(network).detach().float()
-            if not self.cached:
-                return fresh
-            for key, value in zip(keys, fresh, strict=True):
-                self._values.setdefault(key, value)
+        missing = {at: key for at, key in enumerate(keys) if key not in self._values}
+        found = self._of_units({at: row_alone(batch, at, count) for at in missing}, score) if missing else []
+        self._values |= dict(zip(missing.values(), found, strict=True))
         return torch.stack([self._values[key] for key in keys])
+
+    def _of_units(self, rows: Mapping[int, AnswerBatch], score: Score) -> list[torch.Tensor]:
+        units = {at: unit_of(row) for at, row in rows.items()}
+        absent = {unit: at for at, unit in units.items() if self.store.get(unit) is None}
+        self.kept += len(set(units.values())) - len(absent)
+        if absent:
+            with self._scoring() as network:
+                for unit, at in absent.items():
+                    self.store.put(unit, self._scored(network, rows[at], score))
+        return [self._on_device(self.store.get(unit)) for unit in units.values()]
+
+    def prepare(
+        self,
+        rows: Mapping[Key, Unit],
+        load: Callable[[Unit], AnswerBatch],
+        score: Score,
+        *,
+        said: Callable[[int], None] = lambda computed: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Hold the scores of rows of the data; `load` gives a row's batch of one where no run has computed it.
+
+        `said` is called with the number of rows computed so far, `stop` ends it early: the rest comes when it is asked
+        for.
+        """
+        with self._scoring() as network:
+
+            def compute(unit: Unit) -> np.ndarray:
+                said(self.computed)
+                return self._scored(network, load(unit), score)
+
+            before, wanted = self.computed, set(rows.values())
+            self.store.complete(list(dict.fromkeys(rows.values())), compute, stop)
+        known = {key: self.store.get(unit) for key, unit in rows.items()}
+        self._values |= {key: self._on_device(value) for key, value in known.items() if value is not None}
+        there = sum(self.store.get(unit) is not None for unit in wanted)
+        self.kept += there - (self.computed - before)
+
+    @contextmanager
+    def _scoring(self) -> Iterator[nn.Module]:
+        """The network in the precision of the training; random numbers are as if it had never been called."""
+        with undisturbed_random_state(), self.model() as network, self._autocast():
+            yield network
+
+    def _scored(self, network: nn.Module, row: AnswerBatch, score: Score) -> np.ndarray:
+        device = next(self.policy.parameters()).device
+        moved = {name: value.to(device) for name, value in row.items() if isinstance(value, torch.Tensor)}
+        self.computed += 1
+        return score(network, cast("AnswerBatch", moved)).detach().float().cpu().numpy()[0]
+
+    def _on_device(self, values: np.ndarray | None) -> torch.Tensor:
+        assert values is not None  # they were computed
+        return torch.from_numpy(np.array(values)).to(next(self.policy.parameters()).device)
+
+    def holds(self, row: Key) -> bool:
+        """Whether the scores of a row of the data are in memory."""
+        return row in self._values
 
     def __len__(self) -> int:
         """The number of cached rows."""
         return len(self._values)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The cache as tensors on the CPU: `rows` (n, 2) and `values` (n, width)."""
         if not self._values:
             return {}
@@ -97,9 +177,12 @@ class Reference:
 def build_reference(context: RunContext) -> Reference:
     """The reference of a run. Rows that are streamed are too many to cache."""
     own = reference_model(context)
-    if own is None and goes_on(context):
+    at_start = own is None and goes_on(context)
+    if at_start:
         keep_start(context.model)
-    return Reference(context.model, own, cached=not context.cfg.data.streaming)
+    streaming = context.cfg.data.streaming
+    folder = None if streaming else store_folder(context, own, at_start=at_start)
+    return Reference(context.model, own, cached=not streaming, store=ReferenceStore(folder))
 
 
 def reference_model(context: RunContext) -> PreTrainedModel | None:
@@ -160,3 +243,25 @@ def frozen(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def unit_of(row: AnswerBatch) -> Unit:
+    """Digest of the inputs of one row."""
+    digest = hashlib.blake2b(digest_size=SIZE)
+    for name, value in sorted(row.items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {tuple(value.shape)} ".encode())
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.digest()
+
+
+@contextmanager
+def undisturbed_random_state() -> Iterator[None]:
+    """Whatever is drawn within, the random numbers that follow are the same: Python's, NumPy's and torch's."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -18,7 +18,7 @@ States = dict[str, dict[str, Any]]  # of the parts, by name
 class Stateful(Protocol):
     """A part of a trainer whose state a resumed run needs."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The state as plain values and tensors on the CPU, which `torch.load(weights_only=True)` reads."""
         ...
 
@@ -86,7 +86,7 @@ class RunningLoss:
     def _whole(self) -> bool:
         return self._loaded or self._trainer._initial_global_step == 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The sum of the logged steps, and that of the steps since the last line."""
         trainer = self._trainer
         return {

@@ -69,11 +69,11 @@ def _picking(model: PreTrainedModel) -> Callable[..., Any]:
     @functools.wraps(type(model).forward)  # `generate` looks at the signature
     def forward(
         self: PreTrainedModel,
-        *args: Any,
+        *args: object,
         fused_lm_head: bool = False,
         shift_labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
+        **kwargs: object,
+    ) -> object:
         if not fused_lm_head:
             return original(*args, **kwargs)
         assert shift_labels is not None

@@ -108,7 +108,10 @@ class StageTrainer(Trainer, Generic[Batch]):
         return batches, cast("torch.Tensor", self.accelerator.reduce(terms))
 
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         check_wrapper(self.context.cfg.launch, model)
         self.rows = inputs.pop(ROWS)
@@ -117,7 +120,7 @@ class StageTrainer(Trainer, Generic[Batch]):
         self.health.add(loss, self.rows)
         return loss
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> Any:
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> object:
         """What Transformers asks for between the backward pass and the optimizer: here a bad step is stopped."""
         norm: Any = super()._get_grad_norm(model, grad_norm)
         self.health.check(norm, self.state.global_step + 1)
@@ -165,6 +168,10 @@ class StageTrainer(Trainer, Generic[Batch]):
         speed = float(cast("torch.Tensor", tokens)) / max(now - self._since, 1e-9)
         self._tokens, self._since = 0, now
         return round(speed, 1)
+
+    def facts(self) -> dict[str, object]:
+        """What the run's manifest says of the stage; all processes ask."""
+        return {}
 
     # Evaluation
 
@@ -287,8 +294,10 @@ class StageTrainer(Trainer, Generic[Batch]):
         if _internal_call and output_dir is not None:
             self.checkpoint.save(Path(output_dir), self.args.process_index)
         super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            checkpoints.tidy(Path(output_dir or str(self.args.output_dir)))
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as plain Transformers or PEFT loads it: no other adapter, no pickled arguments."""
         if not self.args.should_save:
             return

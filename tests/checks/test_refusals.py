@@ -3,13 +3,18 @@
 One process imports the launcher once and forks a child for each config, so that a hundred of them take seconds.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import Cli
 from support.forked_cli import Answer, answers
 from support.wrong_configs import WRONG, WRONG_ENVIRONMENT
+
+from llmf_hydra.checks.values import GPU_DRIVERS
+from llmf_hydra.config.choices import JOBS
 
 WORDS = {name: (words, {}) for name, (words, _) in WRONG.items()} | {
     f"environment: {name}": (["model=tiny"], env) for name, (env, _) in WRONG_ENVIRONMENT.items()
@@ -64,3 +69,54 @@ def test_allow_extra_args_warns_instead(tmp_path: Path, environment: dict[str, s
     done = subprocess.run([sys.executable, "-m", "llmf_hydra", *words], cwd=tmp_path, capture_output=True, text=True,
                           env={**environment, "ALLOW_EXTRA_ARGS": "1"}, check=False)  # fmt: skip
     assert done.returncode == 0 and "warning: rlhf.pref_beta=0.2: has no effect" in done.stderr
+
+
+@pytest.mark.skipif(any(map(Path.exists, GPU_DRIVERS)), reason="needs a machine without a GPU")
+def test_gpus_are_named_in_vain_where_there_are_none(tmp_path: Path, environment: dict[str, str]) -> None:
+    run = ["stage=sft", "model=tiny"]
+    found = answers([([*run, "launch.cuda_visible_devices=99"], {}), ([*run, "launch.cuda_visible_devices=''"], {}),
+                     (run, {"CUDA_VISIBLE_DEVICES": "99"})], tmp_path, environment)  # fmt: skip
+    assert [answer.code for answer in found] == [2, 0, 0], found
+    assert "launch.cuda_visible_devices=99: has no effect: this machine has no GPU" in found[0].said
+
+
+def test_a_run_of_many_times_the_memory_is_refused_by_the_check_and_by_the_training(
+    cli: Cli, tmp_path: Path
+) -> None:
+    for job in ("check", "train"):
+        done = cli("stage=sft", "model=tiny", f"job={job}", "method.lora_rank=1000000000000")
+        assert done.returncode == 2 and "found nothing" not in done.stdout, done.stderr
+        assert re.search(
+            r"method.lora_rank=1000000000000: the run needs about [\d,]+ GiB of memory", done.stderr
+        )
+    assert not list(tmp_path.glob("outputs/sft/*"))
+
+
+ONLY_TRAINING_NEEDS = {  # key that is asked for -> words of a run that lacks it
+    "rlhf.reward_model": ["stage=ppo"],
+    "training.eval_strategy": ["stage=sft", "training.eval_strategy=epoch", "data.dataset=demo_instruct"],
+    "data.streaming": ["stage=sft", "data.streaming=true", "data.dataset=demo_instruct"],
+    "training.per_device_train_batch_size": [
+        "stage=kto", "training.per_device_train_batch_size=1", "training.gradient_accumulation_steps=1"
+    ],
+    "rlhf.ref_model": ["stage=dpo", "rlhf.ref_model=./none"],
+    "training.resume_from_checkpoint": ["stage=sft", "training.resume_from_checkpoint=./none"],
+}  # fmt: skip
+
+
+def test_a_job_is_not_asked_for_what_only_training_needs(
+    cli: Cli, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """`check` foresees a training and is asked, `preview` looks at rows; the others are refused for what they are."""
+    cases = [(job, key, words) for key, words in ONLY_TRAINING_NEEDS.items() for job in JOBS]
+    lines = [(["model=tiny", f"job={job}", *words], {}) for job, _, words in cases]
+    wrong = []
+    for (job, key, words), answer in zip(cases, answers(lines, tmp_path, environment), strict=True):
+        asked, problems = f"  {key}" in answer.said, answer.said.count("\n  ")
+        expected = {"train": (2, True), "check": (2, True), "preview": (0, False)}.get(job, (2, False))
+        if (answer.code, asked) != expected or (JOBS[job].planned and problems != 1):
+            wrong.append((job, words, answer))
+    assert not wrong, wrong
+    shown = cli("job=preview", "stage=ppo", "model=tiny", "job.preview_rows=1", "hydra.run.dir=shown")
+    assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "shown" / "preview.txt").read_text(encoding="utf8").strip()

@@ -32,6 +32,15 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"data.streaming": True, "training.max_steps": 5, "launch.nproc_per_node": 2}],
         [{"launch.nproc_per_node": 2}, {"data.streaming": True, "training.max_steps": 5}],
     ),
+    "one_scheduler_runs_the_workers": (
+        [{"launch.use_ray": True, "launch.use_slurm": True}],
+        [{"launch.use_ray": True}, {"launch.use_slurm": True}],
+    ),
+    "the_scheduler_names_the_gpus": (
+        [{"launch.use_ray": True, "launch.ray_num_gpus": 1.0, "launch.cuda_visible_devices": "0"},
+         {"launch.use_slurm": True, "launch.slurm_gpus": 1, "launch.cuda_visible_devices": "0"}],
+        [{"launch.use_ray": True, "launch.ray_num_gpus": 1.0}, {"launch.cuda_visible_devices": "0"}],
+    ),
     "a_model_is_named": ([{"model.model_name_or_path": None}], [{"model.model_name_or_path": "builtin:tiny"}]),
     "a_dataset_is_named": ([{"data.dataset": None}], [{"data.dataset": "b"}]),
     "one_precision": (

@@ -32,6 +32,7 @@ def test_help_is_about_what_stands_beside_it(capsys: pytest.CaptureFixture[str])
     for words, start in (
         (["--help", "lora_rank"], "method.lora_rank:"),
         (["-h", "stage=dpo"], "stage=dpo: a choice of stage"),
+        (["--help", "runs"], "usage: llmf runs"),
         (["method.lora_rank=8", "--help"], "method.lora_rank:"),
         (["--help", "rlhf"], "rlhf:"),
     ):
@@ -48,7 +49,17 @@ def test_what_was_meant_is_pointed_to(capsys: pytest.CaptureFixture[str]) -> Non
         (["--stage", "dpo"], ["write stage=VALUE"]),
         (["--lora-rank", "8"], ["write method.lora_rank=VALUE"]),
         (["--confg-dir", "x"], ["did you mean '--config-dir'"]),
-        (["runs", "--sort", "x"], ["--sort", "'date'"]),
+        (["runs", "--sort", "dat"], ["--sort=dat", "did you mean 'date'"]),
+        (["runs", "nope"], ["FOLDER=nope: there is no such folder"]),
+        (["runs", "/etc/passwd"], ["FOLDER=/etc/passwd: is a file"]),
+        (["data", "valdate"], ["COMMAND=valdate", "list, validate, convert", "did you mean 'validate'"]),
+        (["data", "preview"], ["COMMAND=preview", "list, validate, convert"]),
+        (["data", "validate"], ["data validate: ", "name", "`llmf data validate --help`"]),
+        (["data", "validate", "x", "--kind", "dialog"], ["--kind=dialog", "did you mean 'dialogue'"]),
+        (["score", "/etc/passwd", "--model", "y"], ["--model=y: there is no such folder"]),
+        (["score", "/etc/passwd", "--model", "/etc"], ["--model=/etc: holds no saved model"]),
+        (["score", "x", "--model", "y", "--batch", "abc"], ["score: ", "'abc'", "`llmf score --help`"]),
+        (["import"], ["import: ", "file", "`llmf import --help`"]),
         (["resume"], ["resume", "llmf resume --help"]),
         (["--cfg"], ["--cfg", "expected one argument"]),
         (["--package", "nope", "--cfg", "job"], ["--package=nope"]),
@@ -86,4 +97,7 @@ def test_runs_are_filtered_sorted_and_dated(
     assert listed("--last", "2") == ["outputs/2", "outputs/3"]
     assert listed("--sort", "objective") == ["outputs/2", "outputs/1", "outputs/3"]
     assert "2026-01-01" in said(capsys, "runs")[1]
+    (tmp_path / "elsewhere").mkdir()
     assert "no runs below" in said(capsys, "runs", "elsewhere")[1]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert said(capsys, "runs") == (0, "no runs below outputs\n")

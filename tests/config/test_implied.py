@@ -1,5 +1,6 @@
 """The demo is chosen while no dataset is named and leaves nothing on a user's own data; shipped values give way."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_shipped_values_give_way_to_what_the_user_sets() -> None:
     assert composed(*own, "training.pure_bf16=true").model.compute_dtype is None
     both = composed("stage=sft", "data.eval_dataset=b", "training.warmup_steps=5")
     assert (both.data.val_size, both.training.warmup_ratio) == (0.0, 0.0)
+
+
+def test_the_demo_holds_out_fewer_rows_where_few_are_kept(cli: Cli, tmp_path: Path) -> None:
+    for rows, held_out in ((20, 4), (24, 4), (2, 1), (25, 24)):
+        assert composed("stage=sft", f"data.max_samples={rows}").data.val_size == held_out
+    assert composed("stage=sft", "data.max_samples=20", "data.val_size=8").data.val_size == 8
+    assert composed("stage=sft", "data.max_samples=20", "data.dataset=mine.jsonl").data.val_size == 0
+    done = cli("stage=sft", "model=tiny", "data.max_samples=20", "training.max_steps=1", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    counts = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf8"))
+    assert (counts["train_rows"], counts["eval_rows"]) == (16, 4)
+    refused = cli("stage=sft", "model=tiny", "data.max_samples=20", "data.val_size=24")
+    assert refused.returncode == 2
+    assert "data.val_size=24: leaves nothing to train on of data.max_samples=20" in refused.stderr
 
 
 def test_what_the_user_says_twice_is_left_to_be_refused() -> None:

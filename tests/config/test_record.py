@@ -23,6 +23,7 @@ WRONG = {
     "an unknown key": (GOOD.replace("pref_beta", "pref_beto"), "did you mean 'rlhf.pref_beta'?"),
     "an unknown group": (GOOD + "extras: {a: 1}\n", "extras"),
     "a value beside the groups": (GOOD + "extra: 1\n", "extra: is no group of parameters"),
+    "a number for true": (GOOD.replace("bf16: false", "bf16: 1"), "write true or false"),
     "another type": (GOOD.replace("pref_beta: 0.1", "pref_beta: strong"), "must be of type float"),
 }
 

@@ -58,15 +58,15 @@ ROWS: dict[str, tuple[str, dict[str, Any], Any, Any, str, str]] = {
     ),
     "roles out of order": (
         "dialogue", SHAREGPT, turns(("human", "a"), ("gpt", "b")), turns(("gpt", "a"), ("human", "b"), ("gpt", "c")),
-        "conversations has the role assistant in turn 1 where user is due", "take turns",
+        "conversations has the role assistant in turn 1, where user is expected", "take turns",
     ),
     "the same role twice": (
         "dialogue", OPENAI, messages(ASK, SAY), messages(ASK, ASK, SAY),
-        "messages has the role user in turn 2 where assistant is due", "join neighbours of one role",
+        "messages has the role user in turn 2, where assistant is expected", "join neighbours of one role",
     ),
     "a system message late": (
         "dialogue", OPENAI, messages(ASK, SAY), messages(ASK, SAY, {"role": "system", "content": "x"}, ASK, SAY),
-        "messages has the role system in turn 3 where user is due", "put the one system message first",
+        "messages has the role system in turn 3, where user is expected", "put the one system message first",
     ),
     "a dialogue that ends with a question": (
         "dialogue", OPENAI, messages(ASK, SAY), messages(ASK, SAY, ASK),
@@ -98,7 +98,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], Any, Any, str, str]] = {
     ),
     "a ranked list of one": (
         "preference", RANKED, {"instruction": "a", "output": ["b", "c"]}, {"instruction": "a", "output": ["b"]},
-        "output has no two answers to rank", "a better and a worse one",
+        "output has fewer than two answers to rank", "a better and a worse one",
     ),
     "an empty rejected answer": (
         "preference", RANKED, {"instruction": "a", "chosen": "b", "rejected": "c"}, {"instruction": "a", "chosen": "b", "rejected": ""},
@@ -227,7 +227,7 @@ def test_ten_bad_rows_are_listed_and_the_rest_counted(write: Any) -> None:
     path = write([*alpaca(3), *[{"instruction": "a", "output": ""}] * 12])
     problems = check_sources(DataConfig(dataset=path), "dialogue")
     assert len(problems) == 11
-    assert str(problems[-1]).startswith("data: 12 bad rows, 2 not shown; mend them")
+    assert str(problems[-1]).startswith("data: 12 bad rows, 2 not shown; correct them")
 
 
 def test_a_row_without_a_trained_token_is_left_out_and_named(tokenizer: Any, tmp_path: Path) -> None:

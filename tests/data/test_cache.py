@@ -180,7 +180,7 @@ def test_the_others_wait_for_the_process_that_makes_the_data(
     monkeypatch.setenv("LOCAL_RANK", "0")
     path = write(alpaca())
     monkeypatch.setattr("llmf_hydra.data.cache.store._PATIENCE", 0.3)
-    with pytest.raises(Exception, match="waited in vain"):
+    with pytest.raises(Exception, match="never finished"):
         run(tokenizer, path, data_shared_file_system=True)
     assert not found(tokenizer, path, data_shared_file_system=False)
     assert found(tokenizer, path, data_shared_file_system=True)
@@ -203,7 +203,7 @@ def test_the_others_hear_why_the_data_could_not_be_made(
         run(tokenizer, path)
     monkeypatch.setattr("llmf_hydra.data.cache.store._PATIENCE", 0.3)
     _as_rank(monkeypatch, 1, port=2)  # of another launch: what went wrong before is not its own fault
-    with pytest.raises(TrainingFailed, match="waited in vain"):
+    with pytest.raises(TrainingFailed, match="never finished"):
         run(tokenizer, path)
 
 

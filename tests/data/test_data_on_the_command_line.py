@@ -52,6 +52,9 @@ def test_what_would_be_lost_or_misread_is_refused(cli: Cli, tmp_path: Path) -> N
     }
     for name, content in files.items():
         (tmp_path / name).write_text(content)
+    for name, coding in (("wide.jsonl", "utf-16"), ("wide.json", "utf-16-le"), ("wide.csv", "utf-16-be")):
+        files[name] = f"{row}\n" * 3
+        (tmp_path / name).write_bytes(files[name].encode(coding))
     table = {"columns": {"file_name": "two.json", "columns": ["a"]}, "name": {"file_name": 3}}
     (tmp_path / "dataset_info.json").write_text(json.dumps(table))
     done = cli(
@@ -66,11 +69,35 @@ def test_what_would_be_lost_or_misread_is_refused(cli: Cli, tmp_path: Path) -> N
         "role.jsonl row 1: messages[0].role is a list, not text",
         "digits.jsonl row 1: holds a number of 5000 digits",
         "deep.jsonl row 1: is nested too deeply",
-        "data.dataset=columns: its row in dataset_info.json has columns a list, not a mapping of names",
-        "data.dataset=name: its row in dataset_info.json has file_name a number, not text",
+        *(
+            f"{name} is UTF-16, not UTF-8; save the file as UTF-8"
+            for name in files
+            if name.startswith("wide")
+        ),
+        "data.dataset=columns: its entry in dataset_info.json has columns a list, not a mapping of names",
+        "data.dataset=name: its entry in dataset_info.json has file_name a number, not text",
     ):
         assert told in done.stderr, told
+    assert done.stderr.count("wide.") == 6  # key and reason of each: one line, whatever the number of rows
     twice = cli("stage=sft", "model=tiny", "data.dataset='demo_instruct,demo_instruct'")
     assert twice.returncode == 2
     assert "names demo_instruct twice; name it once; to weight it" in twice.stderr
+    for table, name in (('{"a": {"file_name": "two.json"}, "a": {}}', "a"),
+                        ('{"a": {"file_name": "x", "file_name": "y"}}', "file_name")):  # fmt: skip
+        (tmp_path / "dataset_info.json").write_text(table)
+        repeated = cli("stage=sft", "model=tiny", "data.dataset_dir=.", "data.dataset=a")
+        assert repeated.returncode == 2, repeated.stdout
+        assert f"dataset_info.json has {name} twice, and only one would count" in repeated.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_a_dataset_is_converted_into_a_new_folder_or_the_answer_says_why_not(
+    cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(GOOD) + "\n")
+    words = ["data", "convert", "a.jsonl", "--to", "openai", "--out"]
+    made = cli(*words, "new/x.jsonl")
+    assert made.returncode == 0 and (tmp_path / "new" / "x.jsonl").read_text().count("\n") == 1, made.stderr
+    wrong = cli(*words, "/proc/x.jsonl")
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert "--out=/proc/x.jsonl: cannot be written: " in wrong.stderr

@@ -186,7 +186,7 @@ WRONG = {
         {"dataset": "x", "dataset_dir": {"x": {"file_name": "none.jsonl"}}},
         "none.jsonl does not exist",
     ),
-    "no place": ({"dataset": "x", "dataset_dir": {"x": {}}}, "says no place; set file_name or hf_hub_url"),
+    "no place": ({"dataset": "x", "dataset_dir": {"x": {}}}, "names no file and no hub; set file_name or hf_hub_url"),
     "a script": (
         {"dataset": "x", "dataset_dir": {"x": {"script_url": "s.py"}}},
         "is made by a loading script (script_url), which datasets no longer runs",
@@ -209,7 +209,7 @@ WRONG = {
     ),
     "a count that is none": (
         {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "num_samples": 0}}},
-        "has num_samples 0, which is no count of rows",
+        "has num_samples 0, which is not a positive number of rows",
     ),
     "a row that is no mapping": ({"dataset": "x", "dataset_dir": {"x": "a.jsonl"}}, "is a str, not a mapping"),
     "columns that are a list": (
@@ -232,7 +232,7 @@ WRONG = {
     "a folder that is a mapping": (
         {"dataset": "x", "dataset_dir": {"x": {"file_name": "a", "folder": {}}}}, "has folder a mapping, not text",
     ),
-    "a name that no file can have": ({"dataset": "x" * 300 + ".jsonl"}, "cannot be looked for: File name too long"),
+    "a name that no file can have": ({"dataset": "x" * 300 + ".jsonl"}, "cannot be looked up: File name too long"),
     "a dataset named twice": (
         {"dataset": "demo_instruct,demo_instruct"},
         "names demo_instruct twice; name it once; to weight it, set data.mix_strategy=interleave_over",

@@ -11,6 +11,7 @@ from support.command_line import Cli, only_run
 from support.stage_runs import composed
 
 from llmf_hydra.jobs import digests
+from llmf_hydra.runs import file_digests
 
 
 def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,8 +21,8 @@ def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.Mo
     save_file({"weight": torch.ones(3)}, folder / "model.safetensors")
     cfg = composed("stage=sft", f"model.model_name_or_path={folder}", model=None)
     hashed: list[Path] = []
-    original = digests.digest_of_file
-    monkeypatch.setattr(digests, "digest_of_file", lambda file: hashed.append(file) or original(file))
+    original = file_digests.digest_of_file
+    monkeypatch.setattr(file_digests, "digest_of_file", lambda file: hashed.append(file) or original(file))
     first, again = digests.digests_of_weights(cfg), digests.digests_of_weights(cfg)
     assert first == again and first["model"] and len(hashed) == 1
     save_file({"weight": torch.zeros(3)}, folder / "model.safetensors")

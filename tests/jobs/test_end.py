@@ -54,11 +54,14 @@ def test_the_end_names_the_folder_the_change_of_metrics_and_what_comes_next(
     assert on.returncode == 0, on.stderr
 
 
-def test_final_holds_no_pickle_and_every_file_can_be_read_by_all(runs: list[FinishedRun]) -> None:
+def test_final_holds_no_pickle_and_every_model_can_be_read_by_all(runs: list[FinishedRun]) -> None:
     for run in runs:
         files = [file for file in (run.out / "final").iterdir() if file.is_file()]
         assert [file.name for file in files if file.suffix in PICKLED] == []
-        modes = {file.name: oct(stat.S_IMODE(file.stat().st_mode)) for file in files}
+        checkpoints = list(run.out.glob("checkpoint-*"))
+        assert checkpoints and not [folder for folder in checkpoints if (folder / "README.md").exists()]
+        files += [file for folder in checkpoints for file in folder.iterdir()]
+        modes = {f"{file.parent.name}/{file.name}": oct(stat.S_IMODE(file.stat().st_mode)) for file in files}
         assert set(modes.values()) == {oct(stat.S_IMODE((run.out / "config.yaml").stat().st_mode))}, modes
 
 

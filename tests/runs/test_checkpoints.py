@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.command_line import Cli, log_of
 from support.finished_runs import Finished
+from support.forked_cli import answers
 
 from llmf_hydra.runs import checkpoints, seal
 from llmf_hydra.runs import folder as runs
@@ -130,6 +131,68 @@ def test_another_setup_is_refused(key: str, recorded: int, now: int, killed: Pat
                 "hydra.run.dir=new")  # fmt: skip
     assert named.returncode == 2 and f"was trained with {recorded}" in named.stderr
     assert not (killed.parent / "new").exists()
+
+
+EDITS: dict[str, tuple[Callable[[str], str], str]] = {
+    "emptied": (lambda text: "", "lacks job.name, "),
+    "a line gone": (
+        lambda text: re.sub(r"\n  max_steps: .*", "", text),
+        "lacks training.max_steps, which it",
+    ),
+    "a group gone": (
+        lambda text: re.sub(r"\nmodel:\n(  .*\n)+", "\n", text),
+        "lacks model.model_name_or_path, ",
+    ),
+    "a range": (
+        lambda text: re.sub(r"lora_rank: .*", "lora_rank: -3", text),
+        "method.lora_rank (in {file})=-3: must be >= 1",
+    ),
+    "a choice": (
+        lambda text: re.sub(r"lr_scheduler_type: .*", "lr_scheduler_type: banana", text),
+        "training.lr_scheduler_type (in {file})=banana: is not one of",
+    ),
+    "a job": (
+        lambda text: text.replace("name: train\n", "name: ../../etc\n", 1),
+        "job.name (in {file})=../../etc",
+    ),
+    "a stage": (lambda text: text.replace("name: sft\n", "name: mine\n", 1), "stage.name (in {file})=mine"),
+    "a rule": (
+        lambda text: re.sub(r"lora_alpha: .*", "lora_alpha: 0", text),
+        "method.lora_alpha (in {file})=0: scales",
+    ),
+    "a model": (
+        lambda text: text.replace("builtin:tiny", "./none"),
+        "model.model_name_or_path (in {file})=./none: there is no such folder",
+    ),
+}
+MANIFESTS = {
+    "{": "is not valid JSON",
+    "[]": "holds no mapping",
+    '{"status": "killed"}': "lacks cwd and command and created",
+    '{"created": "2026-01-01T00:00:00+00:00", "cwd": "/", "command": ["x"]}': "holds no status",
+}
+
+
+def test_a_damaged_config_or_manifest_is_refused_before_anything_is_loaded(
+    killed: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    config, kept = killed / "config.yaml", manifest(killed)
+    text = config.read_text(encoding="utf8")
+    cases = [("resume", config, edit(text), part) for edit, part in EDITS.values()]
+    cases += [(word, killed / "manifest.json", said, part)
+              for said, part in MANIFESTS.items() for word in ("resume", "reproduce")]  # fmt: skip
+    gone = json.dumps(kept | {"cwd": "/nowhere"})
+    cases.append(("resume", killed / "manifest.json", gone, "its working directory /nowhere is gone"))
+    for word, file, content, part in cases:
+        before = file.read_text(encoding="utf8")
+        assert content != before, part
+        file.write_text(content, encoding="utf8")
+        (answer,) = answers([([word, "run"], {})], tmp_path, environment)
+        assert answer.code == 2 and not answer.torch and "Traceback" not in answer.said, answer
+        assert part.format(file=file) in answer.said, answer
+        assert file.read_text(encoding="utf8") == content
+        file.write_text(before, encoding="utf8")
+    assert log_of(killed)[-1]["step"] == 12
 
 
 @pytest.mark.parametrize("streaming", ["false", "true"])

@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from support.command_line import Cli
 
 from llmf_hydra.errors import Refused
 from llmf_hydra.runs import folder as runs
+from llmf_hydra.runs import listing
 
 
 def test_of_many_that_claim_a_folder_one_gets_it(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_runs_are_found_in_the_order_they_began(tmp_path: Path) -> None:
                     "started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T01:02:03+00:00"})  # fmt: skip
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "manifest.json").write_text("{")
-    found = list(runs.find(tmp_path))
+    found = list(listing.find(tmp_path))
     assert [row.out.name for row in found] == ["9", "8"]
     assert [row.objective for row in found] == [None, 0.25]
     assert {runs.duration(row.manifest) for row in found} == {"1:02:03"}
@@ -99,3 +101,18 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         runs.write_json(file, {"status": Unwritable()})
     assert json.loads(file.read_text()) == {"status": "created"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_named_folder_stays_the_users(cli: Cli, tmp_path: Path) -> None:
+    """Refused by the launcher or by the worker: an empty folder stays, one that was made for the run goes."""
+    (tmp_path / "mine").mkdir()
+    for words in (["data.cutoff_len=1"], ["method.lora_rank=0"]):
+        for folder in ("mine", "a/new/one"):
+            refused = cli("model=tiny", "stage=rm", *words, f"hydra.run.dir={folder}")
+            assert refused.returncode == 2, refused.stderr
+            assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
+            assert list((tmp_path / "mine").iterdir()) == []
+    (tmp_path / "mine" / "log.jsonl").write_text("not a log")
+    occupied = cli("model=tiny", "hydra.run.dir=mine")
+    assert occupied.returncode == 2 and "hydra.run.dir=" in occupied.stderr and "log.jsonl" in occupied.stderr
+    assert (tmp_path / "mine" / "log.jsonl").read_text() == "not a log"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,12 @@ def test_ppo_is_shared_too(cli: Cli, tmp_path: Path) -> None:
     assert (
         len(values(tmp_path / "run", "objective/kl")) == 2 and len(values(tmp_path / "run", "eval_loss")) == 1
     )
-    assert (tmp_path / "run" / "checkpoint-4" / "ppo_state_1.pt").exists()
+    assert (tmp_path / "run" / "checkpoint-4" / "stage_state_1.pt").exists()
     assert (tmp_path / "run" / "final" / "value_head.safetensors").exists()
 
 
-def start(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str]":
-    launcher = subprocess.Popen(
+def launched(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
         [sys.executable, "-m", "llmf_hydra", *LONG],
         cwd=folder,
         env=environment,
@@ -91,13 +92,28 @@ def start(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until it is true, two minutes at most."""
     for _ in range(2400):
-        assert launcher.poll() is None, launcher.communicate()
-        log = folder / "run" / "log.jsonl"
-        if log.exists() and log.read_text(encoding="utf8").count("\n") >= 4:
-            return launcher
+        if true():
+            return
         time.sleep(0.05)
     raise TimeoutError
+
+
+def start(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str]":
+    """A launcher whose run has logged some steps."""
+    launcher = launched(environment, folder)
+    log = folder / "run" / "log.jsonl"
+
+    def trains() -> bool:
+        assert launcher.poll() is None, launcher.communicate()
+        return log.exists() and log.read_text(encoding="utf8").count("\n") >= 4
+
+    until(trains)
+    return launcher
 
 
 def workers(folder: Path) -> list[int]:
@@ -143,6 +159,47 @@ def test_a_process_that_dies_ends_them_all(which: int, environment: dict[str, st
     assert time.monotonic() - begun < 20
     assert launcher.returncode == 1 and workers(tmp_path) == []
     assert manifest(tmp_path / "run")["status"] == "killed"
+
+
+@pytest.mark.parametrize(
+    "waited_for", [pytest.param(False, id="at once"), pytest.param(True, id="waited for", marks=SLOW)]
+)
+def test_a_process_that_is_stopped_while_it_loads_ends_them_all(
+    waited_for: bool, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Also where the main one has loaded already and waits for the other, as torch would do for minutes."""
+    launcher = launched(environment, tmp_path)
+    out = tmp_path / "run"
+    until(lambda: (out / "manifest.json").exists() and manifest(out)["status"] == "running")
+    until(lambda: len(workers(tmp_path)) == 2)
+    main, other = workers(tmp_path)
+    if waited_for:
+        os.kill(other, signal.SIGSTOP)
+        until((out / "data.json").exists)
+        until(lambda: is_idle(main))
+        assert launcher.poll() is None and (out / "data.json").exists()
+    os.kill(other, signal.SIGTERM)
+    os.kill(other, signal.SIGCONT)
+    begun = time.monotonic()
+    _, said = launcher.communicate(timeout=60)
+    assert time.monotonic() - begun < 8
+    assert launcher.returncode == 130 and "Traceback" not in said, said
+    assert workers(tmp_path) == [] and manifest(out)["status"] == "killed"
+    assert not list(out.glob("checkpoint-*"))
+    assert not (out / "log.jsonl").exists() or log_of(out) == []
+
+
+def is_idle(pid: int) -> bool:
+    """Whether a process uses (nearly) no processor time for a second."""
+    before = processor_seconds(pid)
+    time.sleep(1)
+    return processor_seconds(pid) - before < 0.05
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    used = Path(f"/proc/{pid}/stat").read_text(encoding="utf8").rpartition(")")[2].split()[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_launcher_in_several_processes_is_refused(cli: Cli, tmp_path: Path) -> None:

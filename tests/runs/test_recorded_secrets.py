@@ -46,9 +46,12 @@ def test_a_run_with_trackers_records_no_secret_and_its_resume_says_what_it_misse
     assert stolen(tmp_path, again.stdout, again.stderr) == []
 
 
-def test_a_sweep_over_secrets_records_none(cli: Cli, tmp_path: Path) -> None:
-    grid = f"model.hf_hub_token={TOKEN},{OTHER}"
-    done = cli("-m", "job=check", "stage=sft", "model=tiny", grid, "hydra.sweep.dir=study", env=VARIABLES)
+def test_a_sweep_records_no_secret_and_varies_none(cli: Cli, tmp_path: Path) -> None:
+    shared = ["-m", "job=check", "stage=sft", "model=tiny", "hydra.sweep.dir=study"]
+    refused = cli(*shared, f"model.hf_hub_token={TOKEN},{OTHER}", env=VARIABLES)
+    assert refused.returncode == 2 and "model.hf_hub_token: is a secret" in refused.stderr
+    assert stolen(tmp_path, refused.stdout, refused.stderr) == [] and not (tmp_path / "study").exists()
+    done = cli(*shared, f"model.hf_hub_token={TOKEN}", "training.seed=1,2", env=VARIABLES)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "study" / "sweep.json").exists() and (tmp_path / "study" / "multirun.yaml").exists()
     assert stolen(tmp_path, done.stdout, done.stderr) == []

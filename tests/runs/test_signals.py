@@ -104,3 +104,35 @@ def test_a_killed_launcher_stops_its_worker_which_saves(environment: dict[str, s
         time.sleep(0.05)
     assert manifest(out)["status"] == "killed" and list(out.glob("checkpoint-*"))
     assert len(losses(out)) < 40
+
+
+def test_a_second_signal_kills_a_worker_that_does_not_answer_and_the_run_was_interrupted(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    launcher = start(environment, tmp_path)
+    for _ in range(2400):
+        files = list(tmp_path.glob("outputs/sft/*/manifest.json"))
+        if files and "pid" in manifest(files[0].parent):
+            break
+        time.sleep(0.02)
+    out = files[0].parent
+    os.kill(int(str(manifest(out)["pid"])), signal.SIGSTOP)  # it loads, and answers nothing
+    for _ in range(2):
+        launcher.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130, said
+    assert (manifest(out)["status"], manifest(out)["exit_code"]) == ("killed", 130)
+
+
+@pytest.mark.parametrize("ending", ["2>&1 | head -1", ">&- 2>&-", "> /dev/null 2>&-"])
+def test_a_run_outlives_the_reader_of_its_output(
+    ending: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = " ".join([*WORDS[:2], "training.max_steps=2", *WORDS[3:]])
+    line = f"{sys.executable} -m llmf_hydra {words} hydra.run.dir=run {ending}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, timeout=120, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert len(done.stdout.splitlines()) == (1 if "head" in ending else 0)
+    assert manifest(tmp_path / "run")["status"] == "done" and len(losses(tmp_path / "run")) == 2

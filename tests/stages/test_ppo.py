@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.ppo_runs import SHORT, Cli, log_of, save_full, served, share_of
+from support.ppo_runs import SHORT, Cli, log_of, save_full, served, share_of, share_of_vowels
 from support.stage_runs import composed
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -156,6 +156,65 @@ def test_a_service_that_is_not_there_ends_the_run_in_words(cli: Cli, tmp_path: P
                "rlhf.reward_model=http://127.0.0.1:9/", "hydra.run.dir=run")  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "http://127.0.0.1:9/" in done.stderr and "llmf resume" in done.stderr
+
+
+ONE_PROMPT = "What do owls eat?"
+
+
+@pytest.fixture
+def one_prompt(tmp_path: Path) -> list[str]:
+    """The words of a run on a single prompt, scored by a service: buffers of 2 x 4 answers of eight tokens."""
+    (tmp_path / "one.jsonl").write_text(json.dumps({"instruction": ONE_PROMPT, "output": "-"}) + "\n")
+    return ["stage=ppo", "model=tiny", *SHORT, "data.dataset=./one.jsonl", "rlhf.reward_model_type=api",
+            "rlhf.ppo_buffer_size=2", "rlhf.ppo_epochs=1", "training.per_device_train_batch_size=4",
+            "training.gradient_accumulation_steps=1", "generation.max_new_tokens=8", "hydra.run.dir=run"]  # fmt: skip
+
+
+def answers(body: dict[str, Any]) -> list[str]:
+    """The responses of a request."""
+    return [sample["response"] for sample in body["samples"]]
+
+
+BAD_SCORES = {"NaN": b"NaN", "a digit string": b'"1"', "a bool": b"true"}
+
+
+@pytest.mark.parametrize("kind", BAD_SCORES)
+def test_a_bad_score_ends_the_run_and_no_buffer_repeats_another(
+    kind: str, one_prompt: list[str], cli: Cli, tmp_path: Path
+) -> None:
+    """Two good buffers, then one bad score: the error names the URL, the score and the prompt."""
+    asked: list[dict[str, Any]] = []
+
+    def answer(body: dict[str, Any]) -> tuple[int, Any]:
+        asked.append(body)
+        scores = [b"0.5"] * len(body["samples"])
+        if sum(map(len, map(answers, asked))) > 16:
+            scores[1] = BAD_SCORES[kind]
+        return 200, b'{"scores": [' + b", ".join(scores) + b"]}"
+
+    with served(answer) as service:
+        done = cli(*one_prompt, f"rlhf.reward_model={service.url}", "training.max_steps=8")
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert f"rlhf.reward_model={service.url}: gave the score {BAD_SCORES[kind].decode()}" in done.stderr
+    assert ONE_PROMPT in done.stderr
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf8"))
+    assert manifest["status"] == "failed" and service.url in manifest["reason"]
+    assert len([line for line in log_of(tmp_path / "run") if "loss" in line]) == 4
+    said = [response for body in asked for response in answers(body)]
+    assert len(set(said[:16])) == 16  # two buffers of eight
+
+
+@pytest.mark.slow
+def test_two_processes_answer_with_random_numbers_of_their_own(
+    one_prompt: list[str], cli: Cli, tmp_path: Path
+) -> None:
+    """Forty answers to one prompt by an untrained model are forty different ones."""
+    with served(share_of_vowels) as service:
+        done = cli(*one_prompt, f"rlhf.reward_model={service.url}", "training.per_device_train_batch_size=10",
+                   "training.max_steps=1", "launch.nproc_per_node=2")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [answer for body in service.requests for answer in answers(body)]
+    assert len(said) == 40 == len(set(said))
 
 
 def written(folder: Path, name: str, content: dict) -> Path:

@@ -5,6 +5,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "key": (["method.lora_rnk=8"], ["method.lora_rnk", "did you mean 'method.lora_rank'"]),
     "key in the wrong group": (["training.lora_rank=8"], ["training.lora_rank", "method.lora_rank"]),
     "key without its group": (["lora_rank=8"], ["lora_rank", "write method.lora_rank"]),
+    "row of the specification that became a choice": (["finetuning_type=lora"], ["write method=CHOICE"]),
+    "switch of the specification that became a choice": (["use_galore=true"], ["write optimizer=galore"]),
+    "variable of the specification": (["API_PORT=8000"], ["write serve.port"]),
+    "flag of the specification": (["--finetuning-type", "lora"], ["write method=CHOICE"]),
     "group": (["trainig.seed=1"], ["no such group 'trainig'", "training.seed"]),
     "choice of a stage": (["stage=dop"], ["stage=dop", "did you mean 'dpo'"]),
     "choice of a method": (["method=lroa"], ["method=lroa", "did you mean 'lora'"]),
@@ -26,6 +30,33 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["add -m", "\"model.adapter_name_or_path='a,b'\""],
     ),
     "syntax": (["method.lora_target=[q"], ["cannot be read", "quote"]),
+    "file beyond ASCII that isn't there": (
+        ["model=tiny", "data.dataset=données.jsonl"],
+        ["data.dataset=données.jsonl: there is no such file"],
+    ),
+    # what the disk tells
+    "adapter without an owner": (
+        ["model=tiny", "model.adapter_name_or_path=nope"],
+        ["model.adapter_name_or_path=nope: is no folder that is there, and no owner/name on a hub"],
+    ),
+    "model of no hub": (
+        ["model=path", "model.model_name_or_path=models/mine/best"],
+        [
+            "model.model_name_or_path=models/mine/best: is no folder that is there, and no name that a hub can hold"
+        ],
+    ),
+    "a whole disk as a dataset": (
+        ["model=tiny", "data.dataset=/"],
+        ["data.dataset=/: / holds more than 100000 files"],
+    ),
+    "folder of others for tokenized data": (
+        ["model=tiny", "data.tokenized_path=/etc"],
+        ["data.tokenized_path=/etc: exists, and holds no tokenized data of ours"],
+    ),
+    "file as the folder of tokenized data": (
+        ["model=tiny", "data.tokenized_path=/etc/passwd/x"],
+        ["data.tokenized_path=/etc/passwd/x: "],
+    ),
     # a type
     "int": (["method.lora_rank=abc"], ["method.lora_rank=abc", "int"]),
     "int that is a fraction": (["method.lora_rank=8.5"], ["method.lora_rank=8.5", "int"]),
@@ -36,6 +67,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "mapping for text": (["data.dataset={a: 1}"], ["data.dataset", "str"]),
     # a range
     "rank": (["method.lora_rank=0"], ["method.lora_rank=0", ">= 1"]),
+    "count beyond 32 bits": (
+        ["training.max_steps=99999999999999999999999999"],
+        ["training.max_steps=99999999999999999999999999: must be at most 2147483647"],
+    ),
     "alpha": (["method.lora_alpha=-1"], ["method.lora_alpha=-1", ">= 0"]),
     "dropout": (["method.lora_dropout=1.0"], ["method.lora_dropout=1", "[0, 1)"]),
     "beta": (["stage=dpo", "rlhf.pref_beta=0"], ["rlhf.pref_beta=0", "> 0"]),
@@ -119,7 +154,25 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["stage=sft", "generation.top_k=5"],
         ["generation.top_k=5", "predict_with_generate"],
     ),
+    "seed": (["training.seed=4294967296"], ["training.seed=4294967296", "[0, 4294967295]"]),
+    "seed of the data": (["training.data_seed=4294967296"], ["training.data_seed=4294967296", "4294967295]"]),
     # without effect, contradictory, missing
+    "mixing of one dataset": (
+        ["data.mix_strategy=interleave_under", "data.dataset=demo_instruct"],
+        [
+            "data.mix_strategy=interleave_under: has no effect",
+            "data.dataset=demo_instruct is the only dataset",
+        ],
+    ),
+    "folder of media": (["data.media_dir=/nope"], ["data.media_dir=/nope: there is no such folder"]),
+    "folder of datasets": (
+        ["data.dataset_dir=/nope", "data.dataset=./a.jsonl"],
+        ["data.dataset_dir=/nope: there is no such folder"],
+    ),
+    "cache of a built-in model": (
+        ["stage=dpo", "model=tiny", "model.cache_dir=/proc/x"],
+        ["model.cache_dir=/proc/x: has no effect", "model.model_name_or_path=builtin:tiny comes from no hub"],
+    ),
     "other stage": (["stage=sft", "rlhf.pref_beta=0.2"], ["rlhf.pref_beta=0.2", "no effect", "stage=dpo"]),
     "other method": (
         ["method=full", "method.lora_rank=4"],

@@ -10,6 +10,8 @@ from typing import Any
 
 from support.command_line import Cli
 
+from llmf_hydra.paths import conf_dir
+
 SHORT = [
     "stage=dpo",
     "model=tiny",
@@ -36,7 +38,13 @@ def test_a_grid_with_one_failing_trial(cli: Cli, tmp_path: Path) -> None:
     assert objectives == sorted(objectives) and len(set(objectives)) == 3
     assert trials[3]["number"] == 2 and trials[3]["objective"] is None
     rows = done.stdout.split("trial  status")[1].splitlines()[1:]
-    assert [row.split()[1] for row in rows] == ["done", "done", "done", "refused"]
+    assert [row.split()[1] for row in rows[:4]] == ["done", "done", "done", "refused"]
+    best = json.loads((tmp_path / "study" / str(trials[0]["number"]) / "manifest.json").read_text())
+    assert (
+        rows[4]
+        == f"best: trial {trials[0]['number']}, objective {best['objective']['value']}; repeat it with"
+    )
+    assert rows[5].split()[0] == "llmf-hydra" and trials[0]["overrides"][-1] in rows[5]
     combinations = {
         tuple(
             word
@@ -98,6 +106,51 @@ def test_a_refused_combination_is_counted_and_the_others_run(cli: Cli, tmp_path:
     ]
 
 
+def test_a_glob_tries_every_file_of_a_group(cli: Cli, tmp_path: Path) -> None:
+    done = cli("-m", "stage=dpo", "model=tiny", "job=check", "rlhf=glob(*)", "hydra.sweep.dir=study")
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    tried = [word for trial in trials for word in trial["overrides"] if word.startswith("rlhf=")]
+    assert sorted(tried) == sorted(f"rlhf={file.stem}" for file in (conf_dir() / "rlhf").glob("*.yaml"))
+    assert done.returncode == 0 and {trial["status"] for trial in trials} == {"done"}, done.stderr
+
+
+LAUNCHER = """
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
+
+class AtOnceLauncher(Launcher):
+    def setup(self, **given):
+        self.basic = BasicLauncher()
+        self.basic.setup(**given)
+
+    def launch(self, job_overrides, initial_job_idx):
+        print("launched at once:", len(job_overrides))
+        return self.basic.launch(job_overrides, initial_job_idx)
+
+node = {"_target_": "hydra_plugins.at_once.AtOnceLauncher"}
+ConfigStore.instance().store(group="hydra/launcher", name="at_once", node=node, provider="test")
+"""
+
+
+def test_a_launcher_plugin_gets_all_trials_and_each_shows_its_reason(cli: Cli, tmp_path: Path) -> None:
+    """One trial fails in its worker, one is done, one is refused before it has a worker."""
+    plugins = tmp_path / "plugins" / "hydra_plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "at_once.py").write_text(LAUNCHER)
+    done = cli("-m", *SHORT, "training.lr_scheduler_type=polynomial", "training.learning_rate=1e25,0.05,1e-8",
+               "hydra/launcher=at_once", "hydra.sweep.dir=study", env={"PYTHONPATH": str(plugins.parent)})  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
+    assert "launched at once: 3" in done.stdout
+    shown = {trial["number"]: (trial["status"], trial["reason"]) for trial in trials}
+    assert {number: status for number, (status, _) in shown.items()} == {0: "failed", 1: "done", 2: "refused"}
+    assert "lower training.learning_rate" in shown[0][1]
+    assert str(tmp_path / "study" / "0" / "worker.log") in shown[0][1]
+    assert "is not above 1e-7, where polynomial ends" in shown[2][1]
+    assert all(reason in done.stdout for status, reason in shown.values() if status != "done")
+
+
 def test_a_study_is_a_file_of_its_own(cli: Cli, tmp_path: Path) -> None:
     done = cli("--config-name", "lora_rank", *SHORT, "tracking=files", "job=check")
     assert done.returncode == 0, done.stderr
@@ -125,7 +178,7 @@ def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], t
     said, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
-    assert [trial["status"] for trial in trials] == ["killed"] and "killed" in said
+    assert [trial["status"] for trial in trials] == ["killed", "waiting"] and "killed" in said
 
 
 def test_a_second_sweep_leaves_the_account_of_the_first(cli: Cli, tmp_path: Path) -> None:

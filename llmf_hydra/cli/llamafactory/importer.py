@@ -5,7 +5,6 @@ result, nothing is written unless `--partial` asks for the rest. The experiment 
 written, so that the answer says what the run would refuse. The file is never written over another.
 """
 
-import argparse
 import re
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ import yaml
 
 from llmf_hydra import refusals
 from llmf_hydra.cli import wording
+from llmf_hydra.cli.commands import Parser
 from llmf_hydra.cli.llamafactory.trainer_names import THEIR_DEFAULTS
 from llmf_hydra.cli.llamafactory.translate import FATES, IDLE, MISSING, Flat, Outcome, translate
 from llmf_hydra.config import compose
@@ -66,9 +66,7 @@ class Imported:
 
 def main(argv: Sequence[str]) -> int:
     """Answer `llmf import FILE.yaml [--name NAME] [--to DIR] [--partial]`; Refused as `import_yaml` is."""
-    parser = argparse.ArgumentParser(
-        "llmf import", description="Turn a flat LLaMA-Factory YAML into an experiment."
-    )
+    parser = Parser("import")
     parser.add_argument("file", type=Path, help="the YAML to read")
     parser.add_argument("--name", help="name of the experiment; the file's own name if not given")
     parser.add_argument("--to", type=Path, default=Path("conf/experiment"), help="folder it is written to")
@@ -77,6 +75,8 @@ def main(argv: Sequence[str]) -> int:
     )
     args = parser.parse_args(argv)
     name = args.name or re.sub(r"[^\w-]+", "_", args.file.stem)
+    if Path(name).name != name or name == "..":
+        raise Refused([Problem("--name", name, "is a path, not a name", "--to names the folder")])
     imported, told = import_yaml(args.file, args.to / f"{name}.yaml", partial=args.partial)
     print(told)
     if not imported.missing or args.partial:
@@ -100,8 +100,14 @@ def import_yaml(path: Path, to: Path, *, partial: bool = False) -> tuple[Importe
     imported = read(path)
     if imported.missing and not partial:
         return imported, account(imported, None)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(experiment(imported), encoding="utf-8")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(experiment(imported), encoding="utf-8")
+    except OSError as error:  # FileExistsError too, where the folder is a file
+        reason = "it is a file" if to.parent.is_file() else error.strerror
+        raise Refused(
+            [Problem("--to", to.parent, f"cannot be written to: {reason}", "name a folder of yours")]
+        ) from None
     return imported, account(imported, to)
 
 
@@ -199,7 +205,7 @@ def _acts(cfg: Config, entry: Entry) -> bool:
     return in_job and all(value_at(cfg, key) in allowed for key, allowed in only.items())
 
 
-def read_flat(path: Path) -> dict[str, Any]:
+def read_flat(path: Path) -> dict[str, object]:
     """The mapping a file holds; Refused if it is no flat YAML or names a key twice."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -207,7 +213,7 @@ def read_flat(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(text)
     except OSError as error:
         raise Refused([Problem(str(path), NO_VALUE, f"cannot be read: {error.strerror}")]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         said = " ".join(str(error).split())
         raise Refused([Problem(str(path), NO_VALUE, f"is not YAML: {said}")]) from error
     if not isinstance(node, yaml.MappingNode) or not isinstance(content, dict):
@@ -220,7 +226,7 @@ def read_flat(path: Path) -> dict[str, Any]:
 
 def _contradictions(outcomes: Iterable[Outcome]) -> list[str]:
     """Two keys of the file that set the same thing to different values."""
-    first: dict[str, tuple[str, Any]] = {}
+    first: dict[str, tuple[str, object]] = {}
     found = []
     for outcome in outcomes:
         for key, value in outcome.settings.items():
@@ -230,11 +236,11 @@ def _contradictions(outcomes: Iterable[Outcome]) -> list[str]:
     return found
 
 
-def _words(choices: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+def _words(choices: Mapping[str, object], values: Mapping[str, object]) -> list[str]:
     return [f"{key}={hydra_value(value)}" for key, value in (*choices.items(), *values.items())]
 
 
-def _compose(words: list[str]) -> tuple[Config, dict[str, Any]]:
+def _compose(words: list[str]) -> tuple[Config, dict[str, object]]:
     """The typed config of these overrides, and what the shipped files set in it."""
     composed = compose.composed(words, implied_too=False)
     return compose.typed(composed), shipped_values(composed.hydra.runtime.choices)

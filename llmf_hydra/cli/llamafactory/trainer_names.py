@@ -5,7 +5,6 @@ Most are arguments of Transformers' Trainer. Those that have a parameter of the 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from llmf_hydra.config.schema import entries
 
@@ -20,13 +19,13 @@ class Fate:
     why: str = ""
     translated: bool = False
     missing: bool = False  # the result is another one without it, unless its value is one of `neutral`
-    neutral: tuple[Any, ...] = _OFF
+    neutral: tuple[object, ...] = _OFF
 
     @property
     def gone(self) -> bool:
         return not (self.key or self.translated)
 
-    def changes_result(self, raw: Any) -> bool:
+    def changes_result(self, raw: object) -> bool:
         """Whether a value of the name has an effect that nothing here has."""
         return self.missing and raw not in self.neutral
 
@@ -43,6 +42,7 @@ class Fate:
 RENAMED = {
     "run_name": "tracking.run_name",
     "project": "tracking.project",
+    "full_determinism": "training.deterministic",
     "early_stopping_steps": "training.early_stopping_patience",
     "evaluation_strategy": "training.eval_strategy",
     "per_gpu_train_batch_size": "training.per_device_train_batch_size",
@@ -96,7 +96,6 @@ _IDLE = {
     "how batches are loaded is decided by data.packing and training.dataloader_num_workers": """
         dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor
         dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names""",
-    "the same config and seed repeat a run on the same machine": "full_determinism",
     "model.infer_backend chooses the engine, which has no settings of its own": """
         vllm_maxlen vllm_gpu_util vllm_enforce_eager vllm_max_lora_rank vllm_config sglang_maxlen
         sglang_mem_fraction sglang_tp_size sglang_config sglang_lora_backend chunk_size cpu_infer kt_maxlen

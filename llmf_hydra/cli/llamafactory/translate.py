@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from llmf_hydra.cli.llamafactory.trainer_names import TRAINER_NAMES
 from llmf_hydra.config.schema import GROUPS, Entry, entries
 from llmf_hydra.config.spec import ANY, Place, rows, rows_named
+from llmf_hydra.config.switches import number_for_switch
 from llmf_hydra.data.chat.index import template_names
 from llmf_hydra.errors import Problem, Refused, did_you_mean
 
@@ -31,10 +32,10 @@ class Outcome:
     name: str
     fate: str
     told: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
-def translate(name: str, raw: Any, flat: Flat) -> Outcome:
+def translate(name: str, raw: object, flat: Flat) -> Outcome:
     """Translate one key of the flat file; raises Refused if its value is invalid."""
     if name in TRANSLATORS:
         return TRANSLATORS[name](name, raw, flat)
@@ -50,12 +51,15 @@ def translate(name: str, raw: Any, flat: Flat) -> Outcome:
     return _set(name, home.entry, raw)
 
 
-def coerce(entry: Entry, raw: Any) -> Any:
+def coerce(entry: Entry, raw: object) -> object:
     """The value in the parameter's own type (YAML leaves `1e-4` a text); Refused if invalid."""
     if isinstance(raw, list) and str in _types(entry):
         raw = ",".join(map(str, raw))  # their lists of names are ours with commas
     if raw is False and "no" in entry.param.choices:
         raw = "no"  # YAML reads a bare `no` as false
+    number = number_for_switch(entry, raw)
+    if number is not None:
+        raise Refused([number])
     try:
         typed = OmegaConf.structured(GROUPS[entry.group])
         typed[entry.name] = raw
@@ -69,7 +73,7 @@ def coerce(entry: Entry, raw: Any) -> Any:
     return value
 
 
-def _types(entry: Entry) -> tuple[Any, ...]:
+def _types(entry: Entry) -> tuple[object, ...]:
     return (entry.type, *getattr(entry.type, "__args__", ()))
 
 
@@ -88,7 +92,7 @@ def _right_home(homes: list[Place], flat: Flat) -> Place:
     return min(homes, key=lambda home: (home.entry.group == "evaluation") != evaluates)
 
 
-def _homeless(name: str, raw: Any) -> Outcome:
+def _homeless(name: str, raw: object) -> Outcome:
     fate = TRAINER_NAMES.get(name)
     if fate is None:  # it may be a new one of theirs, so nobody can say that it is of no consequence
         hint = did_you_mean(name, [*(row.name for row in rows()), *TRAINER_NAMES])
@@ -98,7 +102,7 @@ def _homeless(name: str, raw: Any) -> Outcome:
     return Outcome(name, MISSING if fate.missing else IDLE, fate.why)
 
 
-def _choice(name: str, raw: Any, home: Place) -> Outcome:
+def _choice(name: str, raw: object, home: Place) -> Outcome:
     group = home.entry.group
     if home.choice == ANY:
         return _chosen(name, group, coerce(home.entry, raw))
@@ -107,18 +111,20 @@ def _choice(name: str, raw: Any, home: Place) -> Outcome:
     return Outcome(name, RENAMED, f"nothing to write: {group}={home.choice} is not chosen")
 
 
-def _chosen(name: str, group: str, choice: Any) -> Outcome:
+def _chosen(name: str, group: str, choice: object) -> Outcome:
     return Outcome(name, CARRIED if name == group else RENAMED, f"{group}={choice}", {group: choice})
 
 
-def _set(name: str, entry: Entry, raw: Any) -> Outcome:
+def _set(name: str, entry: Entry, raw: object) -> Outcome:
     fate = CARRIED if name == entry.name else RENAMED
     return Outcome(name, fate, entry.key, {entry.key: coerce(entry, raw)})
 
 
-def _flag(name: str, raw: Any) -> bool:
+def _flag(name: str, raw: object) -> bool:
     if isinstance(raw, bool):
         return raw
+    if isinstance(raw, int | float):
+        raise Refused([Problem(name, raw, "is not of type bool", "write true or false")])
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "none": False}
     value = words.get(str(raw).lower())
     if value is None:
@@ -126,7 +132,7 @@ def _flag(name: str, raw: Any) -> bool:
     return value
 
 
-def _do_train(name: str, raw: Any, flat: Flat) -> Outcome:
+def _do_train(name: str, raw: object, flat: Flat) -> Outcome:
     return (
         _chosen(name, "job", "train")
         if _flag(name, raw)
@@ -134,7 +140,7 @@ def _do_train(name: str, raw: Any, flat: Flat) -> Outcome:
     )
 
 
-def _do_predict(name: str, raw: Any, flat: Flat) -> Outcome:
+def _do_predict(name: str, raw: object, flat: Flat) -> Outcome:
     if not _flag(name, raw):
         return Outcome(name, RENAMED, "nothing to write: no job=predict")
     if flat.get("do_train"):
@@ -151,7 +157,7 @@ OPTIMIZERS = {
 }
 
 
-def _optim(name: str, raw: Any, flat: Flat) -> Outcome:
+def _optim(name: str, raw: object, flat: Flat) -> Outcome:
     chosen = next((ours for ours, theirs in OPTIMIZERS.items() if raw in theirs.split()), None)
     if chosen is None:
         return Outcome(name, MISSING, f"there is no optimizer {raw}; --help optimizer lists those there are")
@@ -161,11 +167,11 @@ def _optim(name: str, raw: Any, flat: Flat) -> Outcome:
     return Outcome(name, RENAMED, f"optimizer={chosen}", {"optimizer": chosen, **layerwise})
 
 
-def _use_muon(name: str, raw: Any, flat: Flat) -> Outcome:
+def _use_muon(name: str, raw: object, flat: Flat) -> Outcome:
     return _choice(name, raw, Place("optimizer.name", "muon"))
 
 
-def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
+def _report_to(name: str, raw: object, flat: Flat) -> Outcome:
     words = raw if isinstance(raw, list) else str(raw or "none").split(",")
     asked = [str(word).strip() for word in words]
     known = [word for word in asked if word in ("wandb", "mlflow", "tensorboard")]
@@ -182,31 +188,31 @@ def _report_to(name: str, raw: Any, flat: Flat) -> Outcome:
     return Outcome(name, RENAMED, told, {"tracking": chosen})
 
 
-def _gradient_checkpointing(name: str, raw: Any, flat: Flat) -> Outcome:
+def _gradient_checkpointing(name: str, raw: object, flat: Flat) -> Outcome:
     off = not _flag(name, raw)
     return Outcome(
         name, RENAMED, "model.disable_gradient_checkpointing", {"model.disable_gradient_checkpointing": off}
     )
 
 
-def _warmup_steps(name: str, raw: Any, flat: Flat) -> Outcome:
+def _warmup_steps(name: str, raw: object, flat: Flat) -> Outcome:
     share = isinstance(raw, float) and 0 < raw < 1  # Transformers 5 takes a share here
     return _set(name, entries()["training.warmup_ratio" if share else "training.warmup_steps"], raw)
 
 
-def _neftune(name: str, raw: Any, flat: Flat) -> Outcome:
+def _neftune(name: str, raw: object, flat: Flat) -> Outcome:
     off = raw in (0, "0")  # their web page writes 0 for none
     return _set(name, entries()["training.neftune_noise_alpha"], None if off else raw)
 
 
-def _packing(name: str, raw: Any, flat: Flat) -> Outcome:
+def _packing(name: str, raw: object, flat: Flat) -> Outcome:
     entry = entries()["data.packing"]
     if coerce(entry, raw) is False and flat.get("stage") != "pt":
         return Outcome(name, RENAMED, "nothing to write: null, the default, packs only in stage=pt")
     return _set(name, entry, raw)
 
 
-def _template(name: str, raw: Any, flat: Flat) -> Outcome:
+def _template(name: str, raw: object, flat: Flat) -> Outcome:
     if raw is None or raw in template_names():
         return _set(name, entries()["data.template"], raw)
     if _has_template(str(flat.get("model_name_or_path") or "")):
@@ -227,14 +233,14 @@ def _has_template(model: str) -> bool:
     return in_config or (folder / "chat_template.jinja").is_file()
 
 
-def _quantization_bit(name: str, raw: Any, flat: Flat) -> Outcome:
+def _quantization_bit(name: str, raw: object, flat: Flat) -> Outcome:
     bits = coerce(entries()["quantization.quantization_bit"], raw)
     if bits in (4, 8) and flat.get("quantization_method", "bnb") in ("bnb", "bitsandbytes"):
         return _chosen(name, "quantization", f"bnb{bits}")
     return _set(name, entries()["quantization.quantization_bit"], bits)
 
 
-TRANSLATORS: Mapping[str, Callable[[str, Any, Flat], Outcome]] = {
+TRANSLATORS: Mapping[str, Callable[[str, object, Flat], Outcome]] = {
     "do_train": _do_train,
     "do_predict": _do_predict,
     "optim": _optim,

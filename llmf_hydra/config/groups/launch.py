@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from llmf_hydra.config.param import param
 
+RAY = {"launch.use_ray": (True,)}
+SLURM = {"launch.use_slurm": (True,)}
+
 
 @dataclass
 class LaunchConfig:
@@ -52,7 +55,36 @@ class LaunchConfig:
     omp_num_threads: int | None = param(
         None, "CPU threads per worker; null uses all cores.", env="OMP_NUM_THREADS", ge=1
     )
-    use_ray: bool = param(False, "Launch the workers with Ray.", env="USE_RAY", planned=True)
+    use_ray: bool = param(False, "Launch the workers of a run as a Ray actor.", env="USE_RAY")
+    ray_address: str | None = param(
+        None,
+        "Ray cluster: HOST:PORT of its head node, `auto` for one that must run already, `local` to start one on this "
+        "machine for this command; null takes a running one and else starts one.",
+        only=RAY,
+    )
+    ray_num_cpus: float = param(1.0, "CPUs reserved per worker.", ge=0, only=RAY)
+    ray_num_gpus: float = param(0.0, "GPUs reserved per worker; a fraction shares one.", ge=0, only=RAY)
+    use_slurm: bool = param(False, "Launch the workers of a run as a Slurm job, through submitit.")
+    slurm_cluster: str = param(
+        "slurm",
+        "Where submitit runs the job: sbatch (slurm), or a process of this machine (local).",
+        choices=("slurm", "local"),
+        only=SLURM,
+    )
+    slurm_partition: str | None = param(
+        None, "Partition of the job; null leaves it to the cluster.", only=SLURM
+    )
+    slurm_time: int = param(
+        1440,
+        "Time limit of the job in minutes. The run is asked to save and stop shortly before it.",
+        ge=1,
+        only=SLURM,
+    )
+    slurm_gpus: int = param(0, "GPUs of the job.", ge=0, only=SLURM)
+    slurm_cpus: int = param(1, "CPUs of the job.", ge=1, only=SLURM)
+    slurm_mem_gb: float | None = param(
+        None, "Memory of the job in GB; null leaves it to the cluster.", gt=0, only=SLURM
+    )
     force_torchrun: bool = param(
         False, "Launch with torchrun even for a single process.", env="FORCE_TORCHRUN", planned=True
     )

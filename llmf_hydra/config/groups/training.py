@@ -12,6 +12,7 @@ LANGUAGE = {"stage.name": stages(lambda stage: "compute_accuracy" in stage.switc
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
 WARMS_UP = {"training.lr_scheduler_type": tuple(name for name in SCHEDULES if name != "constant")}
 READ_WHOLE = {"data.streaming": (False,)}
+LARGEST_SEED = 2**32 - 1  # NumPy's generators take no larger one
 
 
 @dataclass
@@ -64,9 +65,14 @@ class TrainingConfig:
         ge=1,
         only={"training.eval_strategy": ("steps",)},
     )
-    seed: int = param(42, "Random seed of initialization, dropout and data order.", ge=0)
+    seed: int = param(42, "Random seed of initialization, dropout and data order.", ge=0, le=LARGEST_SEED)
     data_seed: int | None = param(
-        None, "Random seed of the data order; null uses seed.", ge=0, only=READ_WHOLE
+        None, "Random seed of the data order; null uses seed.", ge=0, le=LARGEST_SEED, only=READ_WHOLE
+    )
+    deterministic: bool = param(
+        False,
+        "Use deterministic algorithms only, so that a GPU repeats a run bit by bit too; an operation without one "
+        "stops the run.",
     )
     resume_from_checkpoint: str | None = param(
         None, "Checkpoint folder to start from; `llmf resume RUN` finds a run's own last checkpoint."

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from llmf_hydra.data.cache import ranks, store
 from llmf_hydra.data.report import SourceReport
 from llmf_hydra.data.sources import files, reader, resolve
 from llmf_hydra.data.sources.dataset_info import Source
+from llmf_hydra.data.tokenize.batches import Tokenized
 from llmf_hydra.data.tokenize.columns import schema
 from llmf_hydra.data.tokenize.features import Setup
 from llmf_hydra.data.tokenize.workers import tokenized_by
@@ -67,7 +68,7 @@ def _make(data: DataConfig, setup: Setup, source: Source, name: str, folder: Pat
     (folder / REPORT).write_text(json.dumps(dataclasses.asdict(counts), indent=2), encoding="utf-8")
 
 
-def _batches(data: DataConfig, setup: Setup, source: Source) -> Any:
+def _batches(data: DataConfig, setup: Setup, source: Source) -> Iterator[Tokenized]:
     raw = islice(reader.read_files(source), data.max_samples)
     try:
         yield from tokenized_by(

@@ -3,14 +3,17 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VERSION = 2  # of the encoder: raise it when the same input gives other tokens
 _BLOCK = 1 << 20
 _SAMPLES, _SAMPLE = 64, 1 << 16  # blocks, and bytes of each
 
 
-def of(value: Any) -> str:
+def of(value: object) -> str:
     """Digest of anything that JSON can write."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -36,7 +39,7 @@ def of_samples(path: Path) -> str:
     return made.hexdigest()
 
 
-def of_tokenizer(tokenizer: Any, state: str) -> str:
+def of_tokenizer(tokenizer: "PreTrainedTokenizerBase", state: str) -> str:
     """Digest of all that decides how text becomes ids; `state` is what the encoder says of itself."""
     return of(
         [type(tokenizer).__name__, tokenizer.special_tokens_map, bool(tokenizer.split_special_tokens), state]

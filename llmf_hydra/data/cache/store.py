@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from filelock import FileLock
 
@@ -54,7 +54,10 @@ def obtain(
                 _make(folder, make, locks)
                 return folder, False
         time.sleep(_PAUSE)
-    raise TrainingFailed(f"waited in vain for {folder}: does data.data_shared_file_system say the truth?")
+    raise TrainingFailed(
+        f"the process that tokenizes never finished {folder}; if the nodes don't share that file system, "
+        "set data.data_shared_file_system=false"
+    )
 
 
 def _is_ready(folder: Path, locks: Path, again: bool, maker: bool, before: int | None) -> bool:
@@ -62,7 +65,7 @@ def _is_ready(folder: Path, locks: Path, again: bool, maker: bool, before: int |
     if maker:
         return folder.is_dir() and (not again or _inode(folder) != before)  # another made it meanwhile
     outcome = _outcome(folder, locks)
-    if outcome.get("launch") != ranks.launch():
+    if outcome is None or outcome["launch"] != ranks.launch():
         return folder.is_dir() and not again
     if outcome["refused"]:
         raise Refused(outcome["refused"])
@@ -86,14 +89,21 @@ def _make(folder: Path, make: Callable[[Path], None], locks: Path) -> None:
     _note_outcome(folder, locks, [])
 
 
+class Outcome(TypedDict):
+    """What a maker leaves for the other processes of its launch: why it was refused, or nothing."""
+
+    launch: str
+    refused: list[str]
+
+
 def _outcome_path(folder: Path, locks: Path) -> Path:
     return locks / f"{folder.name}.outcome.json"
 
 
-def _outcome(folder: Path, locks: Path) -> dict[str, Any]:
+def _outcome(folder: Path, locks: Path) -> Outcome | None:
     """What the last maker left: its launch, and why it was refused. Empty where no other process was to know."""
     path = _outcome_path(folder, locks)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _note_outcome(folder: Path, locks: Path, refused: list[str]) -> None:

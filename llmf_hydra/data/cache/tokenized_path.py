@@ -1,25 +1,22 @@
 """`data.tokenized_path`: tokenized data in a folder of the user's own, taken only if it was made the same."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, load_from_disk
 
-from llmf_hydra.data.cache import store
+from llmf_hydra.data.cache import store, tokenized_folder
 from llmf_hydra.data.report import DataReport, SourceReport
 from llmf_hydra.errors import Problem, Refused
 
-_DATA = (
-    "data"  # within the user's folder: written beside it under another name, and given this one when whole
-)
-_SETTINGS, _REPORT, _REJECTED = "settings.json", "report.json", "rejected.jsonl"
+_REPORT, _REJECTED = "report.json", "rejected.jsonl"
 _TRAIN, _EVAL, _EVAL_NAMES = "train", "eval", "eval_names.json"
 Evaluation = Dataset | dict[str, Dataset] | None
 Saved = tuple[Dataset, Evaluation, DataReport, tuple[Path, ...]]
 
 
-def save(path: Path, settings: dict[str, Any], prepared: Saved) -> None:
+def save(path: Path, settings: Mapping[str, object], prepared: Saved) -> None:
     """Write everything into the folder `path`, whole or not at all, and nothing outside of it."""
     train, held, report, rejected = prepared
 
@@ -30,28 +27,18 @@ def save(path: Path, settings: dict[str, Any], prepared: Saved) -> None:
             for file in rejected:
                 out.write(file.read_bytes())
         (folder / _REPORT).write_text(json.dumps(report.to_dict()), encoding="utf-8")
-        (folder / _SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        (folder / tokenized_folder.SETTINGS).write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
-    store.obtain(path.absolute(), _DATA, make)
-
-
-def is_saved(path: Path) -> bool:
-    """Whether there is something to load. A folder that is empty, or that a killed process left, is written anew."""
-    if not path.exists():
-        return False
-    left_over = path.is_dir() and all(
-        p.name.startswith(f".{_DATA}-") or p.name == f"{_DATA}.lock" for p in path.iterdir()
-    )
-    return not left_over
+    store.obtain(path.absolute(), tokenized_folder.DATA, make)
 
 
-def load(path: Path, settings: dict[str, Any]) -> Saved:
+def load(path: Path, settings: Mapping[str, object]) -> Saved:
     """What was saved. Raises Refused where it was made with other settings, each named."""
-    folder = path / _DATA if (path / _DATA).is_dir() else path  # version 1 had no folder of its own
-    if not (folder / _SETTINGS).is_file():
-        what = "exists, and holds no tokenized data of ours"
-        raise Refused([Problem("data.tokenized_path", path, what, "take another folder")])
-    made_with = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    foreign = tokenized_folder.problem(path)
+    if foreign is not None:
+        raise Refused([foreign])
+    folder = tokenized_folder.content(path)
+    made_with = json.loads((folder / tokenized_folder.SETTINGS).read_text(encoding="utf-8"))
     wanted = json.loads(json.dumps(settings))
     problems = [_mismatch(path, name, made_with.get(name), value) for name, value in wanted.items()]
     if any(problems):
@@ -85,18 +72,18 @@ def _load_evaluation(folder: Path) -> Evaluation:
 def _rows(path: Path) -> Dataset:
     rows = load_from_disk(str(path))
     if not isinstance(rows, Dataset):
-        raise Refused([Problem("data.tokenized_path", path, "holds several datasets, not one")])
+        raise Refused([Problem(tokenized_folder.KEY, path, "holds several datasets, not one")])
     return rows
 
 
-def _mismatch(path: Path, name: str, was: Any, wanted: Any) -> Problem | None:
+def _mismatch(path: Path, name: str, was: object, wanted: object) -> Problem | None:
     """What differs. Datasets that are not named now are taken as they were."""
     if was == wanted or (name == "datasets" and not wanted):
         return None
     what = f"was made with {name}={_short(was)}, and the config says {_short(wanted)}"
-    return Problem("data.tokenized_path", path, what, "remove the folder, or name another")
+    return Problem(tokenized_folder.KEY, path, what, "remove the folder, or name another")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -92,7 +92,7 @@ def _marked_up(call: str, parameter: str) -> Reader:
     return read
 
 
-def _bare_value(text: str, kind: str | None) -> Any:
+def _bare_value(text: str, kind: str | None) -> object:
     """A value without quotes: JSON or a Python literal if it is one, else text; text where the schema says so."""
     if kind == "string":
         return text
@@ -117,7 +117,7 @@ def _python_calls(text: str, types: Types) -> Iterator[Call]:
             yield {"name": ast.unparse(call.func), "arguments": arguments}
 
 
-def _python_value(source: str, node: ast.expr) -> Any:
+def _python_value(source: str, node: ast.expr) -> object:
     if isinstance(node, ast.Constant):
         return node.value
     return _bare_value(ast.get_source_segment(source, node) or "", None)
@@ -133,13 +133,13 @@ def _gemma4_calls(text: str, types: Types) -> Iterator[Call]:
         yield {"name": match[1], "arguments": arguments}
 
 
-def _gemma4_value(text: str, at: int) -> tuple[Any, int]:
+def _gemma4_value(text: str, at: int) -> tuple[object, int]:
     """The value that begins at a character, and the character after it. Raises ValueError."""
     if text.startswith(_QUOTE, at):
         end = text.index(_QUOTE, at + len(_QUOTE))
         return text[at + len(_QUOTE) : end], end + len(_QUOTE)
     if text.startswith("{", at):
-        mapping: dict[str, Any] = {}
+        mapping: dict[str, object] = {}
         at += 1
         while not text.startswith("}", at):
             end = text.index(":", at)
@@ -147,7 +147,7 @@ def _gemma4_value(text: str, at: int) -> tuple[Any, int]:
             at += text.startswith(",", at)
         return mapping, at + 1
     if text.startswith("[", at):
-        values: list[Any] = []
+        values: list[object] = []
         at += 1
         while not text.startswith("]", at):
             value, at = _gemma4_value(text, at)

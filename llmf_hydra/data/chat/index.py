@@ -3,7 +3,7 @@
 import functools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 import yaml
 
@@ -11,10 +11,21 @@ TEMPLATES = Path(__file__).parent / "templates"
 _INCLUDE = re.compile(r"\{%- include '([\w/]+\.jinja)' -%\}\n?")
 
 
+class Template(TypedDict, total=False):
+    """What index.yaml says of a named template."""
+
+    file: Required[str]
+    stop: list[str]  # texts that end a turn, beside the tokenizer's own end
+    tool_format: str
+    aliases: list[str]
+    system: str  # what the template puts where a dialogue has no system message
+    source: str  # the model or the text that it is written for
+
+
 @functools.cache
-def index() -> dict[str, dict[str, Any]]:
+def index() -> dict[str, Template]:
     """What is known of each template, by each of its names: `file`, `stop`, `tool_format`, `system`, `source`."""
-    entries = yaml.safe_load((TEMPLATES / "index.yaml").read_text(encoding="utf-8"))
+    entries: dict[str, Template] = yaml.safe_load((TEMPLATES / "index.yaml").read_text(encoding="utf-8"))
     return {
         alias: {"file": name, **entry}
         for name, entry in entries.items()

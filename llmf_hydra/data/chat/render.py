@@ -7,7 +7,6 @@ turn, and each beginning must be the beginning of the whole. Where neither works
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llmf_hydra.data.chat.jinja import CLOSE, OPEN
 from llmf_hydra.data.chat.template import Chat
@@ -27,7 +26,9 @@ class Rendered:
     weights: list[int]
 
 
-def render_dialogue(chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> Rendered:
+def render_dialogue(
+    chat: Chat, messages: Sequence[Message], tools: list[dict[str, object]] | None
+) -> Rendered:
     """The whole dialogue and all its answers. Raises BadRow."""
     turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     weights = [int(messages[i].get("weight", 1) != 0) for i in turns]
@@ -38,7 +39,7 @@ def render_dialogue(chat: Chat, messages: Sequence[Message], tools: list[dict[st
 
 
 def _by_marks(
-    chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None
+    chat: Chat, messages: Sequence[Message], tools: list[dict[str, object]] | None
 ) -> tuple[str, list[Span]]:
     text, answers = marked(chat.render(messages, tools))
     if len(answers) != sum(message["role"] == "assistant" for message in messages):
@@ -46,14 +47,14 @@ def _by_marks(
     return text, [_with_stop(chat, text, span) for span in answers]
 
 
-def render_prompt(chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> str:
+def render_prompt(chat: Chat, messages: Sequence[Message], tools: list[dict[str, object]] | None) -> str:
     """The text of a prompt up to where the answer begins. Raises BadRow."""
     text = chat.render(messages, tools, answer_next=True)
     return _MARK.sub("", text) if chat.marks else text
 
 
 def render_completion(
-    chat: Chat, prompt: Sequence[Message], answer: Sequence[Message], tools: list[dict[str, Any]] | None
+    chat: Chat, prompt: Sequence[Message], answer: Sequence[Message], tools: list[dict[str, object]] | None
 ) -> Rendered:
     """Prompt and answer (which may go on over several turns), with the answer as one span. Raises BadRow."""
     rendered = render_dialogue(chat, [*prompt, *answer], tools)
@@ -74,7 +75,7 @@ def marked(text: str) -> tuple[str, list[Span]]:
 
 
 def _answer(
-    chat: Chat, messages: Sequence[Message], tools: list[dict[str, Any]] | None, whole: str, turn: int
+    chat: Chat, messages: Sequence[Message], tools: list[dict[str, object]] | None, whole: str, turn: int
 ) -> Span:
     """Where the answer of a turn begins and where its turn ends."""
     start = _start(chat, messages[:turn], tools, whole)
@@ -89,7 +90,7 @@ def _answer(
 
 
 def _start(
-    chat: Chat, before: Sequence[Message], tools: list[dict[str, Any]] | None, whole: str
+    chat: Chat, before: Sequence[Message], tools: list[dict[str, object]] | None, whole: str
 ) -> int | None:
     prompt = chat.render(before, tools, answer_next=True)
     return len(prompt) if whole.startswith(prompt) else None
@@ -112,7 +113,7 @@ def _with_stop(chat: Chat, text: str, span: Span) -> Span:
 def _by_probe(
     chat: Chat,
     messages: Sequence[Message],
-    tools: list[dict[str, Any]] | None,
+    tools: list[dict[str, object]] | None,
     whole: str,
     turn: int,
     start: int | None,

@@ -4,16 +4,19 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jinja2
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.chat.index import index, template_names, template_text, tool_formats
+from llmf_hydra.data.chat.index import Template, index, template_names, template_text, tool_formats
 from llmf_hydra.data.chat.jinja import compiled
 from llmf_hydra.data.rows import BadRow, Message, first_line
 from llmf_hydra.errors import Problem, Refused
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Chat:
 
     name: str  # of the named template; empty for the tokenizer's own
     text: str
-    special_tokens: Mapping[str, Any] = field(default_factory=dict)
+    special_tokens: Mapping[str, object] = field(default_factory=dict)
     stops: tuple[str, ...] = ()  # texts that end a turn, longest first
     turn_ends: tuple[str, ...] = ()  # those of a named template
     default_system: str | None = None
@@ -48,7 +51,7 @@ class Chat:
     def render(
         self,
         messages: Sequence[Message],
-        tools: list[dict[str, Any]] | None = None,
+        tools: list[dict[str, object]] | None = None,
         answer_next: bool = False,
     ) -> str:
         """The text of a dialogue, with the header of the next answer if asked for. Raises BadRow."""
@@ -66,7 +69,7 @@ class Chat:
             ) from None
         except Exception as error:  # a template runs filters and methods of Python on whatever the row holds
             what = f"makes the chat template fail: {type(error).__name__}: {first_line(error)}"
-            raise BadRow("", what, "mend the row, or choose a template that fits") from None
+            raise BadRow("", what, "correct the row, or choose a template that fits") from None
 
     def with_system(self, messages: list[Message]) -> list[Message]:
         """The messages, with the default system message in front where there is none."""
@@ -75,7 +78,7 @@ class Chat:
         return [{"role": "system", "content": self.default_system}, *messages]
 
 
-def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) -> Chat:
+def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: "PreTrainedTokenizerBase") -> Chat:
     """The template that the config names, else the tokenizer's own. Raises Refused."""
     if data.tool_format is not None and data.tool_format not in tool_formats():
         raise Refused([Problem.bad_choice("data.tool_format", data.tool_format, sorted(tool_formats()))])
@@ -83,7 +86,7 @@ def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) ->
     stops = {str(tokenizer.eos_token), *map(str, tokenizer.all_special_tokens)} - {"None"}
     if data.template is None:
         text = _own(tokenizer)
-        known: Mapping[str, Any] = {}
+        known: Template = {"file": ""}
     elif data.template not in index():
         raise Refused([Problem.bad_choice("data.template", data.template, template_names())])
     else:
@@ -104,17 +107,19 @@ def load_chat(data: DataConfig, generation: GenerationConfig, tokenizer: Any) ->
     return chat if chat.writes_tools else replace(chat, tool_format=chat.call_format)
 
 
-def stop_sequences(data: DataConfig, tokenizer: Any) -> list[list[int]]:
+def stop_sequences(data: DataConfig, tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
     """Token ids at which an answer ends, a sequence per text that ends a turn: of the named template, and EOS.
 
     A text that the tokenizer doesn't know as one token is a sequence of several.
     """
     ends = index()[data.template].get("stop", ()) if data.template is not None else ()
-    texts = dict.fromkeys([*ends, *([str(tokenizer.eos_token)] if tokenizer.eos_token else [])])
+    texts: dict[str, None] = dict.fromkeys(
+        [*ends, *([str(tokenizer.eos_token)] if tokenizer.eos_token else [])]
+    )
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
-def _own(tokenizer: Any) -> str:
+def _own(tokenizer: "PreTrainedTokenizerBase") -> str:
     if not tokenizer.chat_template:
         what = "the tokenizer has no chat template of its own"
         raise Refused([Problem("data.template", None, what, "name one, such as data.template=chatml")])

@@ -1,14 +1,13 @@
 """alpaca: instruction, input, output, and perhaps system and history; ranked with chosen and rejected."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from llmf_hydra.data.formats.common import cell, finished
 from llmf_hydra.data.rows import BadRow, Message, Row, need_answer, need_text
 from llmf_hydra.data.sources.dataset_info import Source
 
 
-def convert(raw: Mapping[str, Any], source: Source) -> Row:
+def convert(raw: Mapping[str, object], source: Source) -> Row:
     """One row; the query stands under the instruction in the same user message. Raises BadRow."""
     prompt_column = str(source.column("prompt"))
     instruction = need_text(cell(raw, source, "prompt"), prompt_column)
@@ -29,7 +28,7 @@ def _assistant(content: str) -> Message:
     return {"role": "assistant", "content": content}
 
 
-def _history(value: Any, field: str) -> list[Message]:
+def _history(value: object, field: str) -> list[Message]:
     if not value:
         return []
     messages: list[Message] = []
@@ -42,7 +41,7 @@ def _history(value: Any, field: str) -> list[Message]:
     return messages
 
 
-def _answers(raw: Mapping[str, Any], source: Source) -> list[list[Message]]:
+def _answers(raw: Mapping[str, object], source: Source) -> list[list[Message]]:
     if source.ranking or (cell(raw, source, "chosen") and cell(raw, source, "rejected")):
         return [[_assistant(text)] for text in _ranked(raw, source)]
     column = source.column("response")
@@ -56,13 +55,15 @@ def _answers(raw: Mapping[str, Any], source: Source) -> list[list[Message]]:
     return [[_assistant(need_answer(value, column))]]
 
 
-def _ranked(raw: Mapping[str, Any], source: Source) -> list[str]:
+def _ranked(raw: Mapping[str, object], source: Source) -> list[str]:
     """Chosen and rejected from their columns, or the two best of a list of answers (the old form)."""
     response = cell(raw, source, "response")
     if isinstance(response, list) and source.column("chosen") not in raw:
         if len(response) < 2:
             raise BadRow(
-                str(source.column("response")), "has no two answers to rank", "give a better and a worse one"
+                str(source.column("response")),
+                "has fewer than two answers to rank",
+                "give a better and a worse one",
             )
         return [need_answer(text, str(source.column("response"))) for text in response[:2]]
     answers: list[str] = []

@@ -9,7 +9,7 @@ from llmf_hydra.data.rows import MEDIA, PLACEHOLDERS, BadRow, Message, Row, chec
 from llmf_hydra.data.sources.dataset_info import Source
 
 
-def cell(raw: Mapping[str, Any], source: Source, name: str) -> Any:
+def cell(raw: Mapping[str, object], source: Source, name: str) -> object:
     """The value of a column by its canonical name.
 
     BadRow if dataset_info.json names it and the row lacks it.
@@ -23,7 +23,7 @@ def cell(raw: Mapping[str, Any], source: Source, name: str) -> Any:
     return raw.get(column)
 
 
-def finished(row: Row, raw: Mapping[str, Any], source: Source, field: str) -> Row:
+def finished(row: Row, raw: Mapping[str, object], source: Source, field: str) -> Row:
     """Add system, tools, label and media, and check the order of turns of the prompt and of each answer."""
     system = cell(raw, source, "system")
     if system:
@@ -42,7 +42,7 @@ def finished(row: Row, raw: Mapping[str, Any], source: Source, field: str) -> Ro
     return row
 
 
-def tools_of(value: Any, field: str) -> list[dict[str, Any]] | None:
+def tools_of(value: object, field: str) -> list[dict[str, object]] | None:
     """The described tools: a list, or JSON text of one. Each as `{type: function, function: {...}}`."""
     if value is None or value == "" or value == []:
         return None
@@ -52,7 +52,7 @@ def tools_of(value: Any, field: str) -> list[dict[str, Any]] | None:
     return [_tool(tool, field) for tool in tools] or None
 
 
-def _json(text: str, field: str, what: str, remedy: str) -> Any:
+def _json(text: str, field: str, what: str, remedy: str) -> object:
     """The value that JSON text within a row stands for. Raises BadRow."""
     try:
         return json.loads(text)
@@ -62,14 +62,14 @@ def _json(text: str, field: str, what: str, remedy: str) -> Any:
         raise BadRow(field, f"{what}: its numbers are too long, or it is nested too deeply", remedy) from None
 
 
-def _tool(tool: Any, field: str) -> dict[str, Any]:
+def _tool(tool: object, field: str) -> dict[str, object]:
     function = tool.get("function", tool) if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise BadRow(field, "holds a tool without a name", "write {name, description, parameters}")
     return {"type": "function", "function": dict(function)}
 
 
-def label_of(value: Any, field: str) -> bool | None:
+def label_of(value: object, field: str) -> bool | None:
     """True for a wanted answer, False for an unwanted one."""
     if value is None or isinstance(value, bool):
         return value
@@ -80,7 +80,7 @@ def label_of(value: Any, field: str) -> bool | None:
     return found
 
 
-def calls_of(value: Any, field: str) -> list[dict[str, Any]]:
+def calls_of(value: object, field: str) -> list[dict[str, object]]:
     """Calls of tools from JSON text, a mapping or a list, in the shape that chat templates read."""
     if isinstance(value, str):
         remedy = 'write {"name": ..., "arguments": {...}}'
@@ -89,7 +89,7 @@ def calls_of(value: Any, field: str) -> list[dict[str, Any]]:
     return [_call(call, field) for call in calls]
 
 
-def _call(call: Any, field: str) -> dict[str, Any]:
+def _call(call: Any, field: str) -> dict[str, object]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise BadRow(
@@ -99,14 +99,14 @@ def _call(call: Any, field: str) -> dict[str, Any]:
     if isinstance(arguments, str):
         what = f"calls {function['name']} with arguments that are not valid JSON"
         arguments = _json(arguments, field, what, "write the arguments as a mapping")
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }
     return {"id": call["id"], **made} if call.get("id") else made
 
 
-def media_of(raw: Mapping[str, Any], source: Source) -> dict[str, list[str]] | None:
+def media_of(raw: Mapping[str, object], source: Source) -> dict[str, list[str]] | None:
     """Paths of images, videos and sound, absolute under the media folder; BadRow if one does not exist."""
     found: dict[str, list[str]] = {}
     for kind in MEDIA:
@@ -117,7 +117,7 @@ def media_of(raw: Mapping[str, Any], source: Source) -> dict[str, list[str]] | N
     return found or None
 
 
-def _medium(name: Any, source: Source, field: str) -> str:
+def _medium(name: object, source: Source, field: str) -> str:
     path = Path(need_text(name, field)).expanduser()
     path = path if path.is_absolute() or source.media_dir is None else source.media_dir / path
     if not path.is_file():
@@ -139,7 +139,7 @@ def _check_placeholders(row: Row, field: str) -> None:
 ReadMessages = Callable[[Any, Source, str], list[Message]]
 
 
-def dialogue(raw: Mapping[str, Any], source: Source, read: ReadMessages) -> Row:
+def dialogue(raw: Mapping[str, object], source: Source, read: ReadMessages) -> Row:
     """The row of a format that keeps a dialogue in one column, and ranked last answers beside it."""
     column = str(source.column("messages"))
     messages = read(cell(raw, source, "messages"), source, column)
@@ -149,7 +149,7 @@ def dialogue(raw: Mapping[str, Any], source: Source, read: ReadMessages) -> Row:
     return finished(split_answer(messages), raw, source, column)
 
 
-def _ranked(raw: Mapping[str, Any], source: Source, name: str, read: ReadMessages) -> list[Message]:
+def _ranked(raw: Mapping[str, object], source: Source, name: str, read: ReadMessages) -> list[Message]:
     column = source.column(name) or name
     value = cell(raw, source, name)
     if not value:

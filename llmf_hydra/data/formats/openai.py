@@ -1,7 +1,6 @@
 """openai: a list of {role, content} with tool_calls and tool results; also ranked, and labelled."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from llmf_hydra.data.formats.common import calls_of, dialogue
 from llmf_hydra.data.formats.turns import ROLES, read_turns
@@ -12,17 +11,17 @@ _ALSO = {"developer": "system_tag", "function": "observation_tag"}  # older and 
 _KEPT = ("name", "tool_call_id", "reasoning_content", "weight")
 
 
-def convert(raw: Mapping[str, Any], source: Source) -> Row:
+def convert(raw: Mapping[str, object], source: Source) -> Row:
     """One row. Raises BadRow."""
     return dialogue(raw, source, read_messages)
 
 
-def read_messages(value: Any, source: Source, column: str) -> list[Message]:
+def read_messages(value: object, source: Source, column: str) -> list[Message]:
     """The list of messages of a column, with roles and keys by the source's tags."""
     return read_turns(value, source, column, _message, _ALSO)
 
 
-def _message(message: Mapping[str, Any], tag: str, field: str, tags: Mapping[str, str]) -> Message:
+def _message(message: Mapping[str, object], tag: str, field: str, tags: Mapping[str, str]) -> Message:
     role = ROLES[tag]
     where = f"{field}.{tags['content_tag']}"
     content = _text(message.get(tags["content_tag"]), where)
@@ -40,7 +39,7 @@ def _message(message: Mapping[str, Any], tag: str, field: str, tags: Mapping[str
     return made
 
 
-def _text(content: Any, field: str) -> Any:
+def _text(content: object, field: str) -> object:
     """The text of a content that may come in parts; other parts than text are named by their columns."""
     if not isinstance(content, list):
         return content

@@ -1,7 +1,6 @@
 """sharegpt: a list of {from, value}; with observations, function calls, tools, and ranked last answers."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from llmf_hydra.data.formats.common import calls_of, dialogue
 from llmf_hydra.data.formats.turns import ROLES, read_turns
@@ -9,17 +8,17 @@ from llmf_hydra.data.rows import Message, Row, need_answer, need_text
 from llmf_hydra.data.sources.dataset_info import Source
 
 
-def convert(raw: Mapping[str, Any], source: Source) -> Row:
+def convert(raw: Mapping[str, object], source: Source) -> Row:
     """One row. Raises BadRow."""
     return dialogue(raw, source, read_messages)
 
 
-def read_messages(value: Any, source: Source, column: str) -> list[Message]:
+def read_messages(value: object, source: Source, column: str) -> list[Message]:
     """The list of messages of a column, with roles and keys by the source's tags."""
     return read_turns(value, source, column, _message)
 
 
-def _message(message: Mapping[str, Any], tag: str, field: str, tags: Mapping[str, str]) -> Message:
+def _message(message: Mapping[str, object], tag: str, field: str, tags: Mapping[str, str]) -> Message:
     role, key = ROLES[tag], tags["content_tag"]
     value, where = message.get(key), f"{field}.{key}"
     if tag == "function_tag":

@@ -1,14 +1,13 @@
 """text: one column of plain text, for pre-training."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from llmf_hydra.data.formats.common import cell
 from llmf_hydra.data.rows import BadRow, Row, need_text
 from llmf_hydra.data.sources.dataset_info import Source
 
 
-def convert(raw: Mapping[str, Any], source: Source) -> Row:
+def convert(raw: Mapping[str, object], source: Source) -> Row:
     """One row; the column is called text, or prompt as in LLaMA-Factory. Raises BadRow."""
     name = "text" if source.column("text") else "prompt"
     column = source.column(name)

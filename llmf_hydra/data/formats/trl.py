@@ -4,7 +4,6 @@ A prompt or an answer is a list of messages, or plain text, which is one message
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from llmf_hydra.data.formats import openai
 from llmf_hydra.data.formats.common import cell, finished, split_answer
@@ -12,7 +11,7 @@ from llmf_hydra.data.rows import BadRow, Message, Row, need_answer, need_text
 from llmf_hydra.data.sources.dataset_info import DEFAULT_TAGS, Source
 
 
-def convert(raw: Mapping[str, Any], source: Source) -> Row:
+def convert(raw: Mapping[str, object], source: Source) -> Row:
     """One row. Raises BadRow."""
     if cell(raw, source, "messages") is not None:
         column = str(source.column("messages"))
@@ -27,7 +26,7 @@ def convert(raw: Mapping[str, Any], source: Source) -> Row:
     return finished(Row(prompt=prompt, answers=answers), raw, source, column)
 
 
-def _answer_columns(raw: Mapping[str, Any], source: Source) -> tuple[str, ...]:
+def _answer_columns(raw: Mapping[str, object], source: Source) -> tuple[str, ...]:
     ranked = ("chosen", "rejected")
     have = [name for name in ranked if cell(raw, source, name) is not None]
     if len(have) == 1:
@@ -38,12 +37,12 @@ def _answer_columns(raw: Mapping[str, Any], source: Source) -> tuple[str, ...]:
     return ranked if have else ("response",)
 
 
-def _part(raw: Mapping[str, Any], source: Source, name: str, role: str) -> list[Message]:
+def _part(raw: Mapping[str, object], source: Source, name: str, role: str) -> list[Message]:
     value = cell(raw, source, name)
     return [] if value is None else _messages(value, role, str(source.column(name)))
 
 
-def _messages(value: Any, role: str, column: str) -> list[Message]:
+def _messages(value: object, role: str, column: str) -> list[Message]:
     if isinstance(value, list):
         return openai.read_messages(value, Source("", tags=DEFAULT_TAGS["openai"]), column)
     text = need_answer(value, column) if role == "assistant" else need_text(value, column)

@@ -19,7 +19,7 @@ Content = Callable[[Mapping[str, Any], str, str, Mapping[str, str]], Message]
 
 
 def read_turns(
-    value: Any, source: Source, column: str, content: Content, also: Mapping[str, str] | None = None
+    value: object, source: Source, column: str, content: Content, also: Mapping[str, str] | None = None
 ) -> list[Message]:
     """The messages of a column; `also` names tags that further roles stand for. Raises BadRow."""
     tags = source.tags
@@ -39,7 +39,7 @@ def read_turns(
     return messages
 
 
-def _tag(message: Mapping[str, Any], key: str, known: Mapping[str, str], field: str) -> str:
+def _tag(message: Mapping[str, object], key: str, known: Mapping[str, str], field: str) -> str:
     name = message.get(key)
     if name is None:
         raise BadRow(f"{field}.{key}", "is missing", "name the key of the role: tags {role_tag: ...}")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from llmf_hydra.data.rows import Message, Row
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
@@ -10,7 +9,7 @@ from llmf_hydra.errors import NO_VALUE, Problem, Refused
 _SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
-def openai(row: Row) -> dict[str, Any]:
+def openai(row: Row) -> dict[str, object]:
     """{messages, tools, chosen, rejected, label}, as formatting openai reads it."""
     made = _dialogue(row, "messages", lambda message: dict(message))
     if row.label is not None:
@@ -18,7 +17,7 @@ def openai(row: Row) -> dict[str, Any]:
     return made
 
 
-def sharegpt(row: Row) -> dict[str, Any]:
+def sharegpt(row: Row) -> dict[str, object]:
     """{conversations, tools, chosen, rejected, kto_tag}, as formatting sharegpt reads it."""
     made = _dialogue(row, "conversations", _turn)
     if row.label is not None:
@@ -26,7 +25,7 @@ def sharegpt(row: Row) -> dict[str, Any]:
     return made
 
 
-def alpaca(row: Row) -> dict[str, Any]:
+def alpaca(row: Row) -> dict[str, object]:
     """{instruction, output, system, history, chosen, rejected}.
 
     Raises Refused where the row is more than that.
@@ -37,7 +36,7 @@ def alpaca(row: Row) -> dict[str, Any]:
     _refuse(any(len(answer) > 1 for answer in row.answers), "is ranked by more than one turn")
     system = row.prompt[0]["content"] if row.prompt[0]["role"] == "system" else ""
     turns = [message["content"] for message in row.prompt if message["role"] != "system"]
-    made: dict[str, Any] = {"instruction": turns[-1], "input": ""}
+    made: dict[str, object] = {"instruction": turns[-1], "input": ""}
     made |= _answers(row)
     if system:
         made["system"] = system
@@ -54,14 +53,14 @@ def _answers(row: Row) -> dict[str, str]:
     return dict(zip(names, texts, strict=False))
 
 
-def _dialogue(row: Row, column: str, write: Callable[[Message], dict[str, Any]]) -> dict[str, Any]:
+def _dialogue(row: Row, column: str, write: Callable[[Message], dict[str, object]]) -> dict[str, object]:
     _refuse(row.text is not None, "is plain text")
 
-    def written(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    def written(messages: Sequence[Message]) -> list[dict[str, object]]:
         return [write(message) for message in messages]
 
     ranked = len(row.answers) == 2
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         column: written([*row.prompt, *(row.answers[0] if len(row.answers) == 1 else ())])
     }
     if ranked:
@@ -71,7 +70,7 @@ def _dialogue(row: Row, column: str, write: Callable[[Message], dict[str, Any]])
     return made
 
 
-def _turn(message: Message) -> dict[str, Any]:
+def _turn(message: Message) -> dict[str, object]:
     calls = message.get("tool_calls")
     if calls:
         _refuse(bool(message["content"]), "says something beside a call of a tool")
@@ -82,12 +81,12 @@ def _turn(message: Message) -> dict[str, Any]:
     return {"from": _SHAREGPT[message["role"]], "value": message["content"]}
 
 
-def _refuse(condition: Any, what: str) -> None:
+def _refuse(condition: object, what: str) -> None:
     if condition:
         raise Refused([Problem("--to", NO_VALUE, f"a row {what}, which this format cannot hold")])
 
 
-WRITERS: dict[str, Callable[[Row], dict[str, Any]]] = {
+WRITERS: dict[str, Callable[[Row], dict[str, object]]] = {
     "alpaca": alpaca,
     "openai": openai,
     "sharegpt": sharegpt,

@@ -102,7 +102,7 @@ class Source:
         return self.columns.get(name)
 
 
-def described(name: str, info: Any, key: str) -> tuple[Source, list[Problem]]:
+def described(name: str, info: object, key: str) -> tuple[Source, list[Problem]]:
     """The source that a table row describes, still without files, and what is wrong with the row."""
     if not isinstance(info, Mapping):
         return Source(name), [Problem(key, name, f"is a {type(info).__name__}, not a mapping")]
@@ -153,18 +153,18 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def _wrong_types(name: str, info: Mapping[str, Any], key: str) -> Iterator[Problem]:
+def _wrong_types(name: str, info: Mapping[str, object], key: str) -> Iterator[Problem]:
     """Values of another type than the key takes; null is none."""
     for word, (types, wanted) in _TYPES.items():
         value = info.get(word)
         if value is not None and not isinstance(value, types):
             yield Problem(
-                key, name, f"its row in dataset_info.json has {word} {type_name(value)}, not {wanted}"
+                key, name, f"its entry in dataset_info.json has {word} {type_name(value)}, not {wanted}"
             )
         elif isinstance(value, Mapping):
             for inner, text in value.items():
                 if text is not None and not isinstance(text, str):
-                    what = f"its row in dataset_info.json has {word}.{inner} {type_name(text)}, not text"
+                    what = f"its entry in dataset_info.json has {word}.{inner} {type_name(text)}, not text"
                     yield Problem(key, name, what)
 
 
@@ -180,14 +180,14 @@ def _unknown(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
         Problem(
             key,
             name,
-            f"its row in dataset_info.json has the unknown key {where}{word}",
+            f"its entry in dataset_info.json has the unknown key {where}{word}",
             did_you_mean(word, known),
         )
         for word, known, where in found
     ]
 
 
-def _wrong_values(name: str, info: Mapping[str, Any], key: str) -> list[Problem]:
+def _wrong_values(name: str, info: Mapping[str, object], key: str) -> list[Problem]:
     problems: list[Problem] = []
     formatting = info.get("formatting") or "alpaca"
     if formatting not in FORMATS:
@@ -197,12 +197,19 @@ def _wrong_values(name: str, info: Mapping[str, Any], key: str) -> list[Problem]
         )
     if not any(info.get(place) for place in PLACES):
         problems.append(
-            Problem(key, name, "its row in dataset_info.json says no place", "set file_name or hf_hub_url")
+            Problem(
+                key,
+                name,
+                "its entry in dataset_info.json names no file and no hub",
+                "set file_name or hf_hub_url",
+            )
         )
     elif info.get("script_url") and not any(info.get(place) for place in PLACES if place != "script_url"):
         what = "is made by a loading script (script_url), which datasets no longer runs"
         problems.append(Problem(key, name, what, "save its rows as jsonl and set file_name"))
     count = info.get("num_samples")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        problems.append(Problem(key, name, f"has num_samples {count}, which is no count of rows"))
+        problems.append(
+            Problem(key, name, f"has num_samples {count}, which is not a positive number of rows")
+        )
     return problems

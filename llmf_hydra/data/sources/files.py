@@ -3,15 +3,20 @@
 Each reader yields `(number, row)`, counted from 1, or `(number, BadRow)` for a row that cannot be read.
 """
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from llmf_hydra.data.rows import BadRow
 
-Item = tuple[int, dict[str, Any] | BadRow]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Item = tuple[int, dict[str, object] | BadRow]
+BINARY = (".parquet", ".arrow")
 _CHUNK = 1 << 20
 _DIGITS = 4000  # of an integer; Python refuses to read or write more than 4300
 _WHITE = " \t\r\n"
@@ -23,7 +28,18 @@ class Unreadable(Exception):
 
 def read(path: Path) -> Iterator[Item]:
     """The rows of a file; its ending says how it is read. Raises Unreadable."""
-    return READERS[path.suffix.lower()](path)
+    ending = path.suffix.lower()
+    if ending not in BINARY:
+        _refuse_utf16(path)
+    return READERS[ending](path)
+
+
+def _refuse_utf16(path: Path) -> None:
+    """UTF-16 would give an error for each of its lines. Raises Unreadable."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in head:
+        raise Unreadable("is UTF-16, not UTF-8; save the file as UTF-8")
 
 
 def _jsonl(path: Path) -> Iterator[Item]:
@@ -35,7 +51,7 @@ def _jsonl(path: Path) -> Iterator[Item]:
             yield number, _parsed(raw, decoder)
 
 
-class RepeatedKeys(dict[str, Any]):
+class RepeatedKeys(dict[str, object]):
     """A row with a key that stands twice in it, or in a mapping within it: the last value is taken."""
 
 
@@ -46,7 +62,7 @@ class _Decoder(json.JSONDecoder):
         super().__init__(object_pairs_hook=self._mapping, parse_int=self._integer)
         self._repeated, self._digits = False, 0
 
-    def checked(self, row: Any) -> dict[str, Any] | BadRow:
+    def checked(self, row: object) -> dict[str, object] | BadRow:
         """The row that was just decoded, or what is wrong with it."""
         repeated, digits = self._repeated, self._digits
         self._repeated, self._digits = False, 0
@@ -56,7 +72,7 @@ class _Decoder(json.JSONDecoder):
             return _not_a_mapping(row)
         return RepeatedKeys(row) if repeated else row
 
-    def _mapping(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _mapping(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         made = dict(pairs)
         self._repeated |= len(made) < len(pairs)
         return made
@@ -68,17 +84,17 @@ class _Decoder(json.JSONDecoder):
         return int(text)
 
 
-def _parsed(raw: bytes, decoder: _Decoder) -> dict[str, Any] | BadRow:
+def _parsed(raw: bytes, decoder: _Decoder) -> dict[str, object] | BadRow:
     try:
         row = decoder.decode(raw.decode("utf-8-sig") if raw.startswith(b"\xef\xbb\xbf") else raw.decode())
     except UnicodeDecodeError as error:
         return _not_utf8(error)
     except json.JSONDecodeError as error:
         return BadRow(
-            "", f"is not valid JSON: {error.msg} at column {error.colno}", "mend or remove the line"
+            "", f"is not valid JSON: {error.msg} at column {error.colno}", "correct or remove the line"
         )
     except RecursionError:
-        return BadRow("", "is nested too deeply", "mend or remove the line")
+        return BadRow("", "is nested too deeply", "correct or remove the line")
     return decoder.checked(row)
 
 
@@ -87,7 +103,7 @@ def _not_utf8(error: UnicodeDecodeError) -> BadRow:
     return BadRow("", f"is not UTF-8 (byte 0x{byte:02x} at {error.start})", "save the file as UTF-8")
 
 
-def _not_a_mapping(row: Any) -> BadRow:
+def _not_a_mapping(row: object) -> BadRow:
     return BadRow("", f"is a {type(row).__name__}, not a mapping of columns", "write each row as {...}")
 
 
@@ -144,7 +160,7 @@ def _array(path: Path) -> Iterator[Item]:
             yield number, decoder.checked(row)
 
 
-def _refuse_more(file: Any, rest: str, path: Path, number: int) -> None:
+def _refuse_more(file: TextIO, rest: str, path: Path, number: int) -> None:
     """Nothing may follow the array. Raises Unreadable."""
     while not rest.strip() and (more := _more(file, "", path)):
         rest = more
@@ -153,7 +169,7 @@ def _refuse_more(file: Any, rest: str, path: Path, number: int) -> None:
         raise Unreadable(f"{what}; write one array, or a row a line in a file named .jsonl")
 
 
-def _more(file: Any, rest: str, path: Path) -> str:
+def _more(file: TextIO, rest: str, path: Path) -> str:
     """The rest of the buffer and what comes next; at least as much again, so that long rows stay linear."""
     try:
         return rest + file.read(max(_CHUNK, len(rest)))
@@ -191,11 +207,11 @@ def _refuse_repeated(header: Sequence[str]) -> None:
         raise Unreadable(f"names the column {repeated!r} twice in its header; rename or remove one")
 
 
-def _checked_cells(row: dict[Any, Any]) -> dict[str, Any] | BadRow:
+def _checked_cells(row: dict[str | Any, Any]) -> dict[str, object] | BadRow:
     if None in row:
         return BadRow("", "has more cells than the header has columns", "quote cells that hold the separator")
     if None in row.values():
-        return BadRow("", "has fewer cells than the header has columns", "fill the row up")
+        return BadRow("", "has fewer cells than the header has columns", "fill in the missing cells")
     return row
 
 
@@ -226,14 +242,16 @@ def _arrow(path: Path) -> Iterator[Item]:
 
     with pa.memory_map(str(path)) as mapped:
         try:
-            batches = list(_record_batches(pa, mapped))
+            batches = list(_record_batches(mapped))
         except pa.ArrowInvalid as error:
             raise Unreadable(f"is not an Arrow file: {error}") from None
         yield from _numbered(row for batch in batches for row in batch.to_pylist())
 
 
-def _record_batches(pa: Any, mapped: Any) -> Iterator[Any]:
+def _record_batches(mapped: "pa.MemoryMappedFile") -> Iterator["pa.RecordBatch"]:
     """Both forms of Arrow on disk: the file with a footer, and the stream that `datasets` writes."""
+    import pyarrow as pa
+
     try:
         reader = pa.ipc.open_file(mapped)
         return (reader.get_batch(i) for i in range(reader.num_record_batches))
@@ -242,7 +260,7 @@ def _record_batches(pa: Any, mapped: Any) -> Iterator[Any]:
         return iter(pa.ipc.open_stream(mapped))
 
 
-def _numbered(rows: Iterator[dict[str, Any]]) -> Iterator[Item]:
+def _numbered(rows: Iterator[dict[str, object]]) -> Iterator[Item]:
     yield from enumerate(rows, 1)
 
 

@@ -25,10 +25,20 @@ def fetched(source: Source, key: str, streaming: bool = False) -> Source:
         except Exception as error:
             raise _refused(source, key, error) from error
         return replace(source, streamed=True)
-    name = digest.of([source.hub, source.subset, source.split, source.folder, source.hub_kind])
+    name = _name(source)
     fetch = _fetch_cloud if "://" in source.hub else _FETCH[source.hub_kind]
     folder, _ = store.obtain(paths.cache_dir() / "hub", name, lambda made: _fetched(fetch, source, made, key))
     return replace(source, files=tuple(sorted(folder.iterdir())))
+
+
+def already_fetched(source: Source) -> tuple[Path, ...]:
+    """The files of a hub's dataset that an earlier run has fetched; none where there are none."""
+    folder = paths.cache_dir() / "hub" / _name(source)
+    return tuple(sorted(folder.iterdir())) if source.hub and folder.is_dir() else ()
+
+
+def _name(source: Source) -> str:
+    return digest.of([source.hub, source.subset, source.split, source.folder, source.hub_kind])
 
 
 def _fetched(fetch: Callable[[Source, Path], None], source: Source, folder: Path, key: str) -> None:

@@ -4,11 +4,10 @@ Standard library only.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from llmf_hydra.data.formats import converter, guess
 from llmf_hydra.data.kinds import MEANING, REMEDY
@@ -17,6 +16,8 @@ from llmf_hydra.data.sources import files, hub
 from llmf_hydra.data.sources.dataset_info import Source, columns_of, tags_of
 from llmf_hydra.errors import NO_VALUE, Problem
 
+RawRow = tuple[Path, int, dict[str, object] | BadRow]
+"""A row as its file holds it: the file, the row's number in it, and the row or what is wrong with it."""
 LOOKED_AT = 200  # rows of each dataset that are read before the start
 
 
@@ -28,10 +29,10 @@ class Read:
     file: Path
     line: int
     row: Row | BadRow
-    raw: Any = None  # for rejected.jsonl
+    raw: object = None  # for rejected.jsonl
     repeated_keys: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A bad row with its place and reason, for rejected.jsonl."""
         assert isinstance(self.row, BadRow)  # the caller asks bad rows only
         bad = self.row
@@ -50,7 +51,7 @@ def bad_row_problem(file: Path, line: int, bad: BadRow) -> Problem:
     return Problem(f"{file} row {line}", NO_VALUE, what, bad.remedy)
 
 
-def settled(source: Source, first: dict[str, Any]) -> Source:
+def settled(source: Source, first: Mapping[str, object]) -> Source:
     """The source with its format, found by the columns of the first row where no table names it."""
     if source.format:
         return source
@@ -75,9 +76,7 @@ def settled_by_first_row(source: Source) -> Source:
     return source
 
 
-def rows(
-    source: Source, kind: str | None, raw_rows: Iterator[tuple[Path, int, Any]], start: int = 1
-) -> Iterator[Read]:
+def rows(source: Source, kind: str | None, raw_rows: Iterator[RawRow], start: int = 1) -> Iterator[Read]:
     """Canonical rows of one kind (None: of any), numbered from `start`."""
     for number, (path, line, raw) in enumerate(raw_rows, start):
         if not source.format and not isinstance(raw, BadRow):
@@ -86,7 +85,9 @@ def rows(
         yield read_one(source, kind, number, path, line, raw)
 
 
-def read_one(source: Source, kind: str | None, number: int, path: Path, line: int, raw: Any) -> Read:
+def read_one(
+    source: Source, kind: str | None, number: int, path: Path, line: int, raw: Mapping[str, object] | BadRow
+) -> Read:
     """One raw row in its canonical form, or what is wrong with it."""
     if isinstance(raw, BadRow):
         return Read(number, path, line, raw)
@@ -105,7 +106,7 @@ def read_one(source: Source, kind: str | None, number: int, path: Path, line: in
 
 def unforeseen(error: Exception) -> BadRow:
     """What no check foresaw, as the fault of the row at which it came up."""
-    return BadRow("", f"cannot be read: {type(error).__name__}: {first_line(error)}", "mend or remove it")
+    return BadRow("", f"cannot be read: {type(error).__name__}: {first_line(error)}", "correct or remove it")
 
 
 def format_for(source: Source, kind: str | None) -> str:
@@ -128,7 +129,7 @@ def misfit(kind: str, row: Row) -> Misfit:
     return Misfit("", f"holds {have}, where {MEANING[kind]} are needed", REMEDY[kind])
 
 
-def read_files(source: Source) -> Iterator[tuple[Path, int, Any]]:
+def read_files(source: Source) -> Iterator[RawRow]:
     """`(file, line, row)` of all files of a source, one after another, or of what is streamed from a hub.
 
     Raises files.Unreadable with the file.

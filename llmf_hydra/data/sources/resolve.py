@@ -6,6 +6,7 @@ A name is a row of dataset_info.json, a file or folder, or a dataset on the hub.
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from llmf_hydra.data.sources.dataset_info import ENDINGS, HUBS, Source, describe
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 INFO = "dataset_info.json"
+MOST_ENTRIES = 100_000  # files of a folder that is looked through
 SHOWN = 10  # bad rows that are listed
 
 
@@ -46,7 +48,7 @@ def check_sources(data: DataConfig, kind: str) -> list[Problem]:
     return problems
 
 
-def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
+def table_of(data: DataConfig) -> tuple[dict[str, object], Path]:
     """The table of datasets and the folder its file names are relative to. Raises Refused."""
     if isinstance(data.dataset_dir, Mapping):
         return dict(data.dataset_dir), Path.cwd()
@@ -57,7 +59,10 @@ def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
     if not info.is_file():
         return {}, folder
     try:
-        table = json.loads(info.read_text(encoding="utf-8"))
+        table = json.loads(info.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
+    except _Repeated as error:
+        what = f"{info} has {error} twice, and only one would count"
+        raise Refused([Problem("data.dataset_dir", data.dataset_dir, what, "rename or remove one")]) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Refused(
             [Problem("data.dataset_dir", data.dataset_dir, f"{info} is not valid JSON: {error}")]
@@ -65,6 +70,19 @@ def table_of(data: DataConfig) -> tuple[dict[str, Any], Path]:
     if not isinstance(table, dict):
         raise Refused([Problem("data.dataset_dir", data.dataset_dir, f"{info} is not a mapping of names")])
     return table, folder
+
+
+class _Repeated(Exception):
+    """A name that stands twice in one mapping of dataset_info.json."""
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for name, value in pairs:
+        if name in made:
+            raise _Repeated(name)
+        made[name] = value
+    return made
 
 
 def resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, list[Problem]]]:
@@ -84,7 +102,7 @@ def resolved(data: DataConfig, names: str, key: str) -> Iterator[tuple[Source, l
         except OSError as error:  # such as a name that no file can have
             source, problems = (
                 Source(name),
-                [Problem(key, name[:80], f"cannot be looked for: {error.strerror}")],
+                [Problem(key, name[:80], f"cannot be looked up: {error.strerror}")],
             )
         yield replace(source, media_dir=media_dir), problems
 
@@ -138,7 +156,11 @@ def _placed(source: Source, info: Mapping[str, Any], folder: Path, key: str) -> 
 def _with_files(source: Source, path: Path, key: str) -> tuple[Source, list[Problem]]:
     if path.is_dir():
         inside = path / source.folder if source.folder else path
-        found = sorted(p for p in inside.rglob("*") if p.suffix.lower() in ENDINGS and p.name != INFO)
+        try:
+            found = sorted(_data_files(inside))
+        except _TooMany:
+            what = f"{inside} holds more than {MOST_ENTRIES} files"
+            return source, [Problem(key, source.name, what, "name the folder or file that holds the rows")]
     else:
         found = [path] if path.suffix.lower() in ENDINGS else []
     if not found:
@@ -147,6 +169,22 @@ def _with_files(source: Source, path: Path, key: str) -> tuple[Source, list[Prob
             Problem(key, source.name, f"{path} holds no data that can be read", f"known are {known}")
         ]
     return replace(source, files=tuple(p.absolute() for p in found)), []
+
+
+class _TooMany(Exception):
+    """A folder too large to be a dataset, such as the root of a file system."""
+
+
+def _data_files(folder: Path) -> Iterator[Path]:
+    """The files below a folder that can be read as rows. Raises _TooMany; a folder that may not be read is left out."""
+    seen = 0
+    for below, _, names in os.walk(folder):
+        seen += len(names)
+        if seen > MOST_ENTRIES:
+            raise _TooMany
+        yield from (
+            Path(below, name) for name in names if name != INFO and Path(name).suffix.lower() in ENDINGS
+        )
 
 
 def _check_rows(source: Source, kind: str, key: str, skip_bad_rows: bool) -> list[Problem]:
@@ -193,5 +231,5 @@ def listed(problems: list[Problem]) -> list[Problem]:
     count = f"{len(problems)} bad row{'s' if len(problems) > 1 else ''}" + (
         f", {rest} not shown" if rest > 0 else ""
     )
-    hint = Problem("data", NO_VALUE, count, "mend them, or set data.skip_bad_rows=true to leave them out")
+    hint = Problem("data", NO_VALUE, count, "correct them, or set data.skip_bad_rows=true to leave them out")
     return [*problems[:SHOWN], hint]

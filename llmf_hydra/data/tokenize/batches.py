@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -18,7 +16,7 @@ from llmf_hydra.data.sources.reader import Read
 from llmf_hydra.data.tokenize.columns import record_batch
 from llmf_hydra.data.tokenize.features import Example, Setup
 
-Raw = tuple[Path, int, Any]
+Raw = reader.RawRow
 
 
 @dataclass(slots=True)
@@ -63,7 +61,7 @@ def write(setup: Setup, reads: Iterable[Read]) -> Written:
     return written
 
 
-def finish(setup: Setup, written: Written, encodings: list[Any]) -> Tokenized:
+def finish(setup: Setup, written: Written, encodings: list[object]) -> Tokenized:
     """Tokens of a batch that was written; rows without a trained token are left out and counted."""
     counts, rest = written.counts, iter(encodings)
     examples: list[Example] = []
@@ -104,7 +102,7 @@ def tokenized(setup: Setup, source: Source, raw: Iterator[Raw], batch_size: int)
     """Batches in order. While Rust tokenizes one batch in a thread, the next is read and written here."""
     reads = reader.rows(source, setup.kind, raw)
     with ThreadPoolExecutor(1) as thread:
-        waiting: tuple[Written, Any] | None = None
+        waiting: tuple[Written, object] | None = None
         while batch := list(islice(reads, batch_size)):
             written = write(setup, batch)
             begun = (written, thread.submit(setup.encoder.batch, written.texts()))

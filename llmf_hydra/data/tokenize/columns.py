@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -62,8 +62,7 @@ def _labels(ids: pa.ListArray, examples: Sequence[Example]) -> pa.ListArray:
 
 def as_arrow(rows: Dataset, indices: Sequence[int]) -> pa.Table:
     """Some rows of a tokenized dataset, each column in one chunk."""
-    table: Any = rows.with_format("arrow")[indices]
-    return table.combine_chunks()
+    return cast("pa.Table", rows.with_format("arrow")[indices]).combine_chunks()
 
 
 def row_lengths(rows: Dataset) -> np.ndarray:

@@ -10,12 +10,15 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tokenizers import Encoding, Tokenizer, processors
 
 from llmf_hydra.data.chat.render import Span
 from llmf_hydra.data.tokenize.borders import Border, by_offsets, by_width, byte_widths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PLAIN = "\ufdd3"  # stands inside a special token that is plain text; never seen by the tokenizer
 
@@ -168,7 +171,7 @@ def split_at(text: str, tokens: Iterable[str]) -> list[str]:
 class SlowEncoder:
     """For tokenizers without a Rust side: each piece apart, since there are no offsets."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.tokenizer = tokenizer
 
     def batch(self, texts: Sequence[str]) -> list[None]:
@@ -193,11 +196,15 @@ class SlowEncoder:
 
     def _part(self, text: str, special: bool) -> list[int]:
         if special:
-            return [self.tokenizer.convert_tokens_to_ids(text)]
+            return [cast("int", self.tokenizer.convert_tokens_to_ids(text))]
         plain = text.replace(PLAIN, "")
         return self.tokenizer(plain, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-def make_encoder(tokenizer: Any) -> Encoder:
+def make_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
     """The encoder for a tokenizer of Transformers."""
-    return FastEncoder(tokenizer.backend_tokenizer) if tokenizer.is_fast else SlowEncoder(tokenizer)
+    return (
+        FastEncoder(cast("Tokenizer", tokenizer.backend_tokenizer))
+        if tokenizer.is_fast
+        else SlowEncoder(tokenizer)
+    )

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llmf_hydra.data.chat.render import Rendered, render_completion, render_dialogue, render_prompt
 from llmf_hydra.data.chat.template import Chat
@@ -92,7 +91,7 @@ class Setup:
             return list(messages)
         return [{**message, "content": as_plain(message["content"], self.special)} for message in messages]
 
-    def examples(self, row: Row, texts: Sequence[Rendered], encodings: Sequence[Any]) -> list[Example]:
+    def examples(self, row: Row, texts: Sequence[Rendered], encodings: Sequence[object]) -> list[Example]:
         """The rows of the tokenized dataset that one row becomes: one, or several pieces of a long text."""
         encoded = [self.encoder.spans(e, t.text, t.answers) for e, t in zip(encodings, texts, strict=True)]
         if self.kind == "text":

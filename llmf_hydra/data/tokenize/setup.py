@@ -1,8 +1,8 @@
 """From the config and the tokenizer to the `Setup` that decides what a row becomes, and to its digest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
@@ -14,11 +14,14 @@ from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.tokenize.encode import make_encoder
 from llmf_hydra.data.tokenize.features import Setup
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def make_setup(
     data: DataConfig,
     kind: str,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     generation: GenerationConfig,
     packing: bool,
     media: tuple[str, ...] = (),
@@ -35,14 +38,14 @@ def make_setup(
         data.mask_history,
         split_long=text and packing,
         bos=begin if begin == (tokenizer.bos_token_id,) else (),
-        eos=(tokenizer.eos_token_id,) if text and tokenizer.eos_token_id is not None else (),
+        eos=(cast("int", tokenizer.eos_token_id),) if text and tokenizer.eos_token_id is not None else (),
         media=media,
         special=tuple(tokenizer.all_special_tokens) if tokenizer.split_special_tokens else (),
         watched=() if tokenizer.split_special_tokens else tuple(tokenizer.all_special_tokens),
     )
 
 
-def settings(data: DataConfig, setup: Setup, tokenizer: Any) -> dict[str, Any]:
+def settings(data: DataConfig, setup: Setup, tokenizer: "PreTrainedTokenizerBase") -> dict[str, object]:
     """What the tokens of any dataset depend on, by the names that a user knows."""
     chat = setup.chat
     return {
@@ -68,7 +71,7 @@ def settings(data: DataConfig, setup: Setup, tokenizer: Any) -> dict[str, Any]:
 
 
 def source_digest(
-    source: Source, settings: dict[str, Any], of_file: Callable[[Path], str] = digest.of_file
+    source: Source, settings: Mapping[str, object], of_file: Callable[[Path], str] = digest.of_file
 ) -> str:
     """What the tokens of one dataset depend on: its content, how it is read, and the settings."""
     reading = [source.format, dict(source.columns), dict(source.tags), source.ranking, source.given_columns]

@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
-from typing import Any
 
 from llmf_hydra.data.sources import reader
 from llmf_hydra.data.sources.dataset_info import Source
 from llmf_hydra.data.tokenize.batches import Raw, Tokenized, finish, tokenized, write
 from llmf_hydra.data.tokenize.features import Setup
 
-_state: dict[str, Any] = {}  # of a worker: its setup and source, given once instead of with each batch
+_state: list[tuple[Setup, Source]] = []  # of a worker: given once instead of with each batch
 
 
 def tokenized_by(
@@ -40,10 +39,10 @@ def tokenized_by(
 
 def _begin(setup: Setup, source: Source) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    _state.update(setup=setup, source=source)
+    _state[:] = [(setup, source)]
 
 
 def _one(batch: list[Raw], start: int) -> Tokenized:
-    setup, source = _state["setup"], _state["source"]
+    ((setup, source),) = _state
     written = write(setup, reader.rows(source, setup.kind, iter(batch), start))
     return finish(setup, written, setup.encoder.batch(written.texts()))

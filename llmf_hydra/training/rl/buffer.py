@@ -41,7 +41,7 @@ class Buffer:
         """The tensors by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """For a checkpoint: the buffer as `torch.save` writes and `torch.load` reads it safely."""
         return {**{name: tensor.cpu() for name, tensor in self.tensors().items()}, "keys": self.keys}
 

@@ -41,7 +41,7 @@ class Estimator:
         self.kl.update(self._mean(experience.kl))
         return buffer, metrics
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """What adapts: the KL coefficient and the moments of the scores."""
         moments = self.moments
         return {

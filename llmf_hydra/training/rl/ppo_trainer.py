@@ -9,6 +9,7 @@ import time
 from typing import Any, TypedDict, cast
 
 import torch
+from datasets import Dataset
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
@@ -26,7 +27,7 @@ from llmf_hydra.training.rl.source import RolloutSource
 from llmf_hydra.training.trainer import StageTrainer
 
 
-def as_is(batch: Any) -> Any:
+def as_is(batch: object) -> object:
     """A collator of what is a batch already."""
     return batch
 
@@ -98,7 +99,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
         )
 
     def evaluation_loop(
-        self, dataloader: DataLoader, *_: Any, metric_key_prefix: str = "eval", **__: Any
+        self, dataloader: DataLoader, *_: object, metric_key_prefix: str = "eval", **__: object
     ) -> EvalLoopOutput:
         """Answers to prompts held out. The loss is minus what PPO maximizes: the score less the penalty."""
         sums: dict[str, torch.Tensor] = {}
@@ -123,7 +124,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
 
     def _collect(self, number: int) -> Buffer:
         begun = time.monotonic()
-        data: Any = self.train_dataset
+        data = cast("Dataset", self.train_dataset)
         rows = [[data[row] for row in batch] for batch in self.plan.rollouts(number)]
         seeds = [self.plan.seed_of("rollout", number, batch) for batch in range(len(rows))]
         buffer, self._fresh, answers = self.collector.buffer(rows, seeds)
@@ -142,7 +143,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
         if self.is_world_process_zero():
             self.samples.drop_from(self.state.global_step)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         if not self.args.should_save:
             return
         folder = output_dir or str(self.args.output_dir)

@@ -28,7 +28,7 @@ class RolloutSource(IterableDataset):
         """Batches an epoch."""
         return self._plan.steps_an_epoch * self._plan.batches_a_step
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, object]]:
         step, epoch = self._step(), self._plan.steps_an_epoch
         done = step % epoch
         yield from ({} for _ in range(done * self._plan.batches_a_step))
@@ -36,7 +36,7 @@ class RolloutSource(IterableDataset):
             buffer = self._filled(number // self._plan.steps_a_buffer)
             yield from (buffer.take(rows) for rows in self._plan.batches(number))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """The buffer that is being trained, and its number."""
         return {"number": self.number, "buffer": self.buffer.state() if self.buffer is not None else None}
 

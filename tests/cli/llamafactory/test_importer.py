@@ -258,6 +258,8 @@ def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
         ("stage: grpo", "stage.name=grpo: is not one of pt, sft, rm, ppo, dpo, kto"),
         ("pref_loss: hing", "did you mean 'hinge'"),
         ("use_dora: perhaps", "method.use_dora=perhaps: is not of type bool"),
+        ("bf16: 1", "training.bf16=1: is not of type bool or null; write true or false"),
+        ("use_galore: 1", "use_galore=1: is not of type bool; write true or false"),
         ("use_galore: perhaps", "use_galore=perhaps: is not of type bool"),
         (
             "use_galore: true\nuse_apollo: true",
@@ -289,6 +291,13 @@ def test_file_is_never_overwritten(tmp_path: Path):
     with pytest.raises(Refused, match="is there already; choose another name with --name"):
         main([str(FORTY), "--to", str(tmp_path), "--name", "mine"])
     assert target.read_text() == "mine"
+
+
+def test_a_name_stays_in_the_folder(cli: Cli, tmp_path: Path):
+    for name in ("../../evil", f"{tmp_path}/evil", "a/b", ".."):
+        refused = cli("import", str(FORTY), "--name", name, "--to", "conf/experiment")
+        assert refused.returncode == 2 and f"--name={name}: is a path, not a name" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_command_names_the_file_and_how_to_run_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -368,3 +377,16 @@ def test_paths_keep_their_meaning(tmp_path: Path):
     again = composed(result.overrides)
     expected = (str(Path("~/models/x y").expanduser()), "../data")
     assert (again["model"]["model_name_or_path"], again["data"]["dataset_dir"]) == expected
+
+
+def test_a_file_that_cannot_be_read_or_written_is_refused(cli: Cli, tmp_path: Path):
+    (tmp_path / "flat.yaml").write_text(TRAINING)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "odd.yaml").write_bytes(b"\xff\xfe")
+    for words, part in (
+        (["flat.yaml", "--to", "file"], "--to=file: cannot be written to: it is a file"),
+        (["flat.yaml", "--to", "/proc/x"], "--to=/proc/x: cannot be written to: "),
+        (["odd.yaml"], "odd.yaml: is not YAML: 'utf-8' codec"),
+    ):
+        done = cli("import", *words)
+        assert done.returncode == 2 and "Traceback" not in done.stderr and part in done.stderr, done

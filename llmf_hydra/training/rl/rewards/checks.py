@@ -6,6 +6,7 @@ from pathlib import Path
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, rule
 from llmf_hydra.checks.scorer import adapter_scores, model_scores
+from llmf_hydra.config.choices import LEARNING_JOBS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read
@@ -19,6 +20,7 @@ KEY = "rlhf.reward_model"
     "rlhf.reward_model_type",
     "rlhf.reward_model_adapters",
     "rlhf.reward_model_quantization_bit",
+    jobs=LEARNING_JOBS,
     phase=DISK,
 )
 def the_reward_is_what_its_type_needs(cfg: Config) -> Iterator[Problem]:

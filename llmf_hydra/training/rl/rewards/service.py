@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -117,7 +116,7 @@ class ServiceReward:
         )
 
 
-def _is_finite_number(value: Any) -> bool:
+def _is_finite_number(value: object) -> bool:
     """Whether a JSON value is a number that float32 holds; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

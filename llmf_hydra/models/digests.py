@@ -1,0 +1,70 @@
+"""Digests of the files of models and adapters. Without torch, and without the network."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from llmf_hydra.config.names import names
+from llmf_hydra.config.schema import Config
+from llmf_hydra.models.ref import locate
+from llmf_hydra.runs.file_digests import Files, remembered
+from llmf_hydra.runs.manifest import digest_of_text
+
+# Weights, the model's and the tokenizer's settings, and code that comes with a model.
+SUFFIXES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt", ".py"}
+WEIGHTS = ("*.safetensors",)
+WRITTEN_BESIDE = {"training_args.bin", "trainer_state.json"}  # by a trainer, and read by no later run
+
+
+def model_files(cfg: Config) -> dict[str, Files]:
+    """Each model and adapter of a config, by the setting that names it: its folder, and its files with their SHA-256.
+
+    A hub's model has those that lie in the hub's cache; none where it was never loaded.
+    """
+    return {key: _of(name, cfg) for key, name in _named(cfg)}
+
+
+def weights_digest(name: str, patterns: Sequence[str] = WEIGHTS) -> str | None:
+    """SHA-256 over names and contents of a folder's weight files; None for what isn't a folder."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    return digest_of_text("\n".join(f"{file.name}:{remembered(file)}" for file in files))
+
+
+def _named(cfg: Config) -> Iterator[tuple[str, str]]:
+    if cfg.model.model_name_or_path:
+        yield "model.model_name_or_path", locate(cfg.model)
+    rlhf = cfg.rlhf
+    for key, given in (
+        ("model.adapter_name_or_path", cfg.model.adapter_name_or_path),
+        ("rlhf.ref_model", rlhf.ref_model),
+        ("rlhf.ref_model_adapters", rlhf.ref_model_adapters),
+        ("rlhf.reward_model", rlhf.reward_model if rlhf.reward_model_type != "api" else None),
+        ("rlhf.reward_model_adapters", rlhf.reward_model_adapters),
+    ):
+        for number, name in enumerate(names(given), 1):
+            yield key if number == 1 else f"{key} ({number})", name
+
+
+def _of(name: str, cfg: Config) -> Files:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _snapshot(name, cfg) or folder
+    held = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [file for file in held if file.suffix in SUFFIXES and file.name not in WRITTEN_BESIDE]
+    return {"path": str(folder), "files": {file.name: remembered(file) for file in files}}
+
+
+def _snapshot(name: str, cfg: Config) -> Path | None:
+    """The folder in the hub's cache that a hub's name stands for."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in ("config.json", "adapter_config.json"):
+        try:
+            found = try_to_load_from_cache(name, file, cfg.model.cache_dir, cfg.model.model_revision)
+        except ValueError:  # no name that a hub could have
+            return None
+        if isinstance(found, str):
+            return Path(found).parent
+    return None
