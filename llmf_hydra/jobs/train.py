@@ -147,6 +147,7 @@ def _summary(trainer: StageTrainer[Any], trained: dict[str, float]) -> dict[str,
     last: dict[str, float] = {}
     for line in trainer.state.log_history:
         last |= {key: value for key, value in line.items() if isinstance(value, int | float)}
+    last.pop("step", None)  # of the last line, no metric
     return {**last, **trained}
 
 
@@ -189,6 +190,7 @@ def _run_info(
         tags=tags | ({"sweep": sweep["name"]} if sweep else {}),
         git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
         sweep=sweep["name"] if sweep else None,
+        sweep_folder=Path(sweep["dir"]) if sweep else None,
         varied=tuple(sweep.get("varied", ())) if sweep else (),
         datasets=[Dataset(source.name, source.digest, source.use) for source in inputs.rows.report.sources],
         logged=logged,

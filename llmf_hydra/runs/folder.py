@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Required, TypedDict
+from typing import NotRequired, Required, TypedDict
 
 from llmf_hydra.errors import Problem, Refused, shown
 
@@ -50,6 +50,7 @@ class Sweep(TypedDict):
     name: str
     trial: int
     overrides: list[str]
+    varied: NotRequired[list[str]]  # those of the overrides that differ between its trials
 
 
 class Manifest(TypedDict, total=False):

@@ -152,4 +152,4 @@ def close_tracked(
         status, reason = KILLED, f"stopped{' by the user' if stopped else ''}: {over}"
     elif ill is not None:
         status, reason = FAILED, f"{over}; trial {ill.number} {ill.status}: {ill.reason}"
-    sweep_end.close(tracking, Path.cwd() / "outputs", SweepEnd(folder.name, status, reason))
+    sweep_end.close(tracking, Path.cwd() / "outputs", SweepEnd(folder.name, str(folder), status, reason))

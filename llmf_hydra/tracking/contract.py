@@ -38,20 +38,27 @@ class RunInfo:
     git: dict[str, str] = field(default_factory=dict)  # commit and what else is known of the code's state
     # What was logged before the checkpoint, each with its `step`; None where nothing is resumed.
     logged: Sequence[Mapping[str, Any]] | None = None
-    sweep: str | None = None  # id of the sweep this run is a trial of; no other sweep in the store has it
+    sweep: str | None = None  # name of the sweep this run is a trial of
+    sweep_folder: Path | None = None  # its folder, which tells it from another sweep of that name
     varied: Sequence[str] = ()  # a trial's overrides that differ between trials: `method.lora_rank=8`
     datasets: Sequence[Dataset] = ()
 
 
 class Logged:
-    """What a tracker holds already of a run that is resumed: the last step of each metric."""
+    """The last step of each metric that a tracker holds, of earlier processes of a resumed run too."""
 
     def __init__(self, last: Mapping[str, int] | None = None):
-        self._last = dict(last or {})
+        self.last = dict(last or {})
 
     def fresh(self, metrics: dict[str, float], step: int) -> dict[str, float]:
-        """The metrics that come after what is held; what the resumed run does again is left out."""
-        return {key: value for key, value in metrics.items() if step > self._last.get(key, -1)}
+        """The metrics that aren't held at this step yet; they count as held from then on.
+
+        Left out are the steps that a resumed run does again, and what the trainer reports with several lines
+        of one step (`epoch`).
+        """
+        fresh = {key: value for key, value in metrics.items() if step > self.last.get(key, -1)}
+        self.last.update(dict.fromkeys(fresh, step))
+        return fresh
 
 
 class Tracker(ABC):

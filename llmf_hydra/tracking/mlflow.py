@@ -5,7 +5,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -69,16 +70,19 @@ class MlflowTracker(Tracker):
         self._latest: dict[str, float] = {}
         self._step, self._logged = 0, Logged()
         self._lock = FileLock(info.outputs / LOCK)
-        with self._lock:  # making the tables, the experiment and the parent are each for one process to do
-            self._store = store_uri(self._uri, info.outputs)
-            self._client = self._open_store()
-            self._experiment = self._find_experiment(info)
-            self._parent = self._find_parent(info) if info.sweep else None
-            self._run = self._find_run(info)
-        self._log_params(info.params)
-        self._log_inputs(info)
-        if self._system_metrics:
-            self._monitor = _monitor(self._run, self._store, info)
+        with self._naming_the_server():
+            with (
+                self._lock
+            ):  # making the tables, the experiment and the parent are each for one process to do
+                self._store = store_uri(self._uri, info.outputs)
+                self._client = self._open_store()
+                self._experiment = self._find_experiment(info)
+                self._parent = self._find_parent(info) if info.sweep else None
+                self._run = self._find_run(info)
+            self._log_params(info.params)
+            self._log_inputs(info)
+            if self._system_metrics:
+                self._monitor = _monitor(self._run, self._store, info)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -132,12 +136,18 @@ class MlflowTracker(Tracker):
                 self._call(self._close_parent_after_its_last)
 
     def _call(self, call: Callable[[], Result]) -> Result:
-        """The call's result; raises Unreachable, which names the server, where that is gone."""
+        """The call's result; raises Unreachable where the server is gone."""
+        with self._naming_the_server():
+            return _patiently(call)
+
+    @contextmanager
+    def _naming_the_server(self) -> Iterator[None]:
+        """Within, the error of a server that is gone becomes Unreachable, which names it and the cause."""
         from mlflow.exceptions import MlflowException
 
         try:
-            return _patiently(call)
-        except MlflowException:
+            yield
+        except (MlflowException, OSError):  # uploads raise those of `requests`, which are OSErrors
             if self._uri is not None:
                 check(self._uri)
             raise
@@ -168,12 +178,13 @@ class MlflowTracker(Tracker):
 
     def _find_parent(self, info: RunInfo) -> str:
         """The id of the sweep's own run, made by the first of its trials."""
-        of_sweep = f"tags.`{SWEEP_TAG}` = '{info.sweep}'"
+        folder = str(info.sweep_folder or "")
+        of_sweep = sweep_filter(str(info.sweep), folder)
         found = self._client.search_runs([self._experiment], of_sweep, max_results=1)
         if found:
             self._client.update_run(found[0].info.run_id, status="RUNNING")
             return found[0].info.run_id
-        tags = {SWEEP_TAG: info.sweep, **_git_tags(info.git)}
+        tags = {SWEEP_TAG: info.sweep, FOLDER_TAG: folder, **_git_tags(info.git)}
         return self._client.create_run(self._experiment, run_name=info.sweep, tags=tags).info.run_id
 
     def _find_run(self, info: RunInfo) -> str:
@@ -251,6 +262,16 @@ def set_environment() -> None:
     """Set what MLflow reads when it is imported, where the user has not."""
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+
+
+def sweep_filter(name: str, folder: str) -> str:
+    """What finds a sweep's own run among those of an experiment."""
+    return f"tags.`{SWEEP_TAG}` = {_quoted(name)} AND tags.`{FOLDER_TAG}` = {_quoted(folder)}"
+
+
+def _quoted(text: str) -> str:
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"
 
 
 def store_uri(given: str | None, outputs: Path) -> str:

@@ -23,7 +23,8 @@ PATIENCE = 60.0  # seconds that closing may take
 class SweepEnd:
     """How a sweep ended: done, failed or killed (stopped), and why."""
 
-    sweep: str
+    sweep: str  # its name
+    folder: str  # absolute
     status: str = DONE
     reason: str = ""
 
@@ -64,9 +65,8 @@ def main() -> None:
     experiment = client.get_experiment_by_name(order["project"])
     if experiment is None:
         return
-    for parent in client.search_runs(
-        [experiment.experiment_id], f"tags.`{mlflow.SWEEP_TAG}` = '{end.sweep}'"
-    ):
+    of_sweep = mlflow.sweep_filter(end.sweep, end.folder)
+    for parent in client.search_runs([experiment.experiment_id], of_sweep):
         run = parent.info.run_id
         running = f"tags.`{mlflow.PARENT_TAG}` = '{run}' AND attributes.status = 'RUNNING'"
         for trial in client.search_runs([experiment.experiment_id], running):  # killed, and its tracker too

@@ -37,8 +37,7 @@ class WandbTracker(Tracker):
         self._note, note = info.out / NOTE, _read(info.out / NOTE)
         own = None if info.sweep else os.environ.get("WANDB_RUN_ID")  # of trials each needs its own
         self._id: str = note.get("id") or own or secrets.token_hex(4)
-        self._last: dict[str, int] = note.get("logged", {})
-        self._logged = Logged(self._last)
+        self._logged = Logged(note.get("logged"))
         self._write_note()
         settings.run_id = self._id
         theirs = wandb.setup().settings  # with the user's WANDB_MODE, WANDB_BASE_URL and `wandb login --host`
@@ -75,11 +74,10 @@ class WandbTracker(Tracker):
         fresh = self._logged.fresh(metrics, step)
         if fresh:
             self._run.log(fresh, step=step)
-            self._last.update(dict.fromkeys(fresh, step))
             self._write_note()
 
     def _write_note(self) -> None:
-        write_whole(self._note, json.dumps({"id": self._id, "logged": self._last}) + "\n")
+        write_whole(self._note, json.dumps({"id": self._id, "logged": self._logged.last}) + "\n")
 
     def log_model(self, model: FinalModel) -> None:
         import wandb

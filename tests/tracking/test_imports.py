@@ -3,8 +3,20 @@
 import subprocess
 import sys
 
-HEAVY = {"torch", "transformers", "wandb", "mlflow", "matplotlib", "tqdm", "numpy"}
-MODULES = ("contract", "detached", "files", "mlflow", "open", "plots", "wandb")
+HEAVY = {"torch", "transformers", "wandb", "mlflow", "matplotlib", "tqdm", "numpy", "tensorboard", "optuna"}
+MODULES = (
+    "contract",
+    "detached",
+    "files",
+    "mlflow",
+    "names",
+    "open",
+    "plots",
+    "reach",
+    "sweep_end",
+    "tensorboard",
+    "wandb",
+)
 
 
 def test_importing_the_trackers_imports_no_heavy_package():

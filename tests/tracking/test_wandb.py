@@ -35,7 +35,7 @@ def test_without_a_key_a_run_is_whole_on_disk(make_tracking, make_info, capfd):
 
     run = run_record(info.out)
     assert (run.project, run.display_name, run.entity) == ("my-project", "my run", "my-team")
-    assert (run.run_group, run.job_type, run.git.commit) == ("dpo/sweep", "dpo", "abc123")
+    assert (run.run_group, run.job_type, run.git.commit) == ("dpo/sweep", "trial", "abc123")
     assert list(run.tags) == ["stage:dpo", "model:" + "m" * 58]
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert (config["rlhf.pref_beta"], config["stage.name"]) == (0.1, "dpo")
