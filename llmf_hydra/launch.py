@@ -55,7 +55,7 @@ def _follow(argv: list[str]) -> None:
     """Answer, run once, or sweep, as the words ask; raises what went wrong."""
     line = compose.CommandLine(argv)
     with line.refusing():
-        line.check()
+        _check(line)
         if line.asks:
             line.answer()
             return
@@ -67,6 +67,19 @@ def _follow(argv: list[str]) -> None:
             line.sweep(partial(_trial, argv))
         else:
             _run_once(line, config, argv)
+
+
+def _check(line: compose.CommandLine) -> None:
+    """Raise Refused for wrong words; where only values are wrong, what the other words name is looked at too."""
+    try:
+        line.check()
+    except Refused as refused:
+        rest = line.without_wrong_values()
+        if rest is None:
+            raise
+        from llmf_hydra import refusals
+
+        raise Refused([*refused.problems, *refusals.beside(*rest)]) from None
 
 
 def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) -> None:

@@ -48,6 +48,14 @@ def problems(cfg: Config, shipped: Mapping[str, object], phases: Collection[str]
     return [*found, *broken(cfg, phases, told)]
 
 
+def beside(cfg: Config, wrong: Collection[str], given: Collection[str]) -> list[Problem]:
+    """What else is wrong with the keys `given` on a command line of which the values of the keys `wrong` were left out.
+
+    Rules that speak of a wrong key have no say: its value is not known.
+    """
+    return [problem for problem in broken(cfg, PHASES, wrong) if problem.key in given]
+
+
 def of_files(cfg: Config) -> list[Problem]:
     """What is wrong with the files that a config names."""
     return list(broken(cfg, (DISK,), ()))

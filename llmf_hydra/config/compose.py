@@ -124,6 +124,25 @@ class CommandLine:
             if found:
                 raise Refused(found)
 
+    def without_wrong_values(self) -> tuple[Config, set[str], set[str]] | None:
+        """The config without the words whose values are wrong, the keys of those words, and the keys of the others.
+
+        None where a word is wrong in another way, or is a choice: all else depends on it.
+        """
+        wrong: set[str] = set()
+        sound: list[str] = []
+        for word in self.overrides:
+            keys = {problem.key for problem in overrides.problems([word], self.loader)}
+            wrong |= keys
+            sound += [] if keys else [word]
+        if self.asks or self.flags.multirun or overrides.swept(sound) or not wrong <= entries().keys():
+            return None
+        try:
+            cfg = typed(settled(self.loader, self.config_name, sound)[1])
+        except (Refused, *EXPECTED):
+            return None
+        return cfg, wrong, {word.partition("=")[0].lstrip("+") for word in sound}
+
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Inside, an error of composing or of the file system becomes a refusal that says what is at fault."""

@@ -54,6 +54,20 @@ def test_all_problems_come_in_one_answer(tmp_path: Path, environment: dict[str, 
     assert "(4 problems)" in done.stderr and all(word.split("=")[0] in done.stderr for word in words[1:])
 
 
+def test_a_wrong_value_hides_no_other_problem(tmp_path: Path, environment: dict[str, str]) -> None:
+    """What names and files the other words give is looked at; what depends on the wrong value is not."""
+    cases = [
+        (["data.template=nope", "training.logging_steps=bad", "data.dataset=gone.jsonl"], 3,
+         ["data.template=nope", "training.logging_steps=bad", "data.dataset=gone.jsonl: there is no such file"]),
+        (["data.streaming=perhaps", "data.buffer_size=7"], 1, ["data.streaming=perhaps"]),
+        (["stage=dop", "data.template=nope"], 1, ["stage=dop"]),
+    ]  # fmt: skip
+    found = answers([(["model=tiny", *words], {}) for words, _, _ in cases], tmp_path, environment)
+    for (_, count, parts), (code, said, torch) in zip(cases, found, strict=True):
+        assert code == 2 and not torch and said.count("\n  ") == count, said
+        assert all(part in said for part in parts), said
+
+
 def test_problems_across_parameters_come_in_one_answer_too(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
