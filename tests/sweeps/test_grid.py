@@ -76,6 +76,10 @@ def mlflow_has_one_parent_and_its_children(folder: Path) -> None:
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(parents) == 1 and len(children) == 3 and len(runs) == 4
     assert {run.data.params["method.lora_rank"] for run in children} == {"4", "8"}
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert (parent.info.status, parent.data.tags["llmf_hydra.status"]) == ("FAILED", "failed")
+    reason = parent.data.tags["llmf_hydra.reason"]
+    assert reason.startswith("3 of 4 trials ended well; trial 2 refused: ")
 
 
 def test_a_failed_trial_is_told_with_its_reason_and_its_log(cli: Cli, tmp_path: Path) -> None:

@@ -136,6 +136,21 @@ def test_four_trials_that_start_at_once_agree_on_one_parent(tmp_path):
     assert len(rows(store, "SELECT * FROM experiments WHERE name = 'p'")) == 1
 
 
+def test_two_sweeps_of_one_name_have_a_parent_each(make_tracking, make_info, tmp_path):
+    for number, folder in enumerate(("one", "it's another", "one")):
+        info = make_info(folder=str(number), sweep="study", sweep_folder=tmp_path / folder / "study")
+        with open_trackers(make_tracking(mlflow=True), info) as trackers:
+            trackers.log({"loss": 0.7}, 1)
+    store = tmp_path / "outputs" / "mlflow.db"
+    parents = rows(store, "SELECT value, COUNT(*) FROM tags WHERE key = 'mlflow.parentRunId' GROUP BY value")
+    assert sorted(count for _, count in parents) == [1, 2]
+    folders = {
+        table(store, f"SELECT key, value FROM tags WHERE run_uuid = '{parent}'")["llmf_hydra.folder"]
+        for parent, _ in parents
+    }
+    assert folders == {str(tmp_path / folder / "study") for folder in ("one", "it's another")}
+
+
 def test_a_store_that_can_not_be_written_warns_once_and_the_run_completes(make_tracking, make_info, capfd):
     info = make_info()
     (info.outputs / "mlflow.db").mkdir()
