@@ -59,6 +59,11 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"tracking.objective": "eval_loss"}, {"tracking.objective": "rewards/margins"}],
     ),
     "own_files_are_written": ([{"tracking.files": False}], [{"tracking.mlflow": True}]),
+    "a_tracker_takes_the_model": (
+        [{"tracking.log_model": True}, {"tracking.log_model": True, "tracking.tensorboard": True}],
+        [{"tracking.log_model": True, "tracking.mlflow": True},
+         {"tracking.log_model": True, "tracking.wandb": True}],
+    ),
     "trained_weights_need_range": (
         [{"model.compute_dtype": "float16", "method.name": "full"}],
         [{"model.compute_dtype": "float16"}, {"model.compute_dtype": "bfloat16", "method.name": "full"}],
