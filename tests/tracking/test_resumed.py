@@ -10,13 +10,14 @@ import pytest
 from support.command_line import CLOCK, Cli
 from support.killed_runs import has_logged, kill_when
 from support.wandb_files import history, logs, of_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from llmf_hydra.tracking.contract import Logged
 from llmf_hydra.tracking.files import FilesTracker, read_log
 
 WORDS = ["stage=dpo", "model=tiny", "data.max_samples=60", "data.val_size=8", "training.logging_steps=1",
          "training.eval_steps=4", "training.save_steps=4", "training.max_steps=12", "training.learning_rate=0.01",
-         "training.plot_loss=false", "tracking=[wandb,mlflow]"]  # fmt: skip
+         "training.plot_loss=false", "tracking=[wandb,mlflow,tensorboard]"]  # fmt: skip
 Point = tuple[str, int, float]  # metric, step, value
 
 
@@ -35,6 +36,8 @@ def test_a_killed_run_goes_on_in_its_tracked_run(
     ids = {record.run.run_id for log in logs(killed) for record in of_file(log) if record.HasField("run")}
     assert len(ids) == 1
     assert wandb_points(killed) == wandb_points(whole)
+    assert len(list((killed / "tensorboard").iterdir())) == 2
+    assert tensorboard_points(killed) == tensorboard_points(whole)
 
     store = tmp_path / "outputs" / "mlflow.db"
     runs = "runs JOIN experiments USING (experiment_id)"
@@ -57,6 +60,17 @@ def wandb_points(out: Path) -> list[Point]:
     )
 
 
+def tensorboard_points(out: Path) -> list[Point]:
+    events = EventAccumulator(
+        str(out / "tensorboard"), size_guidance={"scalars": 0}, purge_orphaned_data=False
+    )
+    events.Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not CLOCK.search(tag)]
+    found = sorted((tag, event.step, event.value) for tag in tags for event in events.Scalars(tag))
+    assert {"loss", "eval_loss"} <= {*tags}
+    return found
+
+
 def mlflow_points(store: Path, out: Path) -> list[Point]:
     run = (out / "mlflow_run_id.txt").read_text()
     found = rows(store, f"SELECT key, step, value FROM metrics WHERE run_uuid = '{run}'")
@@ -72,6 +86,7 @@ def test_only_what_comes_after_the_last_step_of_a_metric_is_fresh() -> None:
     logged = Logged({"loss": 4})
     assert logged.fresh({"loss": 1.0, "eval_loss": 2.0}, 4) == {"eval_loss": 2.0}
     assert logged.fresh({"loss": 1.0}, 5) == {"loss": 1.0}
+    assert logged.fresh({"loss": 1.0, "grad_norm": 1.0}, 5) == {"grad_norm": 1.0}  # another line of this step
 
 
 def test_a_log_goes_on_from_its_checkpoint(make_info: Any) -> None:
