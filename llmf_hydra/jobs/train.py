@@ -81,12 +81,22 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
         return
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
-    runs.update_manifest(out, machine=manifest.machine(), digests=known, estimate=estimate)
+    runs.update_manifest(
+        out, machine=manifest.machine(), digests=known, estimate=estimate, tokenized=_tokenized(cfg, inputs)
+    )
     weights = in_background(lambda: digests_of_weights(cfg))
     try:
         yield
     finally:
         runs.update_manifest(out, digests={**known, **weights.result()})
+
+
+def _tokenized(cfg: Config, inputs: assemble.Inputs) -> dict[str, str]:
+    """Of each dataset, whether this run tokenized it or an earlier one had; nothing of a stream."""
+    if cfg.data.streaming:
+        return {}
+    sources = inputs.rows.report.sources
+    return {source.name: "kept from an earlier run" if source.found else "by this run" for source in sources}
 
 
 def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
