@@ -95,9 +95,16 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
         return
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
+<<<<<<< HEAD
     machine = {**manifest.machine(), **arithmetic()}
     runs.update_manifest(out, machine=machine, sources=sources.digests(), digests=known, estimate=estimate)
     of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
+=======
+    runs.update_manifest(
+        out, machine=manifest.machine(), digests=known, estimate=estimate, tokenized=_tokenized(cfg, inputs)
+    )
+    weights = in_background(lambda: digests_of_weights(cfg))
+>>>>>>> shared
     try:
         yield
     except BaseException:
@@ -110,6 +117,14 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
 def _note_digests(out: Path, known: Digests, computed: tuple[Digests, dict[str, object]]) -> None:
     weights, files = computed
     runs.update_manifest(out, digests={**known, **weights}, files=files)
+
+
+def _tokenized(cfg: Config, inputs: assemble.Inputs) -> dict[str, str]:
+    """Of each dataset, whether this run tokenized it or an earlier one had; nothing of a stream."""
+    if cfg.data.streaming:
+        return {}
+    sources = inputs.rows.report.sources
+    return {source.name: "kept from an earlier run" if source.found else "by this run" for source in sources}
 
 
 def _tell(cfg: Config, out: Path, state: TrainerState, *, chats: bool) -> None:
