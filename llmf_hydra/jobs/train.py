@@ -95,16 +95,16 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
         return
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
-<<<<<<< HEAD
     machine = {**manifest.machine(), **arithmetic()}
-    runs.update_manifest(out, machine=machine, sources=sources.digests(), digests=known, estimate=estimate)
-    of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
-=======
     runs.update_manifest(
-        out, machine=manifest.machine(), digests=known, estimate=estimate, tokenized=_tokenized(cfg, inputs)
+        out,
+        machine=machine,
+        sources=sources.digests(),
+        digests=known,
+        estimate=estimate,
+        tokenized=_tokenized(cfg, inputs),
     )
-    weights = in_background(lambda: digests_of_weights(cfg))
->>>>>>> shared
+    of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
     try:
         yield
     except BaseException:
