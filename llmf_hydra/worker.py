@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from llmf_hydra import terminal
@@ -33,6 +34,8 @@ SERVE = "--serve"
 LIBRARIES = (
     "accelerate",
     "datasets",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.figure",
     "peft",
     "tokenizers",
     "transformers.models.llama.modeling_llama",
@@ -170,6 +173,9 @@ def load_libraries() -> bool:
 
     for name in LIBRARIES:
         import_module(name)
+    # accelerate imports it for every trainer, if it is installed; beside a GPU it might start CUDA.
+    if not torch.cuda.is_available() and find_spec("deepspeed"):
+        import_module("deepspeed")
     for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
         for choice in choices:
             import_module(f"llmf_hydra.{room}.{choice}")

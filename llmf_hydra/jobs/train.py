@@ -102,7 +102,14 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
     known = digests_of_inputs(inputs)
     estimate = inputs.estimate.as_dict()
     machine = {**manifest.machine(), **arithmetic()}
-    runs.update_manifest(out, machine=machine, sources=sources.digests(), digests=known, estimate=estimate)
+    runs.update_manifest(
+        out,
+        machine=machine,
+        sources=sources.digests(),
+        digests=known,
+        estimate=estimate,
+        tokenized=_tokenized(cfg, inputs),
+    )
     of_files = in_background(lambda: (digests_of_weights(cfg), files_of(cfg)))
     try:
         yield
@@ -116,6 +123,14 @@ def _manifest(cfg: Config, inputs: assemble.Inputs, out: Path) -> Iterator[None]
 def _note_digests(out: Path, known: Digests, computed: tuple[Digests, dict[str, object]]) -> None:
     weights, files = computed
     runs.update_manifest(out, digests={**known, **weights}, files=files)
+
+
+def _tokenized(cfg: Config, inputs: assemble.Inputs) -> dict[str, str]:
+    """Of each dataset, whether this run tokenized it or an earlier one had; nothing of a stream."""
+    if cfg.data.streaming:
+        return {}
+    sources = inputs.rows.report.sources
+    return {source.name: "kept from an earlier run" if source.found else "by this run" for source in sources}
 
 
 def _changes(state: TrainerState) -> list[Change]:

@@ -205,6 +205,7 @@ def study_at_home(alike: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     return folder / "study"
 
 
+@pytest.mark.slow
 def test_a_study_comes_to_the_same_wherever_its_trials_run(
     alike: dict[str, str], study_at_home: Path, launch: list[str], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,12 +44,19 @@ def own_cache(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return own
 
 
+def manifest(name: str) -> dict[str, Any]:
+    return json.loads(Path(name, "manifest.json").read_text(encoding="utf8"))
+
+
 def trained(cli: Cli, name: str, *words: str) -> tuple[dict[str, int], bytes, str]:
     """What the manifest says of the reference, the weights, and what the run printed."""
     done = cli(*words, f"hydra.run.dir={name}", env={"LLMF_CACHE": os.environ["LLMF_CACHE"]})
     assert done.returncode == 0, done.stderr
-    manifest = json.loads(Path(name, "manifest.json").read_text(encoding="utf8"))
-    return manifest["reference"], Path(name, "final", "adapter_model.safetensors").read_bytes(), done.stdout
+    return (
+        manifest(name)["reference"],
+        Path(name, "final", "adapter_model.safetensors").read_bytes(),
+        done.stdout,
+    )
 
 
 @pytest.mark.parametrize("stage", ["dpo", "kto"])
@@ -64,6 +72,11 @@ def test_a_run_with_kept_values_equals_one_that_computes_them(
     assert (warm["computed"], warm["kept"]) == (0, cold["computed"])
     assert "reference: 18 rows, kept from an earlier run\n" in said
     assert same == weights and log_of(Path("warm")) == log_of(Path("cold"))
+    (dataset,) = manifest("cold")["tokenized"]
+    assert [manifest(name)["tokenized"][dataset] for name in ("cold", "warm")] == [
+        "by this run",
+        "kept from an earlier run",
+    ]
     other, changed, _ = trained(cli, "other", *words, "rlhf.pref_beta=0.4")
     assert other["computed"] == 0 and changed != weights
     shutil.rmtree(own_cache / "reference")
