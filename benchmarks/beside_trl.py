@@ -45,7 +45,7 @@ def main(part: str, model: str) -> dict[str, float]:
 
 def _two_epochs(words: list[str]) -> dict[str, float]:
     """Each row is seen twice; `reference_each_step` is ours without keeping what the reference said."""
-    from llmf_hydra.training.reference import Kept
+    from llmf_hydra.training.reference.model import Kept
 
     kept = _seconds(_ours("dpo", words))
     trl = _seconds(_theirs("dpo", _ours("dpo", words)))

@@ -14,8 +14,8 @@ from llmf_hydra.training.batches import Tracked, TrackedCollator
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.losses import Answers, Ratios, divergence
 from llmf_hydra.training.pairs import AnswerBatch, PairCollator, pair_log_probs, shares_prompt
-from llmf_hydra.training.reference import Reference, build_reference, frozen
-from llmf_hydra.training.reference_trainer import ReferenceTrainer
+from llmf_hydra.training.reference.model import Reference, build_reference, frozen
+from llmf_hydra.training.reference.trainer import ReferenceTrainer
 
 
 class PairBatch(AnswerBatch):

@@ -15,8 +15,8 @@ from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.losses import divergence, kto
 from llmf_hydra.training.pairs import AnswerBatch, answer_batch, answer_log_probs
-from llmf_hydra.training.reference import build_reference, frozen
-from llmf_hydra.training.reference_trainer import ReferenceTrainer
+from llmf_hydra.training.reference.model import build_reference, frozen
+from llmf_hydra.training.reference.trainer import ReferenceTrainer
 
 
 @dataclass(frozen=True)

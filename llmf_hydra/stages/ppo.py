@@ -11,7 +11,7 @@ from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import sampling
-from llmf_hydra.training.reference import build_reference
+from llmf_hydra.training.reference.model import build_reference
 from llmf_hydra.training.rl.collector import Collector
 from llmf_hydra.training.rl.estimator import Estimator
 from llmf_hydra.training.rl.experience import Judge

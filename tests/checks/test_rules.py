@@ -39,7 +39,7 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     "the_scheduler_names_the_gpus": (
         [{"launch.use_ray": True, "launch.ray_num_gpus": 1.0, "launch.cuda_visible_devices": "0"},
          {"launch.use_slurm": True, "launch.slurm_gpus": 1, "launch.cuda_visible_devices": "0"}],
-        [{"launch.use_ray": True, "launch.ray_num_gpus": 1.0}, {"launch.cuda_visible_devices": "0"}],
+        [{"launch.use_ray": True, "launch.ray_num_gpus": 1.0}],
     ),
     "a_model_is_named": ([{"model.model_name_or_path": None}], [{"model.model_name_or_path": "builtin:tiny"}]),
     "a_dataset_is_named": ([{"data.dataset": None}], [{"data.dataset": "b"}]),

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from llmf_hydra.stages import dpo
 from llmf_hydra.training.pairs import PairCollator, pair_log_probs
-from llmf_hydra.training.reference_store import ReferenceStore
+from llmf_hydra.training.reference.store import ReferenceStore
 from llmf_hydra.training.token_logprobs import install_head
 
 DPO = ["stage=dpo", *SGD]

@@ -9,7 +9,7 @@ from support.adapter_runs import logits, merged
 from support.ppo_runs import served
 from support.stage_runs import SGD, Build
 
-from llmf_hydra.training.reference import as_reference
+from llmf_hydra.training.reference.model import as_reference
 
 
 def test_the_kl_of_ppo_is_counted_from_there(build: Build, first: Path) -> None:

@@ -19,8 +19,8 @@ from support.stage_runs import SGD, Build, steps
 from transformers import AutoModelForCausalLM
 
 from llmf_hydra.paths import data_dir
-from llmf_hydra.training.reference import undisturbed_random_state
-from llmf_hydra.training.reference_store import ReferenceStore
+from llmf_hydra.training.reference.model import undisturbed_random_state
+from llmf_hydra.training.reference.store import ReferenceStore
 
 # Dropout draws a random number in each step: the weights tell whether the reference has drawn one too.
 SHORT = ["model=tiny", "training.max_steps=3", "training.per_device_train_batch_size=4", "data.val_size=6",
@@ -193,7 +193,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from llmf_hydra.training.reference_store import ReferenceStore
+from llmf_hydra.training.reference.store import ReferenceStore
 folder, log, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 units = [number.to_bytes(2, "little") * 8 for number in range(200)]
 def compute(unit):

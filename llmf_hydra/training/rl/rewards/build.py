@@ -4,7 +4,7 @@ from peft import PeftModel
 
 from llmf_hydra.models.load import load_model
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.reference import Reference
+from llmf_hydra.training.reference.model import Reference
 from llmf_hydra.training.rl.rewards.adapter import AdapterReward
 from llmf_hydra.training.rl.rewards.model import ModelReward
 from llmf_hydra.training.rl.rewards.protocol import Reward

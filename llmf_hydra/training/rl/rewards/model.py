@@ -17,7 +17,7 @@ from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import quantized
 from llmf_hydra.models.value_head import positions
 from llmf_hydra.training.generation import Rollouts
-from llmf_hydra.training.reference import frozen
+from llmf_hydra.training.reference.model import frozen
 from llmf_hydra.training.rl.rewards.protocol import Row
 
 KEY = "rlhf.reward_model"

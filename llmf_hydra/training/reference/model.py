@@ -24,8 +24,8 @@ from llmf_hydra.models.reference import load_reference
 from llmf_hydra.training.batches import Key
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.pairs import AnswerBatch, row_alone
-from llmf_hydra.training.reference_identity import store_folder
-from llmf_hydra.training.reference_store import SIZE, ReferenceStore, Unit
+from llmf_hydra.training.reference.identity import store_folder
+from llmf_hydra.training.reference.store import SIZE, ReferenceStore, Unit
 
 START = "ref"  # the adapter that the run started from
 Score = Callable[[nn.Module, AnswerBatch], torch.Tensor]  # of a network and a batch, shape (rows, n)

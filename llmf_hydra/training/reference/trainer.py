@@ -17,8 +17,8 @@ from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.training.batches import Key, TrackedCollator
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.pairs import AnswerBatch, row_alone
-from llmf_hydra.training.reference import Reference, unit_of
-from llmf_hydra.training.reference_store import Unit
+from llmf_hydra.training.reference.model import Reference, unit_of
+from llmf_hydra.training.reference.store import Unit
 from llmf_hydra.training.token_logprobs import install_head
 from llmf_hydra.training.trainer import Batch, StageTrainer
 
