@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import NoReturn
 
-from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,12 @@ class RefusingParser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
+            allowed = [str(choice) for choice in action.choices]
+            if action.dest == argparse.SUPPRESS:  # a word below this one
+                what, remedy = f"is not one of {', '.join(allowed)}", did_you_mean(str(value), allowed)
+                raise Refused([Problem(f"{self.word} {value}", NO_VALUE, what, remedy)])
             name = action.option_strings[-1] if action.option_strings else action.dest.upper()
-            raise Refused([Problem.bad_choice(name, value, [str(choice) for choice in action.choices])])
+            raise Refused([Problem.bad_choice(name, value, allowed)])
 
 
 class Parser(RefusingParser):
