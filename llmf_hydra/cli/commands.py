@@ -46,7 +46,7 @@ class RefusingParser(argparse.ArgumentParser):
             allowed = [str(choice) for choice in action.choices]
             if action.dest == argparse.SUPPRESS:  # a word below this one
                 what, remedy = f"is not one of {', '.join(allowed)}", did_you_mean(str(value), allowed)
-                raise Refused([Problem(f"{self.word} {value}", NO_VALUE, what, remedy)])
+                raise Refused([Problem(f"{self.prog} {value}", NO_VALUE, what, remedy)])
             name = action.option_strings[-1] if action.option_strings else action.dest.upper()
             raise Refused([Problem.bad_choice(name, value, allowed)])
 
