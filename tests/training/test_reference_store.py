@@ -84,6 +84,25 @@ def test_a_run_with_kept_values_equals_one_that_computes_them(
     assert again == cold and same == weights
 
 
+def test_the_trials_of_a_sweep_tokenize_and_refer_once(
+    cli: Cli, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["stage=dpo", *SHORT, "rlhf.pref_beta=0.1,0.4", "hydra.sweep.dir=study"]
+    done = cli("-m", *words, env={"LLMF_CACHE": str(own_cache)})
+    assert done.returncode == 0, done.stderr
+    one, two = (manifest(f"study/{number}") for number in range(2))
+    assert (one["reference"]["computed"], two["reference"]["computed"], two["reference"]["kept"]) == (
+        18,
+        0,
+        18,
+    )
+    assert [*one["tokenized"].values(), *two["tokenized"].values()] == [
+        "by this run",
+        "kept from an earlier run",
+    ]
+
+
 def test_two_processes_share_the_rows_and_what_is_kept(
     cli: Cli, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
