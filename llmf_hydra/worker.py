@@ -50,7 +50,7 @@ def main(out: Path, *, resume: bool, warm: bool = False) -> int:
     terminal.outlive_readers()
     code = guarded(lambda: _job(out, resume, warm), out)
     interrupt.ignore()
-    status = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}.get(code, "failed")
+    status = runs.ended_as(code)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts it in kB
     try:
         _note(out, status=status, ended=runs.now(), exit_code=code, peak_memory_mb=peak)

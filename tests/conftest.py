@@ -22,7 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(cache: Path) -> Iterator[dict[str, str]]:
-    """The environment of a user who has set nothing, in which workers are forked from a server of this session."""
+    """The environment of a user who has set nothing, in which workers are forked from a server of this test run."""
     ours = {"LLMF_CACHE": str(cache), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     env = {**kept, **ours}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,94 +80,99 @@ def question_items() -> list[Item]:
 
 def country_items(rows: Sequence[Row]) -> list[Item]:
     """Capital, continent, currency, language and neighbour of each country."""
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    return [
+        item
+        for i, row in enumerate(rows)
+        for item in (
+            *_capitals(i, row, columns),
+            *_place_or_language(i, row, columns),
+            *_money_or_border(i, row, columns),
+        )
+    ]
+
+
+def _capitals(i: int, row: Row, columns: dict[str, list[str]]) -> Iterator[Item]:
     asks = (
         "What is the capital of {}?",
         "Which city is the capital of {}?",
         "Name the capital of {}.",
         "Can you tell me the capital city of {}?",
     )
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
-    items = []
-    for i, row in enumerate(rows):
-        name, capital = row["name"], row["capital"]
-        cap = upper_first(name)
-        items.append(
-            Item(
-                "capital",
-                asks[i % 4].format(name),
-                f"The capital of {name} is {capital}.",
-                f"The capital of {name} is {row['other_city']}.",
-                f"the capital of {name}",
-                short=capital,
-                topic="capitals",
-                more=f"People there pay with the {row['currency']}.",
-            )
+    name, capital = row["name"], row["capital"]
+    yield Item(
+        "capital",
+        asks[i % 4].format(name),
+        f"The capital of {name} is {capital}.",
+        f"The capital of {name} is {row['other_city']}.",
+        f"the capital of {name}",
+        short=capital,
+        topic="capitals",
+        more=f"People there pay with the {row['currency']}.",
+    )
+    yield Item(
+        "capital",
+        f"Of which country is {capital} the capital?",
+        f"{capital} is the capital of {name}.",
+        f"{capital} is the capital of {other(columns['name'], i, 7)}.",
+        f"the city of {capital}",
+        short=name,
+        topic="capitals",
+        more=f"The country is in {row['continent']}.",
+    )
+
+
+def _place_or_language(i: int, row: Row, columns: dict[str, list[str]]) -> Iterator[Item]:
+    name, capital = row["name"], row["capital"]
+    cap = upper_first(name)
+    if i % 2:
+        yield Item(
+            "country",
+            f"On which continent is {name}?",
+            f"{cap} is in {row['continent']}.",
+            f"{cap} is in {other(columns['continent'], i, 11)}.",
+            f"the place of {name} on the map",
+            short=row["continent"],
+            topic="geography",
+            more=f"Its capital is {capital}.",
         )
-        items.append(
-            Item(
-                "capital",
-                f"Of which country is {capital} the capital?",
-                f"{capital} is the capital of {name}.",
-                f"{capital} is the capital of {other(columns['name'], i, 7)}.",
-                f"the city of {capital}",
-                short=name,
-                topic="capitals",
-                more=f"The country is in {row['continent']}.",
-            )
+    else:
+        yield Item(
+            "country",
+            f"Name a widely spoken language of {name}.",
+            f"{row['language']} is widely spoken in {name}.",
+            f"The most widely spoken language in {name} is {other(columns['language'], i, 13)}.",
+            f"the language of {name}",
+            short=row["language"],
+            topic="languages",
+            more=f"You will hear it in {capital}, the capital.",
         )
-        if i % 2:
-            items.append(
-                Item(
-                    "country",
-                    f"On which continent is {name}?",
-                    f"{cap} is in {row['continent']}.",
-                    f"{cap} is in {other(columns['continent'], i, 11)}.",
-                    f"the place of {name} on the map",
-                    short=row["continent"],
-                    topic="geography",
-                    more=f"Its capital is {capital}.",
-                )
-            )
-        else:
-            items.append(
-                Item(
-                    "country",
-                    f"Name a widely spoken language of {name}.",
-                    f"{row['language']} is widely spoken in {name}.",
-                    f"The most widely spoken language in {name} is {other(columns['language'], i, 13)}.",
-                    f"the language of {name}",
-                    short=row["language"],
-                    topic="languages",
-                    more=f"You will hear it in {capital}, the capital.",
-                )
-            )
-        if i % 3:
-            items.append(
-                Item(
-                    "country",
-                    f"What is the currency of {name} called?",
-                    f"The currency of {name} is called the {row['currency']}.",
-                    f"The currency of {name} is called the {other(columns['currency'], i, 5)}.",
-                    f"the money of {name}",
-                    short=row["currency"],
-                    topic="money",
-                    more=f"You can change money in {capital}, the capital.",
-                )
-            )
-        elif row["neighbour"]:
-            items.append(
-                Item(
-                    "country",
-                    f"Name one country that borders {name}.",
-                    f"{upper_first(row['neighbour'])} borders {name}.",
-                    f"{'Iceland' if row['continent'] != 'Europe' else 'Japan'} borders {name}.",
-                    f"the neighbours of {name}",
-                    short=row["neighbour"],
-                    topic="geography",
-                    more=f"Both are in {row['continent']}.",
-                )
-            )
-    return items
+
+
+def _money_or_border(i: int, row: Row, columns: dict[str, list[str]]) -> Iterator[Item]:
+    name, capital = row["name"], row["capital"]
+    if i % 3:
+        yield Item(
+            "country",
+            f"What is the currency of {name} called?",
+            f"The currency of {name} is called the {row['currency']}.",
+            f"The currency of {name} is called the {other(columns['currency'], i, 5)}.",
+            f"the money of {name}",
+            short=row["currency"],
+            topic="money",
+            more=f"You can change money in {capital}, the capital.",
+        )
+    elif row["neighbour"]:
+        yield Item(
+            "country",
+            f"Name one country that borders {name}.",
+            f"{upper_first(row['neighbour'])} borders {name}.",
+            f"{'Iceland' if row['continent'] != 'Europe' else 'Japan'} borders {name}.",
+            f"the neighbours of {name}",
+            short=row["neighbour"],
+            topic="geography",
+            more=f"Both are in {row['continent']}.",
+        )
 
 
 def animal_items(rows: Sequence[dict]) -> list[Item]:

@@ -19,10 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NotRequired, Required, TypedDict
 
-from llmf_hydra.errors import Problem, Refused, shown
+from llmf_hydra.errors import DONE, INTERRUPTED, PRUNED, Problem, Refused, shown
 
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
 STATUSES = ("created", "running", "done", "pruned", "failed", "killed")
+ENDED = {DONE: "done", PRUNED: "pruned", INTERRUPTED: "killed"}  # the status that an exit code stands for
 
 
 TEXT, NUMBER, MAPPING = (str, type(None)), (int, type(None)), (dict, type(None))
@@ -78,6 +79,11 @@ class Manifest(TypedDict, total=False):
     git: Required[dict[str, object] | None]
     objective: Objective | None
     direction: str  # of the objective: minimize or maximize
+
+
+def ended_as(code: int) -> str:
+    """The status of a run whose worker ended with this exit code, -N where signal N ended it."""
+    return "killed" if code < 0 else ENDED.get(code, "failed")
 
 
 def now() -> str:

@@ -189,8 +189,7 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
     """
     if runs.read_manifest(out)["status"] not in ("created", "running") and (alone or code == DONE):
         return
-    named = {DONE: "done", INTERRUPTED: "killed", PRUNED: "pruned"}
-    status = "killed" if code < 0 else named.get(code, "failed")
+    status = runs.ended_as(code)
     # On a full disk the last status stays: `running`, which reads as killed once the process is gone.
     with suppress(OSError):
         runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)

@@ -1,18 +1,16 @@
 """What all trials of a study inherit: the config they share, the code, the data. A change would mix unlike trials."""
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmf_hydra import paths
-from llmf_hydra.config.names import names
+from llmf_hydra.config import compose
 from llmf_hydra.config.schema import GROUPS
 from llmf_hydra.config.secrets import masked_tree
+from llmf_hydra.data.digests import dataset_files
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.runs.manifest import digest_of_file
+from llmf_hydra.runs import sources
 
 APART = ("launch", "tracking", "serve")  # groups that say where and how to run, not what
 SHOWN = 3  # differences that a refusal names
@@ -21,13 +19,16 @@ Inherited = dict[str, dict[str, Any]]  # config, code, data: name -> value or di
 
 def of(base: DictConfig) -> Inherited:
     """The state of all that trials of this config inherit."""
-    config: Any = masked_tree(
-        {group: OmegaConf.to_container(base[group], resolve=True) for group in GROUPS if group not in APART}
-    )
-    values = {
-        f"{group}.{name}": value for group, entries in config.items() for name, value in entries.items()
+    shared = [group for group in GROUPS if group not in APART]
+    config: Any = masked_tree({group: OmegaConf.to_container(base[group], resolve=True) for group in shared})
+    values = {f"{group}.{name}": value for group in shared for name, value in config[group].items()}
+    datasets = dataset_files(compose.typed(base).data).items()
+    data = {
+        f"{name}: {part}": digest
+        for name, files in datasets
+        for part, digest in [*files["files"].items(), ("dataset_info.json", files["reading"])]
     }
-    return {"config": values, "code": dict(_code()), "data": dict(_data(base))}
+    return {"config": values, "code": sources.digests(), "data": data}
 
 
 def check(known: Inherited, now: Inherited, allowed: bool) -> None:
@@ -47,41 +48,3 @@ def _differences(known: Inherited, now: Inherited) -> Iterator[str]:
             if before.get(name) != after.get(name):
                 told = f": {before.get(name)} → {after.get(name)}" if part == "config" else ""
                 yield f"{name}{told}"
-
-
-def _code() -> Iterator[tuple[str, str]]:
-    for file in sorted(paths.PACKAGE.rglob("*.py")):
-        yield str(file.relative_to(paths.PACKAGE.parent)), _short(file)
-
-
-def _data(base: DictConfig) -> Iterator[tuple[str, str]]:
-    """The digest of every file that a dataset's name or folder leads to."""
-    named = [*names(base.data.dataset), *names(base.data.eval_dataset)]
-    folders = base.data.dataset_dir
-    roots = [folders] if isinstance(folders, str) else []
-    for name in named:
-        for place in (
-            Path(str(name)).expanduser(),
-            *(Path(str(root)).expanduser() / str(name) for root in roots),
-        ):
-            for file in _files(place):
-                yield str(file), _short(file)
-    for root in roots:
-        index = Path(root).expanduser() / "dataset_info.json"
-        if index.is_file():
-            yield str(index), _short(index)
-
-
-def _files(place: Path) -> list[Path]:
-    if place.is_file():
-        return [place]
-    return sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else []
-
-
-def _short(file: Path) -> str:
-    return digest_of_file(file)[:16]
-
-
-def digest(state: Mapping[str, Any]) -> str:
-    """One short digest of it all."""
-    return hashlib.sha256(repr(sorted(state.items())).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.optional import require
 from llmf_hydra.sweeps.settings import SweeperSettings
 from llmf_hydra.sweeps.space import Choices, Dimension, Scalar, Space
@@ -19,6 +20,11 @@ def known_beforehand(settings: SweeperSettings, space: Space) -> list[dict[str, 
     """The parameters of all trials; empty dicts where they follow from the trials before (tpe, cmaes)."""
     if settings.sampler == "grid":
         return space.combinations()[: settings.n_trials]
+    if not space.dimensions:
+        what = f"nothing varies, and {settings.sampler} would draw the same trial again and again"
+        raise Refused(
+            [Problem("hydra.sweeper.sampler", settings.sampler, what, "give a parameter several values")]
+        )
     trials = settings.n_trials or 0
     if settings.sampler in ("random", "qmc"):
         points = (

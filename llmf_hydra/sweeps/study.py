@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 PLAN, PLANNED = "plan", "planned"
+FIXED = ("space", "sampler", "seed", "n_trials", "objectives", "constraints", "pruner")  # of a study's plan
 PLACE, ATTEMPT, OWNER, STATUS = "place", "attempt", "owner", "status"
 OPEN = ("waiting", "running", "killed", "failed")  # what a resumed study runs
 ENDED = ("done", "pruned", "refused")
@@ -121,9 +122,7 @@ class Study:
         return opened
 
     def _refuse_another(self, plan: Mapping[str, Any]) -> None:
-        different = [
-            key for key in ("space", "sampler", "objectives", "n_trials") if self.plan[key] != plan[key]
-        ]
+        different = [key for key in FIXED if self.plan[key] != plan[key]]
         if different:
             key = different[0]
             what = f"holds the study {self.name} already, whose {key} is {_short(self.plan[key])}"

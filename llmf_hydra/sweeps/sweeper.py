@@ -17,6 +17,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llmf_hydra.config import compose
+from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_text, masked_word
@@ -31,6 +32,7 @@ from llmf_hydra.sweeps.storage import open_storage, url_of
 from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, alone, identity
 from llmf_hydra.sweeps.trials import Outcome, Pool, failure, outcome
 
+ADAPTIVE = ("tpe", "cmaes")  # samplers that learn from the trials before
 THREADS, DEVICES = "launch.omp_num_threads", "launch.cuda_visible_devices"
 
 
@@ -90,6 +92,8 @@ class StudySweeper(Sweeper):
     def _settle(self, base: DictConfig) -> None:
         self.objectives = _objectives(self.settings, base)
         self.constraints = constraints.read(self.settings.constraints)
+        named = self.settings.objectives or base.tracking.objective or self.settings.sampler in ADAPTIVE
+        self._must_have_values = bool(named) and JOBS[base.job.name].trains
         self._threads: list[str] = []
         if (
             self.settings.n_jobs > 1
@@ -214,14 +218,16 @@ class StudySweeper(Sweeper):
         assert pool.slot is not None and self.context is not None
         words = self._words(claim, pool.slot)
         out = self.folder / str(claim.number)
-        self.study.note(
-            claim, overrides=[*map(masked_word, words)], out=str(out), identity=identity(words, self.inherits)
-        )
+        self._note(claim, words, out)
         self._report()
         varying = " ".join(map(masked_word, self.space.words(claim.params)[len(self.space.fixed) :]))
         self._bar.say(f"trial {claim.number}: {varying}")
         place = plan.place(self.study, claim, self.settings, self.objectives)
         pool.start(claim, lambda: self._trial(words, claim, out, place), out)
+
+    def _note(self, claim: Claim, words: list[str], out: Path) -> None:
+        told = [*map(masked_word, words)]
+        self.study.note(claim, overrides=told, out=str(out), identity=identity(words, self.inherits))
 
     def _trial(self, words: list[str], claim: Claim, out: Path, place: Place | None) -> Outcome:
         """In the fork: one trial through Hydra's launcher."""
@@ -261,7 +267,7 @@ class StudySweeper(Sweeper):
         values = [known[name] for name in names if name in known] if ended.code == DONE else []
         lacking = [name for name in names if name not in known]
         status, reason = ended.status, ended.reason
-        if ended.code == DONE and lacking and (len(names) > 1 or self.settings.sampler in ("tpe", "cmaes")):
+        if ended.code == DONE and lacking and self._must_have_values:
             status, values = "failed", []
             reason = f"{', '.join(lacking)} was never logged; logged are {', '.join(sorted(known)) or 'none'}"
         if lacking:
@@ -278,7 +284,7 @@ class StudySweeper(Sweeper):
     def _launched(self) -> None:
         """Run trials by another launcher of Hydra's, which gets all that are known beforehand at once."""
         assert self.launcher is not None and self.context is not None
-        adaptive = self.settings.sampler in ("tpe", "cmaes")
+        adaptive = self.settings.sampler in ADAPTIVE
         end = self._end_of_time()
         while claims := list(
             self._batch(self.settings.n_jobs if adaptive else len(self.study.records()), end)
@@ -288,15 +294,8 @@ class StudySweeper(Sweeper):
                 words = []
                 for claim in batch:
                     own = self.space.words(claim.params)
-                    settled, _ = compose.settled(self.context.config_loader, self._name, own)
-                    words.append(settled)
-                    out = str(self.folder / str(claim.number))
-                    self.study.note(
-                        claim,
-                        overrides=[*map(masked_word, own)],
-                        out=out,
-                        identity=identity(own, self.inherits),
-                    )
+                    words.append(compose.settled(self.context.config_loader, self._name, own)[0])
+                    self._note(claim, own, self.folder / str(claim.number))
                 results = self.launcher.launch(words, initial_job_idx=batch[0].number)
                 for claim, result in zip(batch, results, strict=True):
                     self._ended(claim, outcome(result))

@@ -22,8 +22,7 @@ from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, Refuse
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs.processes import OUTPUT
 from llmf_hydra.runs.signals import end_with_parent
-
-STATUSES = {DONE: "done", REFUSED: "refused", INTERRUPTED: "killed", PRUNED: "pruned"}
+from llmf_hydra.sweeps.study import Claim
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Outcome:
     @property
     def status(self) -> str:
         """done, refused, killed, pruned or failed."""
-        return STATUSES.get(self.code, "failed")
+        return "refused" if self.code == REFUSED else runs.ended_as(self.code)
 
     def values(self) -> dict[str, float]:
         """What the trial reached: each objective's metric that it logged, and figures of its manifest."""
@@ -136,7 +135,7 @@ class Pool:
 
     def __init__(self, size: int):
         self._free = list(range(size))
-        self._running: dict[int, tuple[Any, int, Forked]] = {}  # by the pipe of the answer
+        self._running: dict[int, tuple[Claim, int, Forked]] = {}  # by the pipe of the answer
 
     @property
     def slot(self) -> int | None:
@@ -146,19 +145,19 @@ class Pool:
     def __bool__(self) -> bool:
         return bool(self._running)
 
-    def start(self, claim: Any, run: Callable[[], Outcome], out: Path) -> None:
+    def start(self, claim: Claim, run: Callable[[], Outcome], out: Path) -> None:
         """Start a trial in the next free slot."""
         slot = min(self._free)
         self._free.remove(slot)
         forked = Forked(run, out)
         self._running[forked.answer] = claim, slot, forked
 
-    def ended(self, timeout: float | None = None) -> Iterator[tuple[Any, Outcome]]:
-        """Wait for at least one trial to end, or for `timeout` seconds; gives all that have."""
+    def ended(self) -> Iterator[tuple[Claim, Outcome]]:
+        """Wait for at least one trial to end; gives all that have."""
         poller = select.poll()
         for file in self._running:
             poller.register(file, select.POLLIN | select.POLLHUP)
-        for file, _ in poller.poll(None if timeout is None else timeout * 1000):
+        for file, _ in poller.poll():
             claim, slot, forked = self._running.pop(file)
             self._free.append(slot)
             yield claim, forked.outcome()

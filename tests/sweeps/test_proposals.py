@@ -1,6 +1,6 @@
 """What samplers propose: inside the space, on its scale, the same for a seed, whatever was killed in between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import optuna
@@ -9,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 
 from llmf_hydra.config import compose
 from llmf_hydra.errors import Refused
-from llmf_hydra.sweeps import proposals, space
+from llmf_hydra.sweeps import plan, proposals, space
 from llmf_hydra.sweeps.settings import SweeperSettings
 from llmf_hydra.sweeps.space import Interval, Space
 from llmf_hydra.sweeps.study import Study
@@ -29,6 +29,12 @@ def wide(loader: ConfigLoader) -> Space:
     return space.read(WORDS, loader, 1)
 
 
+def opened(folder: Path, name: str, wide: Space, settings: SweeperSettings) -> Study:
+    """The study of a journal in this folder."""
+    planned = plan.of(settings, wide, OBJECTIVES, {})
+    return Study.open(f"journal:{folder}/{name}", name, settings, wide, OBJECTIVES, planned)
+
+
 def proposed(
     folder: Path,
     name: str,
@@ -37,17 +43,14 @@ def proposed(
     value: Callable[[dict[str, object]], float],
 ) -> list[dict[str, object]]:
     """The parameters of all trials of a study that is told these values."""
-    study = Study.open(f"journal:{folder}/{name}", name, settings, wide, OBJECTIVES, plan(wide, settings))
+    study = Study.open(
+        f"journal:{folder}/{name}", name, settings, wide, OBJECTIVES, plan.of(settings, wide, OBJECTIVES, {})
+    )
     found = []
     while (claim := study.claim(settings, wide)) is not None:
         found.append(claim.params)
         study.end(claim, "done", values=[value(claim.params)])
     return found
-
-
-def plan(wide: Space, settings: SweeperSettings) -> dict[str, object]:
-    own = {"sampler": settings.sampler, "n_trials": settings.n_trials}
-    return {"space": wide.described(), "objectives": dict(OBJECTIVES), **own}
 
 
 def distance(params: dict[str, object]) -> float:
@@ -77,7 +80,9 @@ def test_a_sampler_stays_inside_and_repeats_itself(sampler: str, wide: Space, tm
 def test_a_killed_study_proposes_what_an_undisturbed_one_would(wide: Space, tmp_path: Path) -> None:
     settings = SweeperSettings(sampler="tpe", n_trials=16, seed=3)
     undisturbed = proposed(tmp_path, "one", wide, settings, distance)
-    asked = Study.open(f"journal:{tmp_path}/two", "two", settings, wide, OBJECTIVES, plan(wide, settings))
+    asked = Study.open(
+        f"journal:{tmp_path}/two", "two", settings, wide, OBJECTIVES, plan.of(settings, wide, OBJECTIVES, {})
+    )
     for _ in range(7):
         claim = asked.claim(settings, wide)
         assert claim is not None
@@ -103,6 +108,19 @@ def test_words_of_a_trial_give_its_values_back_exactly(
     composed = compose.composed(wide.words(params))  # type: ignore[arg-type]
     assert composed.rlhf.pref_beta == params["rlhf.pref_beta"]
     assert composed.method.lora_rank == params["method.lora_rank"] and composed.stage.name == params["stage"]
+
+
+def test_a_study_that_is_gone_on_with_keeps_its_plan(wide: Space, tmp_path: Path) -> None:
+    opened(tmp_path, "one", wide, SweeperSettings(sampler="random", n_trials=4))
+    for other in (
+        SweeperSettings(sampler="random", n_trials=4, seed=7),
+        SweeperSettings(sampler="random", n_trials=5),
+        SweeperSettings(sampler="random", n_trials=4, pruner="median"),
+        SweeperSettings(sampler="random", n_trials=4, constraints=["loss <= 1"]),
+    ):
+        with pytest.raises(Refused) as refused:
+            opened(tmp_path, "one", wide, other)
+        assert "holds the study one already" in str(refused.value)
 
 
 def test_a_shuffled_grid_has_one_order_for_a_seed(loader: ConfigLoader) -> None:
@@ -132,38 +150,35 @@ PRUNERS = {
 }
 
 
-@pytest.mark.parametrize("name", PRUNERS)
-def test_a_pruner_ends_the_trial_that_gets_worse_and_no_other(name: str) -> None:
-    pruner = proposals.pruner(SweeperSettings(pruner=name, **PRUNERS[name]))  # type: ignore[arg-type]
-    study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(1))
-    pruned = []
-    for number, slope in enumerate([-0.1, -0.11, 0.2, -0.12, 0.3]):
-        trial = study.ask()
-        for step in range(1, 17):
-            trial.report(3 + slope * step, step)
-            if trial.should_prune():
-                pruned.append(number)
-                break
-        state = optuna.trial.TrialState.PRUNED if number in pruned else optuna.trial.TrialState.COMPLETE
-        study.tell(trial, None if number in pruned else 3 + slope * 16, state=state)
-    assert 2 in pruned and 4 in pruned and 0 not in pruned and 1 not in pruned and 3 not in pruned
-
-
-def test_hyperband_ends_bad_trials_alone() -> None:
-    pruner = proposals.pruner(SweeperSettings(pruner="hyperband", pruner_reduction_factor=2))
+def pruned_by(settings: SweeperSettings, slopes: Sequence[float]) -> list[int]:
+    """The trials that a pruner ends, of which each reports 16 values on a line of this slope."""
     study = optuna.create_study(
-        pruner=pruner, sampler=optuna.samplers.RandomSampler(1), study_name="hyperband"
+        pruner=proposals.pruner(settings), sampler=optuna.samplers.RandomSampler(1), study_name="pruned"
     )
     pruned = []
-    for number in range(40):  # each belongs to one of several brackets, which fill slowly
-        trial, slope = study.ask(), 0.2 if number % 2 else -0.1 - number / 1000
+    for number, slope in enumerate(slopes):
+        trial = study.ask()
         for step in range(1, 17):
             trial.report(4 + slope * step, step)
             if trial.should_prune():
                 pruned.append(number)
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
-        state = optuna.trial.TrialState.PRUNED if number in pruned else optuna.trial.TrialState.COMPLETE
-        study.tell(trial, None if number in pruned else 4 + slope * 16, state=state)
+        else:
+            study.tell(trial, 4 + slope * 16)
+    return pruned
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_pruner_ends_the_trial_that_gets_worse_and_no_other(name: str) -> None:
+    settings = SweeperSettings(pruner=name, **PRUNERS[name])  # type: ignore[arg-type]
+    assert pruned_by(settings, [-0.1, -0.11, 0.2, -0.12, 0.3]) == [2, 4]
+
+
+def test_hyperband_ends_bad_trials_alone() -> None:
+    settings = SweeperSettings(pruner="hyperband", pruner_reduction_factor=2)
+    slopes = [0.2 if number % 2 else -0.1 - number / 1000 for number in range(40)]  # its brackets fill slowly
+    pruned = pruned_by(settings, slopes)
     assert len(pruned) > 5 and all(number % 2 for number in pruned)
 
 

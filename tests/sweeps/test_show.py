@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from support.finished_study import FinishedStudy
 from llmf_hydra.sweeps import show
 from llmf_hydra.sweeps.study import Record
 
-STEPS = 400  # of a trial that is to be seen while it runs
+STEPS = 1000  # of a trial that is to be seen while it runs
 LONG = [
     "stage=sft",
     "model=tiny",
@@ -85,11 +86,21 @@ def test_bad_words_are_refused(cli: Cli, study: FinishedStudy, tmp_path: Path) -
     assert done.returncode == 2 and "is no longer there" in done.stderr and not (tmp_path / "gone").exists()
 
 
+def read_all(screen: int) -> str:
+    """What a terminal was sent, whose writers are all gone."""
+    drawn = b""
+    with suppress(OSError):  # its end
+        while more := os.read(screen, 65536):
+            drawn += more
+    return drawn.decode()
+
+
 def test_a_study_is_watched_stopped_moved_and_gone_on_with(
     cli: Cli, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "llmf_hydra"]
     below, errors = pty.openpty()
+    termios.tcsetwinsize(errors, (24, 100))
     sweep = subprocess.Popen(
         [*command, "-m", *LONG], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=errors
     )
@@ -116,7 +127,7 @@ def test_a_study_is_watched_stopped_moved_and_gone_on_with(
 
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait(timeout=60) == 130
-    os.close(below)
+    assert "study:   0%" in (bar := read_all(below)) and "0/2" in bar
     stopped = cli("sweep", "show", "study").stdout
     assert "nothing runs; go on with: llmf sweep resume study" in stopped and "1 killed" in stopped
     before = steps_of(log)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from support.command_line import Cli
 from support.killing import MARK, kill_all
 
 from llmf_hydra.runs import warm
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SHORT = [
     "stage=dpo",
@@ -181,11 +184,14 @@ def test_a_study_prunes_and_its_best_command_repeats_the_best_value(cli: Cli, tm
 
 def test_another_config_data_or_code_is_refused_with_the_difference(cli: Cli, tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(8)]
-    data = tmp_path / "mine.jsonl"
+    data = tmp_path / "elsewhere.jsonl"
+    index: dict[str, dict[str, Any]] = {"mine": {"file_name": str(data), "ranking": True}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(index), encoding="utf8")
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf8")
     words = [
         *SHORT,
-        f"data.dataset={data}",
+        "data.dataset=mine",
+        f"data.dataset_dir={tmp_path}",
         "training.max_steps=1",
         "hydra.sweep.dir=study",
         "training.seed=1,2",
@@ -199,7 +205,19 @@ def test_another_config_data_or_code_is_refused_with_the_difference(cli: Cli, tm
     assert space.returncode == 2 and "holds the study study already, whose space is" in space.stderr
     data.write_text(data.read_text() + "\n" + json.dumps(rows[0]), encoding="utf8")
     changed = cli("-m", *words)
-    assert changed.returncode == 2 and "mine.jsonl" in changed.stderr
+    assert changed.returncode == 2 and "mine: elsewhere.jsonl" in changed.stderr
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf8")
+    clone = tmp_path / "clone"
+    for folder in ("llmf_hydra", "hydra_plugins", "conf", "data", "sweeps"):
+        shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    with (clone / "llmf_hydra" / "training" / "losses.py").open("a", encoding="utf8") as source:
+        source.write("# changed\n")
+    code = cli("-m", *words, env={"PYTHONPATH": str(clone)})
+    assert code.returncode == 2 and "another state of training/losses.py;" in code.stderr
+    index["mine"]["num_samples"] = 8
+    (tmp_path / "dataset_info.json").write_text(json.dumps(index), encoding="utf8")
+    described = cli("-m", *words)
+    assert described.returncode == 2 and "mine: dataset_info.json" in described.stderr
     assert trials(tmp_path / "study") == before
     allowed = cli("-m", *words, "hydra.sweeper.allow_changes=true")
     assert allowed.returncode == 0 and trials(tmp_path / "study") == before
@@ -254,6 +272,7 @@ def test_trials_side_by_side_share_the_cores_and_reach_the_same(cli: Cli, tmp_pa
             "cannot be opened",
         ),
         (["model.hf_hub_token=hf_secretpass1,hf_secretpass2"], "is a secret"),
+        (["training.seed=1", "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=2"], "nothing varies"),
         (["training.seed=1,2", "hydra.sweeper.n_jobs=0"], "must be at least 1"),
         (["training.seed=1,2", "hydra.sweeper.pruner=medan"], "did you mean 'median'?"),
         (["training.seed=1,2", "hydra.sweeper.constraints=['x<3']"], "write metric<=number"),
@@ -265,6 +284,19 @@ def test_a_wrong_study_is_refused_before_anything_is_written(
     done = cli("-m", *SHORT, *words, "hydra.sweep.dir=study")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert "secretpass" not in done.stderr and not (tmp_path / "study").exists()
+
+
+def test_an_objective_that_is_never_logged_fails_its_trials(cli: Cli, tmp_path: Path) -> None:
+    words = [*SHORT, "training.max_steps=1", "training.seed=1,2", "tracking.objective=eval_los"]
+    done = cli("-m", *words, "hydra.sweep.dir=study")
+    assert done.returncode == 1
+    found = trials(tmp_path / "study").values()
+    assert {trial["status"] for trial in found} == {"failed"}
+    assert all("eval_los was never logged; logged are " in trial["reason"] for trial in found)
+    dry = cli("-m", *words, "job=check", "hydra.sweep.dir=dry")  # a check reaches no value
+    assert dry.returncode == 0 and {trial["status"] for trial in trials(tmp_path / "dry").values()} == {
+        "done"
+    }
 
 
 def test_several_objectives_have_a_front_and_constraints_a_best(cli: Cli, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from llmf_hydra.data.cache import ranks
 from llmf_hydra.errors import Refused, TrainingFailed
+from llmf_hydra.runs import disk
 
 _PATIENCE = 6 * 3600  # seconds; a launcher ends the others long before if the maker dies
 _PAUSE = 0.1
@@ -79,7 +80,7 @@ def _make(folder: Path, make: Callable[[Path], None], locks: Path) -> None:
     made.chmod(0o777 & ~_umask())  # mkdtemp makes it private
     try:
         make(made)
-        _to_disk(made)
+        disk.flush(made)
         _replace(made, folder)
     except Refused as refused:
         _note_outcome(folder, locks, [str(problem) for problem in refused.problems])
@@ -134,17 +135,4 @@ def _replace(made: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     else:
         made.rename(folder)
-    _sync(folder.parent)
-
-
-def _to_disk(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    disk.flush_entry(folder.parent)
