@@ -58,7 +58,9 @@ def _ours(stage: str, words: list[str]) -> Any:
     cfg = compose.typed(compose.composed([f"stage={stage}", *words]))
     inputs = assemble.load_inputs(cfg)
     model = assemble.load_policy(cfg, inputs.precision, inputs.tokenizer)
-    return load_stage(stage).build_trainer(assemble.run_context(cfg, inputs, model, [], Path(tempfile.mkdtemp())))
+    return load_stage(stage).build_trainer(
+        assemble.run_context(cfg, inputs, model, [], Path(tempfile.mkdtemp()))
+    )
 
 
 def _theirs(stage: str, ours: Any) -> Any:

@@ -244,8 +244,10 @@ def test_a_failed_trial_is_tried_again_and_too_many_end_the_study(cli: Cli, tmp_
 
 def test_trials_side_by_side_share_the_cores_and_reach_the_same(cli: Cli, tmp_path: Path) -> None:
     words = [*SHORT, "training.max_steps=2", "rlhf.pref_beta=0.05,0.1,0.2"]
-    one = cli("-m", *words, "launch.omp_num_threads=1", "hydra.sweep.dir=one")
-    two = cli("-m", *words, "launch.omp_num_threads=1", "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=two")
+    words.append("launch.omp_num_threads=1")
+    own = {warm.WORKERS: ""}  # a server of the sweep's own, with the threads of its trials
+    one = cli("-m", *words, "hydra.sweep.dir=one", env=own)
+    two = cli("-m", *words, "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=two", env=own)
     assert (one.returncode, two.returncode) == (0, 0), two.stderr
     for number in range(3):
         weights = [

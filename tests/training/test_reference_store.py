@@ -103,6 +103,7 @@ def test_the_trials_of_a_sweep_tokenize_and_refer_once(
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_rows_and_what_is_kept(
     cli: Cli, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
