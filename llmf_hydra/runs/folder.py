@@ -24,8 +24,6 @@ from llmf_hydra.errors import DONE, INTERRUPTED, PRUNED, Problem, Refused, shown
 CONFIG, MANIFEST, METRICS = "config.yaml", "manifest.json", "metrics.json"
 STATUSES = ("created", "running", "done", "pruned", "failed", "killed")
 ENDED = {DONE: "done", PRUNED: "pruned", INTERRUPTED: "killed"}  # the status that an exit code stands for
-
-
 TEXT, NUMBER, MAPPING = (str, type(None)), (int, type(None)), (dict, type(None))
 FORMS = {  # of what is read again in a manifest; an older run may lack some
     **dict.fromkeys(
@@ -137,14 +135,16 @@ def create(out: Path, config: str, manifest: Mapping[str, object]) -> None:
     write_manifest(out, {"status": "created", "created": now(), **manifest})
 
 
-def clear_half_made(out: Path) -> None:
-    """Take away what `create` leaves when it is killed: a config, and at most the draft of a manifest."""
-    held = list(out.iterdir()) if out.is_dir() else []
-    draft = f".{MANIFEST}."
-    if CONFIG in {entry.name for entry in held} and all(
-        entry.name == CONFIG or entry.name.startswith(draft) for entry in held
-    ):
-        for entry in held:
+def clear_half_made(out: Path, config: str) -> None:
+    """Take away what `create` leaves when it is killed: this config or its beginning, and at most a manifest's draft.
+
+    A folder that holds anything else, such as a config of the user's, stays as it is.
+    """
+    held = {entry.name: entry for entry in out.iterdir()} if out.is_dir() else {}
+    if CONFIG not in held or any(name != CONFIG and not name.startswith(f".{MANIFEST}.") for name in held):
+        return
+    if config.encode().startswith(held[CONFIG].read_bytes()):
+        for entry in held.values():
             entry.unlink()
 
 

@@ -37,6 +37,24 @@ def test_of_many_that_claim_a_folder_one_gets_it(tmp_path: Path) -> None:
     assert runs.read_manifest(tmp_path / "run")["by"] == int(winner)
 
 
+def test_only_what_a_killed_launcher_left_is_taken_away(tmp_path: Path) -> None:
+    ours, config = tmp_path / "ours", "seed: 1\nstage: dpo\n"
+    ours.mkdir()
+    (ours / "config.yaml").write_text(config[:9])
+    (ours / ".manifest.json.x1").touch()
+    runs.clear_half_made(ours, config)
+    assert list(ours.iterdir()) == []
+    for name, held in (
+        ("other", {"config.yaml": "seed: 2\n"}),
+        ("more", {"config.yaml": config, "notes": ""}),
+    ):
+        (tmp_path / name).mkdir()
+        for file, text in held.items():
+            (tmp_path / name / file).write_text(text)
+        runs.clear_half_made(tmp_path / name, config)
+        assert {file.name: file.read_text() for file in (tmp_path / name).iterdir()} == held
+
+
 def test_a_running_run_whose_process_is_gone_was_killed(tmp_path: Path) -> None:
     mine = {"status": "running", "host": socket.gethostname(), "pid": os.getpid(),
             "pid_started": runs.process_identity(os.getpid())}  # fmt: skip
