@@ -137,7 +137,8 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         checked(cfg, conf.runtime.choices)
         if _is_begun(out, sweep):
             return _go_on(out)
-        runs.clear_half_made(out, record.dump(cfg))
+        if (out / runs.CONFIG).exists():
+            runs.clear_half_made(out, record.dump(cfg))
         runs.check_free(out, "hydra.sweep.dir", apart_from=written_by_hydra)
         return _start(cfg, out, argv, sweep)
     except Refused:

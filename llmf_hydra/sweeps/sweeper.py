@@ -17,7 +17,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from llmf_hydra.config import compose
-from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.secrets import masked_text, masked_word
@@ -93,7 +92,7 @@ class StudySweeper(Sweeper):
         self.objectives = _objectives(self.settings, base)
         self.constraints = constraints.read(self.settings.constraints)
         named = self.settings.objectives or base.tracking.objective or self.settings.sampler in ADAPTIVE
-        self._must_have_values = bool(named) and JOBS[base.job.name].trains
+        self._must_have_values = bool(named) and base.job.name == "train"
         self._threads: list[str] = []
         if (
             self.settings.n_jobs > 1

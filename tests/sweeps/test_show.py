@@ -21,7 +21,7 @@ from support.finished_study import FinishedStudy
 from llmf_hydra.sweeps import show
 from llmf_hydra.sweeps.study import Record
 
-STEPS = 1000  # of a trial that is to be seen while it runs
+STEPS = 600  # of a trial that is to be seen while it runs
 LONG = [
     "stage=sft",
     "model=tiny",

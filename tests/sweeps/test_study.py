@@ -56,7 +56,7 @@ KILLED = [
 @pytest.mark.parametrize(
     ("kills", "seeds", "trackers"),
     [
-        pytest.param(2, "1,2", ["tracking=mlflow"], id="twice"),
+        pytest.param(1, "1,2", ["tracking=mlflow"], id="once"),
         pytest.param(5, "1,2,3,4", ["tracking=[files,mlflow,wandb]"], id="five", marks=pytest.mark.slow),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_study_prunes_and_its_best_command_repeats_the_best_value(cli: Cli, tm
 
 
 def test_another_config_data_or_code_is_refused_with_the_difference(cli: Cli, tmp_path: Path) -> None:
-    rows = [{"prompt": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(8)]
+    rows = [{"instruction": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(8)]
     data = tmp_path / "elsewhere.jsonl"
     index: dict[str, dict[str, Any]] = {"mine": {"file_name": str(data), "ranking": True}}
     (tmp_path / "dataset_info.json").write_text(json.dumps(index), encoding="utf8")
