@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
 from typing import Any
 
 from support.command_line import Cli
@@ -137,6 +139,7 @@ ConfigStore.instance().store(group="hydra/launcher", name="at_once", node=node, 
 """
 
 
+@pytest.mark.slow
 def test_a_launcher_plugin_gets_all_trials_and_each_shows_its_reason(cli: Cli, tmp_path: Path) -> None:
     """One trial fails in its worker, one is done, one is refused before it has a worker."""
     plugins = tmp_path / "plugins" / "hydra_plugins"

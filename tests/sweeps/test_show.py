@@ -95,6 +95,7 @@ def read_all(screen: int) -> str:
     return drawn.decode()
 
 
+@pytest.mark.slow
 def test_a_study_is_watched_stopped_moved_and_gone_on_with(
     cli: Cli, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -56,7 +56,7 @@ KILLED = [
 @pytest.mark.parametrize(
     ("kills", "seeds", "trackers"),
     [
-        pytest.param(1, "1,2", ["tracking=mlflow"], id="once"),
+        pytest.param(1, "1,2", [], id="once"),
         pytest.param(5, "1,2,3,4", ["tracking=[files,mlflow,wandb]"], id="five", marks=pytest.mark.slow),
     ],
 )
@@ -91,9 +91,9 @@ def test_a_study_that_is_killed_goes_on_until_each_trial_is_done_once(
         logged = [json.loads(line) for line in (study / str(number) / "log.jsonl").read_text().splitlines()]
         assert [line["step"] for line in logged if "loss" in line] == list(range(1, 11))
     assert trained_steps(study) <= 1.1 * steps
-    children = [run for run in mlflow_runs(tmp_path) if "mlflow.parentRunId" in run.data.tags]
-    assert len(children) == len(undisturbed) == len(mlflow_runs(tmp_path)) - 1
-    if "wandb" in trackers[0]:
+    if trackers:
+        children = [run for run in mlflow_runs(tmp_path) if "mlflow.parentRunId" in run.data.tags]
+        assert len(children) == len(undisturbed) == len(mlflow_runs(tmp_path)) - 1
         ids = {number: wandb_ids(study / str(number)) for number in undisturbed}
         assert all(len(found) == 1 for found in ids.values())
         assert len(set().union(*ids.values())) == len(ids)
@@ -242,6 +242,7 @@ def test_a_failed_trial_is_tried_again_and_too_many_end_the_study(cli: Cli, tmp_
     assert [trials(tmp_path / "ended")[n]["attempt"] for n in range(3)] == [2, 1, 1]
 
 
+@pytest.mark.slow
 def test_trials_side_by_side_share_the_cores_and_reach_the_same(cli: Cli, tmp_path: Path) -> None:
     words = [*SHORT, "training.max_steps=2", "rlhf.pref_beta=0.05,0.1,0.2"]
     words.append("launch.omp_num_threads=1")

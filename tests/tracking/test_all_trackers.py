@@ -139,6 +139,7 @@ def test_tensorboard_reads_the_same_steps_and_values(tracked: Tracked) -> None:
     assert metadata.SESSION_END_INFO_TAG in events.summary_metadata
 
 
+@pytest.mark.slow
 def test_a_server_killed_half_way_ends_no_training(environment: dict[str, str], tmp_path: Path) -> None:
     words = [*WORDS, "training.max_steps=400", "training.eval_strategy=no", "data.val_size=0",
              "training.save_strategy=no", "tracking=[mlflow,tensorboard]", "hydra.run.dir=run"]  # fmt: skip

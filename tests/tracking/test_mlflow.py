@@ -5,6 +5,8 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+
+import pytest
 from typing import Any
 
 from llmf_hydra.tracking.files import read_log
@@ -102,6 +104,7 @@ def test_another_store_and_a_run_that_fails_and_goes_on(make_tracking, make_info
     assert rows(store, "SELECT step, value FROM metrics ORDER BY step") == [(10, 0.7), (20, 0.6)]
 
 
+@pytest.mark.slow
 def test_four_trials_that_start_at_once_agree_on_one_parent(tmp_path):
     command = [sys.executable, "-c", TRIAL, str(tmp_path)]
     trials = [
@@ -136,6 +139,7 @@ def test_four_trials_that_start_at_once_agree_on_one_parent(tmp_path):
     assert len(rows(store, "SELECT * FROM experiments WHERE name = 'p'")) == 1
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_name_have_a_parent_each(make_tracking, make_info, tmp_path):
     for number, folder in enumerate(("one", "it's another", "one")):
         info = make_info(folder=str(number), sweep="study", sweep_folder=tmp_path / folder / "study")

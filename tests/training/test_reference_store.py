@@ -59,7 +59,7 @@ def trained(cli: Cli, name: str, *words: str) -> tuple[dict[str, int], bytes, st
     )
 
 
-@pytest.mark.parametrize("stage", ["dpo", "kto"])
+@pytest.mark.parametrize("stage", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_a_run_with_kept_values_equals_one_that_computes_them(
     stage: str, cli: Cli, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +148,7 @@ def computed_by(build: Build, *words: str) -> int:
     return trainer.facts()["reference"]["computed"]
 
 
+@pytest.mark.slow
 def test_other_weights_data_and_precision_are_computed_anew(
     build: Build, own_cache: Path, tmp_path: Path, first: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
