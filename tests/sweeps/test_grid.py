@@ -6,10 +6,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-import pytest
 from typing import Any
 
+import pytest
 from support.command_line import Cli
 
 from llmf_hydra.paths import conf_dir

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typing import Any
 
 from llmf_hydra.tracking.files import read_log
 from llmf_hydra.tracking.mlflow import MlflowTracker
