@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from llmf_hydra import terminal
@@ -41,6 +40,9 @@ LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
 )
+# Imported by Transformers and Accelerate wherever they are installed, for seconds, and used by no worker: our wandb
+# tracker has its own process.
+UNUSED = ("wandb", "deepspeed")
 ERROR = "error.txt"  # the traceback of a failed run
 
 
@@ -155,10 +157,6 @@ def _set_up_logging(cfg: Config) -> None:
     ours.addHandler(plain)
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
-        # TRL imports it wherever it is installed; that this is a CPU is said by the run's own lines.
-        logging.getLogger("DeepSpeed").addFilter(
-            lambda record: "accelerator to CPU" not in record.getMessage()
-        )
         # It misses an optional kernel, in every run on a CPU.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if cfg.model.hf_hub_token is not None:
@@ -173,9 +171,6 @@ def load_libraries() -> bool:
 
     for name in LIBRARIES:
         import_module(name)
-    # accelerate imports it for every trainer, if it is installed; beside a GPU it might start CUDA.
-    if not torch.cuda.is_available() and find_spec("deepspeed"):
-        import_module("deepspeed")
     for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
         for choice in choices:
             import_module(f"llmf_hydra.{room}.{choice}")
@@ -184,8 +179,8 @@ def load_libraries() -> bool:
 
 def command(words: list[str]) -> int:
     """A worker on a run folder, or with `--serve` the server that forks them."""
-    # Transformers and TRL import wandb wherever it is installed, for most of a second. Our tracker has its own process.
-    sys.modules["wandb"] = None  # type: ignore[assignment]
+    for name in UNUSED:
+        sys.modules[name] = None  # type: ignore[assignment]
     warm = words[0] == SERVE
     if warm:
         asked = fork_server.serve(int(words[1]), load_libraries)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Cli, worker_environment
+from support.warm_launchers import Launchers, launchers
 
 from llmf_hydra.runs import warm
 
@@ -30,10 +31,17 @@ def environment(cache: Path) -> Iterator[dict[str, str]]:
         yield {**env, warm.WORKERS: address}
 
 
+@pytest.fixture(scope="session")
+def warm_launchers(environment: dict[str, str]) -> Iterator[Launchers]:
+    """Launchers that needn't import anything, for the environment of a user who has set nothing."""
+    with launchers(environment) as started:
+        yield started
+
+
 @pytest.fixture
-def cli(environment: dict[str, str], tmp_path: Path) -> Cli:
-    """`cli("stage=sft", env={...}, cwd=...)` runs `python -m llmf_hydra` in an empty folder; `cold=True` has its
-    workers import everything themselves.
+def cli(environment: dict[str, str], warm_launchers: Launchers, tmp_path: Path) -> Cli:
+    """`cli("stage=sft", env={...}, cwd=...)` answers as `python -m llmf_hydra` does, in an empty folder; with
+    `cold=True` it is that command, and its workers import everything themselves.
     """
 
     def run(
@@ -43,10 +51,14 @@ def cli(environment: dict[str, str], tmp_path: Path) -> Cli:
         timeout: float = 240,
         cold: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
+        given = {**environment, **({warm.WORKERS: ""} if cold else {}), **(env or {})}
+        answer = None if cold else warm_launchers.run(words, given, cwd or tmp_path, timeout)
+        if answer is not None:
+            return answer
         return subprocess.run(
             [sys.executable, "-m", "llmf_hydra", *words],
             cwd=cwd or tmp_path,
-            env={**environment, **({warm.WORKERS: ""} if cold else {}), **(env or {})},
+            env=given,
             capture_output=True,
             text=True,
             timeout=timeout,

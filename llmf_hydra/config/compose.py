@@ -169,7 +169,7 @@ class CommandLine:
         if swept and config.hydra.mode != RunMode.MULTIRUN:
             raise Refused(map(overrides.several_values, swept))
         mode = config.hydra.mode
-        _, config = settled(self.loader, self.config_name, self._unswept())
+        _, config = settled(self.loader, self.config_name, self._unswept(), None if swept else config)
         _check_names(config)
         config.hydra.mode = mode
         return config
@@ -238,10 +238,15 @@ class CommandLine:
         print(OmegaConf.to_yaml(OmegaConf.create(masked_tree(OmegaConf.to_container(shown)))), end="")
 
 
-def settled(loader: ConfigLoader, config_name: str, words: Sequence[str]) -> tuple[list[str], DictConfig]:
-    """The overrides of a run or a trial with those that they imply, and what is composed from them all."""
+def settled(
+    loader: ConfigLoader, config_name: str, words: Sequence[str], composed: DictConfig | None = None
+) -> tuple[list[str], DictConfig]:
+    """The overrides of a run or a trial with those that they imply, and what is composed from them all.
+
+    `composed` is what the words alone are composed to, where that is known.
+    """
     return implied.settled(
-        list(words), lambda given: loader.load_configuration(config_name, given, RunMode.RUN)
+        list(words), lambda given: loader.load_configuration(config_name, given, RunMode.RUN), composed
     )
 
 

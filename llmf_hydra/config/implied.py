@@ -27,9 +27,14 @@ ROUNDS = 3  # the demo brings shipped values that may have to give way
 Compose = Callable[[list[str]], DictConfig]  # from overrides to what Hydra composes, with its own part
 
 
-def settled(words: list[str], compose: Compose) -> tuple[list[str], DictConfig]:
-    """The overrides with those that they imply at their end, and what is composed from them all."""
-    composed = compose(words)
+def settled(
+    words: list[str], compose: Compose, composed: DictConfig | None = None
+) -> tuple[list[str], DictConfig]:
+    """The overrides with those that they imply at their end, and what is composed from them all.
+
+    `composed` is what the overrides alone are composed to, where that is known.
+    """
+    composed = compose(words) if composed is None else composed
     for _ in range(ROUNDS):
         choices = composed.hydra.runtime.choices
         shipped = shipped_values(choices)
