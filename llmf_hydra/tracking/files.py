@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,21 @@ class FilesTracker(Tracker):
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a `log.jsonl` in order: those of a step hold "step" and floats, others a "warning".
 
-    A last line without its end, as a crash of the machine can leave it, is left out.
+    What is no record, as a crash of the machine can leave it (a last line without its end, zeros), is left out.
     """
     records = []
-    for line in path.read_text(encoding="utf8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            record = json.loads(line)
-            records.append({key: _from_json(key, value) for key, value in record.items()})
+    for _, record in _records(path):
+        records.append({key: _from_json(key, value) for key, value in record.items()})
     return records
+
+
+def _records(log: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines that hold a record, each with it."""
+    for line in log.read_text(encoding="utf8", errors="replace").split("\n")[:-1]:
+        with suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield f"{line}\n", record
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -89,14 +97,14 @@ def _drop_torn_line(log: Path) -> None:
 def _go_back(log: Path, logged: Sequence[Mapping[str, Any]]) -> None:
     """Make the log what it was at a checkpoint: as many lines of each step as were `logged` then, and all warnings.
 
-    A line that a full disk didn't take is made up for.
+    A line that a full disk didn't take, or a crash spoiled, is made up for.
     """
     missing: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for metrics in logged:
         missing[int(metrics["step"])].append(metrics)
     kept: list[tuple[int, str]] = []
-    for line in log.read_text(encoding="utf8").splitlines(keepends=True):
-        step: int | None = json.loads(line).get("step")
+    for line, record in _records(log):
+        step: int | None = record.get("step")
         if step is None:
             kept.append((kept[-1][0] if kept else 0, line))
         elif missing[step]:

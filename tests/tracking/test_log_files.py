@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -85,6 +86,23 @@ def test_a_resumed_run_goes_on_below_and_drops_a_torn_line(make_info):
     tracker.start(info)
     tracker.log({"loss": 0.6}, 20)
     assert [record["step"] for record in read_log(info.out / "log.jsonl")] == [10, 20]
+
+
+def test_spoiled_lines_are_made_up_for_by_a_resumed_run(make_info):
+    info = make_info()
+    tracker = FilesTracker()
+    tracker.start(info)
+    for step in (1, 2, 3):
+        tracker.log({"loss": 1 / step}, step)
+    log = info.out / "log.jsonl"
+    first, _, third = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(first + b"\0\0\0\n==> no record\n[2]\n" + third)
+    assert [record["step"] for record in read_log(log)] == [1, 3]
+
+    tracker = FilesTracker()
+    tracker.start(replace(info, logged=({"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5})))
+    tracker.log({"loss": 0.3}, 3)
+    assert [(record["step"], record["loss"]) for record in read_log(log)] == [(1, 1.0), (2, 0.5), (3, 0.3)]
 
 
 def test_numbers_that_are_not_finite_stay_readable_json(make_info):
