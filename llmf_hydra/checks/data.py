@@ -95,14 +95,15 @@ def a_stream_has_one_reader(cfg: Config) -> Iterator[Problem]:
 def prompts_are_at_hand(cfg: Config) -> Iterator[Problem]:
     """PPO draws its prompts by their number, so they cannot be read while it trains."""
     if cfg.stage.name == "ppo" and cfg.data.streaming:
-        yield Problem("data.streaming", True, "stage=ppo draws its prompts by their number", "leave it out")
+        what = "stage=ppo draws its prompts by their number, which a stream has not"
+        yield Problem("data.streaming", True, what, "leave it out")
 
 
 @rule("data.mask_history", "data.train_on_prompt")
 def history_or_prompt(cfg: Config) -> Iterator[Problem]:
     """data.mask_history leaves earlier turns out of the loss, data.train_on_prompt trains on them: not both."""
     if cfg.data.train_on_prompt and cfg.data.mask_history:
-        what = "with data.train_on_prompt=true: one leaves history out, the other trains on it"
+        what = "contradicts data.train_on_prompt=true: one leaves history out, the other trains on it"
         yield Problem("data.mask_history", True, what, "choose one")
 
 
@@ -111,7 +112,7 @@ def only_sequences_are_packed(cfg: Config) -> Iterator[Problem]:
     """Rows are packed in the stages pt and sft; data.neat_packing contradicts data.packing=false."""
     data = cfg.data
     if data.neat_packing and data.packing is False:
-        yield Problem("data.neat_packing", True, "with data.packing=false", "leave data.packing out")
+        yield Problem("data.neat_packing", True, "contradicts data.packing=false", "leave data.packing out")
     if (data.packing or data.neat_packing) and not cfg.stage.info.packs:
         key = "data.packing" if data.packing else "data.neat_packing"
         stages = " and ".join(f"stage={name}" for name, info in STAGES.items() if info.packs)

@@ -18,7 +18,9 @@ ALL = tuple(JOBS)
 def one_scheduler_runs_the_workers(cfg: Config) -> Iterator[Problem]:
     """launch.use_ray and launch.use_slurm exclude each other."""
     if cfg.launch.use_ray and cfg.launch.use_slurm:
-        yield Problem("launch.use_slurm", True, "launch.use_ray=true as well", "set one of the two to false")
+        yield Problem(
+            "launch.use_slurm", True, "contradicts launch.use_ray=true", "set one of the two to false"
+        )
 
 
 @rule("launch.cuda_visible_devices", "launch.ray_num_gpus", "launch.slurm_gpus", jobs=ALL)

@@ -65,7 +65,7 @@ def kto_learns_from_something(cfg: Config) -> Iterator[Problem]:
     """One of KTO's two weights is above 0."""
     rlhf = cfg.rlhf
     if cfg.stage.name == "kto" and rlhf.kto_chosen_weight == 0 and rlhf.kto_rejected_weight == 0:
-        yield Problem("rlhf.kto_chosen_weight", 0, "with rlhf.kto_rejected_weight=0: nothing would be learned",
+        yield Problem("rlhf.kto_chosen_weight", 0, "nothing would be learned: rlhf.kto_rejected_weight is 0 too",
                       "let one of them be above 0")  # fmt: skip
 
 

@@ -12,7 +12,7 @@ BEGIN = ["stage=sft", "model=tiny"]
     ("words", "said"),
     [
         (["launch=slurm"], "launch.slurm_cluster=slurm: sbatch and srun are not on the PATH; start it on a login node"),
-        (["launch=slurm", "launch.use_ray=true"], "launch.use_slurm=true: launch.use_ray=true as well"),
+        (["launch=slurm", "launch.use_ray=true"], "launch.use_slurm=true: contradicts launch.use_ray=true"),
         (["launch=ray", "launch.ray_address=head"], "launch.ray_address=head: is not null, auto, local or HOST:PORT"),
         (["launch=ray", "launch.ray_address=ray://a:1"], "is not null, auto, local or HOST:PORT"),
         (["launch=ray", "launch.ray_num_gpus=1", "launch.cuda_visible_devices='0'"], "ray_num_gpus=1 has"),

@@ -240,7 +240,7 @@ WRONG = {
     "a folder without a table": ({"dataset": "x", "dataset_dir": "/nowhere"}, "/nowhere/dataset_info.json does not exist"),
     "two that exclude each other": (
         {"dataset": "demo_instruct", "mask_history": True, "train_on_prompt": True},
-        "data.mask_history=true: with data.train_on_prompt=true",
+        "data.mask_history=true: contradicts data.train_on_prompt=true",
     ),
     "evaluation twice": (
         {"dataset": "demo_instruct", "eval_dataset": "demo_instruct", "val_size": 0.1},
@@ -257,7 +257,7 @@ WRONG = {
         "adds up to 1.4",
     ),
     "shares that are no numbers": ({"dataset": "demo_instruct", "interleave_probs": "all"}, "is not a list of numbers"),
-    "neat and not packed": ({"dataset": "demo_instruct", "neat_packing": True, "packing": False}, "with data.packing=false"),
+    "neat and not packed": ({"dataset": "demo_instruct", "neat_packing": True, "packing": False}, "contradicts data.packing=false"),
 }  # fmt: skip
 
 
