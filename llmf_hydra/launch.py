@@ -130,6 +130,7 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
         "name": folder.name,
         "trial": conf.job.num,
         "overrides": list(conf.overrides.task),
+        "study": plan.unique_name(folder),
         "varied": plan.varied(folder, conf.overrides.task),
     }
     try:

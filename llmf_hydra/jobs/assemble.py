@@ -1,5 +1,6 @@
 """The pieces of a run in the order in which they can fail: tokenizer, rows, estimate, weights, method."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.methods import mixed_linear
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
@@ -68,6 +70,8 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     # With all adapters merged it is a bare model again.
     bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
     trainable = _trainable(cfg, bare)
+    if isinstance(trainable, PeftModel):
+        mixed_linear.install(trainable)
     if cfg.trained_adapter is None:
         return trainable
     return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
@@ -86,9 +90,14 @@ def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
 
 
 def run_context(
-    cfg: Config, inputs: Inputs, model: Network, callbacks: list[TrainerCallback], out: Path
+    cfg: Config,
+    inputs: Inputs,
+    model: Network,
+    callbacks: list[TrainerCallback],
+    out: Path,
+    weights: Callable[[], Mapping[str, str]] = dict,
 ) -> RunContext:
-    """What a stage's trainer is built from."""
+    """What a stage's trainer is built from; `weights` waits for the digests of what the run starts from."""
     # Streamed rows are iterable datasets, which Transformers' trainer takes alike.
     rows = inputs.rows
     return RunContext(
@@ -102,6 +111,7 @@ def run_context(
         out,
         sources=tuple(source.name for source in rows.report.sources),
         data_digest=rows.report.digest,
+        weights_digests=weights,
         stops=_stops(cfg, inputs.tokenizer),
     )
 

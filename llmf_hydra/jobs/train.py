@@ -16,6 +16,7 @@ from llmf_hydra.errors import Refused
 from llmf_hydra.jobs import assemble, model_card, pruning
 from llmf_hydra.jobs.digests import Digests, digests_of_inputs, digests_of_weights, files_of, in_background
 from llmf_hydra.jobs.summary import Change, changes, closing
+from llmf_hydra.models.digests import starting_weights
 from llmf_hydra.models.inspect import print_parameters
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import manifest, ranks, sources, trained_with
@@ -28,7 +29,7 @@ from llmf_hydra.tracking.contract import Dataset, FinalModel, RunInfo
 from llmf_hydra.tracking.files import LOG
 from llmf_hydra.tracking.open import open_trackers
 from llmf_hydra.tracking.plots import draw
-from llmf_hydra.training.callbacks import FirstStep, StopWhenAsked
+from llmf_hydra.training.callbacks import FirstStep
 from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
 from llmf_hydra.training.state import logged_before
 from llmf_hydra.training.trainer import StageTrainer
@@ -46,9 +47,12 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
 def _run(cfg: Config, out: Path, *, resume: bool) -> None:
     stage = load_stage(cfg.stage.name)
     start = _checkpoint(cfg, out, resume)
+    if start is not None and (problem := trained_with.weights_problem(start, starting_weights(cfg))):
+        raise Refused([problem])
     inputs = assemble.load_inputs(cfg)
     if start is not None and (problem := trained_with.data_problem(start, inputs.rows.report.digest)):
         raise Refused([problem])
+    weights = in_background(lambda: starting_weights(cfg))
     if ranks.is_main():
         inputs.rows.write(out)
     log.info("%s", "\n".join(inputs.lines()))
@@ -65,8 +69,7 @@ def _run(cfg: Config, out: Path, *, resume: bool) -> None:
         open_trackers(cfg.tracking, info, main_process=ranks.is_main()) as trackers,
     ):
         first = FirstStep()
-        callbacks = [StopWhenAsked(), first]
-        trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, callbacks, out))
+        trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, [first], out, weights.result))
         watch(trainer, trackers)
         for callback in pruning.callbacks(cfg.training.eval_strategy != "no"):
             trainer.add_callback(callback)  # after the trackers, which so have what it was judged by
@@ -206,6 +209,7 @@ def _run_info(
         git={key: str(value) for key, value in (known["git"] or {}).items() if key in ("commit", "branch")},
         sweep=sweep["name"] if sweep else None,
         sweep_folder=Path(sweep["dir"]) if sweep else None,
+        study=sweep.get("study") if sweep else None,
         varied=tuple(sweep.get("varied", ())) if sweep else (),
         datasets=[Dataset(source.name, source.digest, source.use) for source in inputs.rows.report.sources],
         logged=logged,

@@ -49,6 +49,9 @@ class Sweep(TypedDict):
     name: str
     trial: int
     overrides: list[str]
+    study: NotRequired[
+        str
+    ]  # the study's name and what tells it from others of that name, wherever its folder is
     varied: NotRequired[list[str]]  # those of the overrides that differ between its trials
 
 

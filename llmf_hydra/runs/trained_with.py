@@ -1,6 +1,6 @@
 """What a checkpoint was trained with: a run goes on from it exactly only where all of that is the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ KEYS = (
     "rlhf.ppo_buffer_size",
     "rlhf.ppo_epochs",
 )
-RECORD, DATA = "trained_with", "data"
+RECORD, DATA, WEIGHTS = "trained_with", "data", "weights"
 
 
-def record(cfg: Config, data: str) -> dict[str, Any]:
-    """For the seal: the values, and the digest of the rows ("" where it isn't known)."""
-    return {RECORD: {**{key: value_at(cfg, key) for key in KEYS}, DATA: data}}
+def record(cfg: Config, data: str, weights: Mapping[str, str]) -> dict[str, Any]:
+    """For the seal: the values, the digest of the rows ("" where it isn't known), those of the weights by model."""
+    return {RECORD: {**{key: value_at(cfg, key) for key in KEYS}, DATA: data, WEIGHTS: dict(weights)}}
 
 
 def config_problems(folder: Path, cfg: Config) -> Iterator[Problem]:
@@ -52,3 +52,17 @@ def data_problem(folder: Path, digest: str) -> Problem | None:
     return Problem(
         "data.dataset", NO_VALUE, what, "bring back the files and settings of the data, or begin a new run"
     )
+
+
+def weights_problem(folder: Path, weights: Mapping[str, str]) -> Problem | None:
+    """The problem where the weights that the run started from have changed; `weights` are their digests by model."""
+    before: dict[str, str] = seal.read(folder).get(RECORD, {}).get(WEIGHTS, {})
+    for named, digest in weights.items():
+        if before.get(named, digest) != digest:
+            key, _, name = named.partition("=")
+            what = (
+                f"its weights have changed since {folder} was trained on them: "
+                f"their digest was {before[named][:12]} and is {digest[:12]}"
+            )
+            return Problem(key, name, what, "bring them back, or begin a new run")
+    return None

@@ -27,6 +27,10 @@ class PairBatch(AnswerBatch):
 class PreferenceTrainer(ReferenceTrainer[PairBatch]):
     """The losses of `rlhf.pref_loss` on pairs of a chosen and a rejected answer."""
 
+    @property
+    def rows_are_apart(self) -> bool:
+        return self.context.cfg.rlhf.pref_loss != "kto_pair"  # it estimates over the batch
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[PairBatch], num_batches: int, device: torch.device
     ) -> tuple[list[PairBatch], torch.Tensor | None]:

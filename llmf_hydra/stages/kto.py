@@ -62,6 +62,10 @@ class AnswerCollator:
 class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
     """KTO, with a KL term that doesn't depend on how the optimizer step is cut into batches."""
 
+    @property
+    def rows_are_apart(self) -> bool:
+        return False  # answers of other rows of the batch estimate the divergence
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[FeedbackBatch], num_batches: int, device: torch.device
     ) -> tuple[list[FeedbackBatch], torch.Tensor | None]:

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import yaml
 
-from llmf_hydra.config import compose
 from llmf_hydra.config.quoting import hydra_value
 from llmf_hydra.config.schema import entries
 from llmf_hydra.config.secrets import MASK, masked_text, variables
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.runs import folder as runs
+from llmf_hydra.sweeps import command
 from llmf_hydra.sweeps import plan as plans
 from llmf_hydra.sweeps.storage import JOURNAL, JOURNAL_SCHEME
 from llmf_hydra.sweeps.study import Objectives, Record, Study
@@ -57,8 +57,8 @@ class SweepFolder:
 
     @property
     def flags(self) -> list[str]:
-        """The flags of a command that repeats one of its trials."""
-        return _flags(self.path, self.plan)
+        """The flags of a command that repeats one of its trials, and the words for Hydra that it takes."""
+        return [*_flags(self.path, self.plan), *command.composing(self.plan["overrides"])]
 
     def records(self) -> list[Record]:
         """All trials by number, with their folders where they are now."""
@@ -121,17 +121,12 @@ def settle(path: Path, plan: Mapping[str, Any]) -> None:
 
 def _flags(path: Path, plan: Mapping[str, Any]) -> list[str]:
     """`--config-name` and the folders of configs, which are recorded as Hydra's sources."""
-    flags = [] if plan["config_name"] == compose.PRIMARY else ["--config-name", str(plan["config_name"])]
     try:
         config = yaml.safe_load((path / "multirun.yaml").read_text(encoding="utf8"))
-        sources = {one["provider"]: one["path"] for one in config["hydra"]["runtime"]["config_sources"]}
+        sources = list(config["hydra"]["runtime"]["config_sources"])
+        return command.flags(str(plan["config_name"]), sources)
     except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return flags
-    if "llmf-shipped" in sources:  # the shipped configs come after those of --config-path
-        flags += ["--config-path", sources["main"]]
-    if "command-line" in sources:
-        flags += ["--config-dir", sources["command-line"]]
-    return flags
+        return command.flags(str(plan["config_name"]), [])
 
 
 def _key(word: str) -> str:

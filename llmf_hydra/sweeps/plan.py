@@ -1,5 +1,6 @@
 """The files of a study in its folder, and what is said at its end."""
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from llmf_hydra.sweeps.space import Space
 from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study
 
 STUDY = "study.json"
+LONGEST_NAME = 100  # characters; wandb's groups take 128
 GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -99,6 +101,16 @@ def varied(folder: Path, words: Sequence[str]) -> list[str]:
         return []
     space = read(folder)["space"]
     return [word for word in words if word.partition("=")[0] in space]
+
+
+def unique_name(folder: Path) -> str:
+    """The name of a sweep with what tells it from others of that name: `rates-1f3b5c7d`.
+
+    A study keeps it wherever its folder is moved to, and in all folders that share it.
+    """
+    known = read(folder) if (folder / STUDY).exists() else {"name": folder.name, "created": str(folder)}
+    told = json.dumps([known["name"], known["created"], known.get("host")])
+    return f"{str(known['name'])[:LONGEST_NAME]}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def gpus() -> list[str]:

@@ -72,6 +72,21 @@ def _group(members: Sequence[Record]) -> Group:
     return Group(params, {seed: fmean(drawn) for seed, drawn in values.items()}, len(members))
 
 
+def means(records: Sequence[Record], keys: Sequence[str]) -> list[tuple[dict[str, Any], list[float]]]:
+    """The parameters `keys` of trials that are done, each combination once, with the means of their objectives."""
+    together: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        if all(key in record.params for key in keys):
+            together.setdefault(tuple(repr(record.params[key]) for key in keys), []).append(record)
+    return [
+        (
+            {key: members[0].params[key] for key in keys},
+            [fmean(column) for column in zip(*(record.values for record in members), strict=True)],
+        )
+        for members in together.values()
+    ]
+
+
 def compare(found: Sequence[Group], objectives: Objectives) -> Comparison | None:
     """The best group against the next; None where there is one group only."""
     if len(found) < 2:

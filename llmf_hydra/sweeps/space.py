@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from math import prod
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MOST_TRIALS = 10_000  # of one sweep: more is a slip of the keyboard
+MOST_NAMED = 32  # combinations that are composed to see which files they name
+NAMING_FILES = {
+    "data.dataset", "data.eval_dataset", "data.dataset_dir", "model.model_name_or_path", "model.adapter_name_or_path",
+    "model.model_revision", "rlhf.ref_model", "rlhf.ref_model_adapters", "rlhf.reward_model",
+    "rlhf.reward_model_adapters", "rlhf.reward_model_type",
+}  # fmt: skip
 LOG = "log"  # the tag of an interval that is drawn from on a logarithmic scale
 Scalar = bool | int | float | str | None
 
@@ -114,6 +121,20 @@ class Space:
         keys = [entry.key for entry in self.dimensions]
         axes = [entry.values for entry in self.dimensions if isinstance(entry, Choices)]
         return [dict(zip(keys, values, strict=True)) for values in product(*axes)]
+
+    def naming_files(self) -> list[list[str]]:
+        """The words of each combination of the values that decide which files a trial reads; empty where none varies.
+
+        A choice of a group's file may name any; of more than MOST_NAMED combinations each value comes once.
+        """
+        named = [
+            [entry.word(value) for value in entry.values]
+            for entry in self.dimensions
+            if isinstance(entry, Choices) and ("." not in entry.key or entry.key in NAMING_FILES)
+        ]
+        if prod(map(len, named)) > MOST_NAMED:
+            return [[word] for words in named for word in words]
+        return [list(words) for words in product(*named)] if named else []
 
     def described(self) -> dict[str, str]:
         """Each parameter and its values, readable at a glance."""

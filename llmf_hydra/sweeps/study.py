@@ -224,9 +224,20 @@ class Study:
         """Every trial, by number; of one that was tried again, the last attempt."""
         return [_record(trial) for trial in self._latest()]
 
-    def optuna(self) -> "optuna.Study":
-        """Optuna's own view, for its plots and importances."""
-        return self._study
+    def averaged(self, means: Sequence[tuple[dict[str, Any], list[float]]]) -> "optuna.Study":
+        """A study in memory of these parameters, with their values, for Optuna's importances."""
+        import optuna
+
+        known = {key: own for trial in self._trials() for key, own in trial.distributions.items()}
+        made = optuna.create_study(
+            directions=[direction.name.lower() for direction in self._study.directions]
+        )
+        for params, values in means:
+            distributions = {key: known[key] for key in params}
+            made.add_trial(
+                optuna.trial.create_trial(values=values, params=params, distributions=distributions)
+            )
+        return made
 
     def _latest(self) -> list["FrozenTrial"]:
         latest = {trial.user_attrs[PLACE]: trial for trial in self._trials()}  # later attempts come later

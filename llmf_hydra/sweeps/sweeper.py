@@ -5,7 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,17 @@ from llmf_hydra.config.secrets import masked_text, masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, Problem, Refused
 from llmf_hydra.runs import processes, warm
 from llmf_hydra.runs.manifest import cores
-from llmf_hydra.sweeps import account, constraints, inheritance, plan, proposals, repeats, settings, space
+from llmf_hydra.sweeps import (
+    account,
+    command,
+    constraints,
+    inheritance,
+    plan,
+    proposals,
+    repeats,
+    settings,
+    space,
+)
 from llmf_hydra.sweeps.place import Place
 from llmf_hydra.sweeps.progress import StudyBar
 from llmf_hydra.sweeps.settings import SweeperSettings
@@ -116,7 +126,7 @@ class StudySweeper(Sweeper):
         assert self.config is not None  # set up
         name = self.settings.study_name or self.folder.name
         url = url_of(self.settings.storage, self.folder)
-        self.inherits = inheritance.of(base)
+        self.inherits = inheritance.of(base, self._files_are_read_by(base))
         if self.settings.storage is not None:
             with alone(url, name):
                 open_storage(url)  # before the folder is made
@@ -127,6 +137,17 @@ class StudySweeper(Sweeper):
         plan.write(self.folder, self.config, study.plan, url, name, resumed=resumed)
         study.reopen()
         return study
+
+    def _files_are_read_by(self, base: DictConfig) -> Iterator[DictConfig]:
+        """Configs that between them name every file that a trial reads: with each value of what names files."""
+        assert self.context is not None  # set up
+        loader = self.context.config_loader
+        combinations = self.space.naming_files()
+        if not combinations:
+            yield base
+        for words in combinations:
+            with suppress(Refused, *compose.EXPECTED):  # that trial will be told
+                yield compose.settled(loader, self._name, [*self.space.fixed, *words])[1]
 
     def _run(self) -> list[Record]:
         records = self._report()
@@ -307,7 +328,12 @@ class StudySweeper(Sweeper):
             yield claim
 
     def _flags(self) -> list[str]:
-        return [] if self._name == compose.PRIMARY else ["--config-name", self._name]
+        assert self.config is not None  # set up
+        hydra = self.config.hydra
+        return [
+            *command.flags(self._name, hydra.runtime.config_sources),
+            *command.composing(list(hydra.overrides.hydra)),
+        ]
 
 
 def _params(given: SweeperSettings) -> list[str]:

@@ -40,6 +40,9 @@ class RunInfo:
     logged: Sequence[Mapping[str, Any]] | None = None
     sweep: str | None = None  # name of the sweep this run is a trial of
     sweep_folder: Path | None = None  # its folder, which tells it from another sweep of that name
+    study: str | None = (
+        None  # the same for all its trials, and for none of another sweep; None of an older version
+    )
     varied: Sequence[str] = ()  # a trial's overrides that differ between trials: `method.lora_rank=8`
     datasets: Sequence[Dataset] = ()
 

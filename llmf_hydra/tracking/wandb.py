@@ -57,7 +57,7 @@ class WandbTracker(Tracker):
             entity=tracking.wandb_entity,
             api_key=tracking.wandb_api_key,
             run_name=tracking.run_name or env.get("WANDB_NAME") or info.name,
-            run_group=env.get("WANDB_RUN_GROUP") or info.sweep,
+            run_group=env.get("WANDB_RUN_GROUP") or info.study or info.sweep,
             run_job_type=env.get("WANDB_JOB_TYPE") or ("trial" if info.sweep else info.tags.get("stage")),
             run_tags=tuple(f"{key}:{value}"[:TAG_LENGTH] for key, value in info.tags.items()),
             git_commit=info.git.get("commit"),

@@ -1,8 +1,10 @@
 """Collators whose batches say which rows of the data they hold, and how many tokens the model computes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypedDict, TypeVar, cast
+from typing import Any, Generic, TypedDict, TypeVar, cast
+
+from torch.utils.data import Sampler
 
 Tokens = TypeVar("Tokens", bound=Mapping[str, object])  # the token columns of a row, by the kind of training
 Key = tuple[int, int]  # source and row
@@ -29,6 +31,20 @@ class TrackedCollator(Generic[Tokens]):
             ROWS: [key for row in rows for key in _keys(row)],
             TOKENS: sum(self.tokens(row) for row in rows),
         }
+
+
+class LongestFirst(Sampler[int]):
+    """The rows of a dataset by their length, so that those of a batch need little padding."""
+
+    def __init__(self, rows: Iterable[Any], tokens: Callable[[Any], int]):
+        lengths = [tokens(row) for row in rows]
+        self._order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order)
+
+    def __len__(self) -> int:
+        return len(self._order)
 
 
 def _keys(row: Mapping[str, object]) -> list[Key]:

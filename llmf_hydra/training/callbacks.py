@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -10,15 +11,45 @@ from llmf_hydra.training.parallelism import any_process
 
 
 class StopWhenAsked(TrainerCallback):
-    """Saves the trainer's state and stops after the step in which SIGTERM or Ctrl-C came."""
+    """Saves the trainer's state and stops after the step in which SIGTERM or Ctrl-C came.
+
+    An evaluation that is due at that step would hold up the end: the resumed run does it, before its first step.
+    """
+
+    def __init__(self) -> None:
+        self.evaluation_is_due = False
+        self._stopping = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         if any_process(interrupt.asked(), args.device):  # they must stop after the same step
+            self.evaluation_is_due = control.should_evaluate or _ends_epoch(args, state)
+            self._stopping = True
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        if self._stopping:  # the epoch is left, and the state is saved
+            control.should_save = control.should_evaluate = False
+
+    def state_dict(self) -> dict[str, object]:
+        """What the run that goes on has to make up for."""
+        return {"evaluation_is_due": self.evaluation_is_due}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state."""
+        self.evaluation_is_due = state["evaluation_is_due"]
+
+
+def _ends_epoch(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether an evaluation per epoch follows this step."""
+    epoch = state.epoch or 0.0
+    ended = epoch == int(epoch) or state.global_step >= state.max_steps
+    return args.eval_strategy == "epoch" and ended
 
 
 class FirstStep(TrainerCallback):

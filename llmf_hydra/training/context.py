@@ -1,5 +1,6 @@
 """What every stage's trainer is built from."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class RunContext:
     out: Path
     sources: tuple[str, ...] = ()  # names of the datasets, by the number in the rows' column `source`
     data_digest: str = ""  # of the rows
+    weights_digests: Callable[[], Mapping[str, str]] = (
+        dict  # of the models that the run starts from; waits for them
+    )
     stops: tuple[str, ...] = ()  # texts with which the chat template ends an answer
 
     @property

@@ -1,6 +1,7 @@
 """The trainer of all stages: Transformers' loop, with losses that don't depend on how a step is cut into batches,
 metrics by exact sums, and a check of every optimizer step."""
 
+import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
@@ -19,8 +20,8 @@ from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate
 from llmf_hydra.runs import checkpoints, seal, trained_with
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.training.arguments import training_arguments
-from llmf_hydra.training.batches import ROWS, TOKENS, Key
-from llmf_hydra.training.callbacks import RestoreState
+from llmf_hydra.training.batches import ROWS, TOKENS, Key, LongestFirst, TrackedCollator
+from llmf_hydra.training.callbacks import RestoreState, StopWhenAsked
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.health import HealthCheck
 from llmf_hydra.training.metrics import EVAL, MetricSums
@@ -47,9 +48,11 @@ class StageTrainer(Trainer, Generic[Batch]):
         self.context = context
         self.rows: list[Key] = []  # of the current batch
         self.metrics, self.health, self.checkpoint = MetricSums(), HealthCheck(context), CheckpointState()
-        self.running_loss = RunningLoss(self)
+        self.running_loss, self.stop = RunningLoss(self), StopWhenAsked()
         self._tokens, self._since = 0, time.monotonic()
         self._resumed: str | None = None
+        # Those that an evaluation before the first step left.
+        self._random_states: tempfile.TemporaryDirectory[str] | None = None
         self._writes_to: Path | None = None  # above the checkpoint that is being written
         patience = context.cfg.training.early_stopping_patience
         stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
@@ -60,12 +63,13 @@ class StageTrainer(Trainer, Generic[Batch]):
             train_dataset=context.train,
             eval_dataset=context.eval,  # pyright: ignore[reportArgumentType]
             processing_class=context.tokenizer,
-            callbacks=[RestoreState(self._restore), *context.callbacks, *stopping],
+            callbacks=[RestoreState(self._begin), self.stop, *context.callbacks, *stopping],
         )
         if isinstance(self.model, PeftModel) and self.args.activation_checkpointing:
             self.model.enable_input_require_grads()  # over a frozen embedding, checkpoints need a gradient to follow
         self.checkpoint.register("metrics", self.metrics)
         self.checkpoint.register("loss", self.running_loss)
+        self.checkpoint.register("stop", self.stop)
         check_processes(context.cfg.launch, self.accelerator)
 
     # The loss
@@ -193,12 +197,26 @@ class StageTrainer(Trainer, Generic[Batch]):
         """This process's share of a dataset, or of the one of that name; no row is seen twice."""
         if self.args.world_size == 1:
             return super().get_eval_dataloader(eval_dataset)
+        rows = self.share(eval_dataset)
         return DataLoader(
-            self.share(eval_dataset),  # pyright: ignore[reportArgumentType]
+            rows,  # pyright: ignore[reportArgumentType]
+            sampler=self._get_eval_sampler(rows),
             batch_size=self.args.eval_batch_size,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
+
+    @property
+    def rows_are_apart(self) -> bool:
+        """Whether a row's loss is the same whichever rows are evaluated beside it, but for rounding."""
+        return True
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        """Rows of like length together, where they may be reordered: fewer tokens are padding."""
+        collator = self.data_collator
+        if isinstance(eval_dataset, Dataset) and isinstance(collator, TrackedCollator) and self.rows_are_apart:
+            return LongestFirst(eval_dataset, collator.tokens)
+        return super()._get_eval_sampler(eval_dataset) if self.args.world_size == 1 else None
 
     def share(self, eval_dataset: Rows = None) -> Dataset:
         """The rows of a dataset, or of the one of that name, that this process evaluates."""
@@ -252,9 +270,9 @@ class StageTrainer(Trainer, Generic[Batch]):
         """Save a checkpoint, whole or not at all; only then are older ones removed."""
         out, name = self.context.out, f"{checkpoints.PREFIX}{self.state.global_step}"
         best = self._best_checkpoint()
-        record = {"step": self.state.global_step} | trained_with.record(
-            self.context.cfg, self.context.data_digest
-        )
+        weights = self.context.weights_digests() if self.args.should_save else {}
+        trained = trained_with.record(self.context.cfg, self.context.data_digest, weights)
+        record = {"step": self.state.global_step} | trained
         save_whole(
             self.accelerator, out, name, lambda folder: self._write_checkpoint(folder, trial, best), record
         )
@@ -307,6 +325,40 @@ class StageTrainer(Trainer, Generic[Batch]):
         else:
             model.save_pretrained(folder, state_dict=state_dict)  # pyright: ignore
         self.context.tokenizer.save_pretrained(folder)
+
+    def _begin(self) -> None:
+        """What comes before the first step, or before the first of a resumed run."""
+        self._restore()
+        if self._resumed is not None and self.stop.evaluation_is_due:
+            self._make_up_for_evaluation(self._resumed)
+
+    def _make_up_for_evaluation(self, checkpoint: str) -> None:
+        """Evaluate as the stopped run would have, after the checkpoint's step; random numbers go on from there."""
+        self.stop.evaluation_is_due = False
+        self._load_rng_state(checkpoint)
+        control = self.control
+        control.should_evaluate, control.should_log, control.should_save = True, False, False
+        self._maybe_log_save_evaluate(
+            self._tr_loss,
+            None,
+            cast("nn.Module", self.model),
+            None,
+            int(self.state.epoch or 0),
+            None,
+            time.time(),
+        )
+        self._random_states = tempfile.TemporaryDirectory()
+        self._save_rng_state(self._random_states.name)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint if self._random_states is None else self._random_states.name)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """An epoch, or none where the checkpoint was the last step's, or the evaluation after it stopped early."""
+        if self._resumed is not None and self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def _restore(self) -> None:
         """Hand the parts their states, once Transformers has read its own and has set its sums to 0."""

@@ -70,12 +70,15 @@ def _dots(name: str, records: Sequence[Record], place: int, marker: dict[str, An
 def parallel(records: Sequence[Record], objectives: Objectives) -> Figure | None:
     """Every done trial as a line across its parameters, colored by the first objective."""
     done = [record for record in records if record.status == "done" and record.values]
-    keys = varied(done)
+    keys = parameters(done)
     if len(done) < 2 or not keys:
         return None
     values = [record.values[0] for record in done]
     axes = [_axis(key, [record.params.get(key) for record in done]) for key in keys]
-    axes.append({"label": text(objectives[0][0]), "values": values})
+    axes += [
+        {"label": text(name), "values": [record.values[place] for record in done]}
+        for place, (name, _) in enumerate(objectives)
+    ]
     line = {
         "color": values,
         "colorscale": [[0, BEST], [1, PLAIN]] if objectives[0][1] == "minimize" else [[0, PLAIN], [1, BEST]],
@@ -84,6 +87,12 @@ def parallel(records: Sequence[Record], objectives: Objectives) -> Figure | None
     }
     trace = {"type": "parcoords", "dimensions": axes, "line": line, "labelangle": -15, "labelside": "top"}
     return {"data": [trace], "layout": {"margin": {"l": 70, "r": 20, "t": 80, "b": 30}}}
+
+
+def parameters(records: Sequence[Record]) -> list[str]:
+    """What varies but for the seed, which is a repeat; the seed where nothing else varies."""
+    keys = varied(records)
+    return [key for key in keys if key != SEED] or keys
 
 
 def _axis(key: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -227,11 +236,13 @@ def curves(records: Sequence[Record], objectives: Objectives, metric: str) -> Fi
 
 
 def pareto(records: Sequence[Record], objectives: Objectives) -> list[Figure]:
-    """Each pair of objectives (three at most): all done trials, and the front."""
+    """The done trials by their objectives, and the front: each pair of two or three, and of three or more all at once
+    as lines across them."""
     done = [record for record in records if record.status == "done" and record.values]
     front = {record.number for record in account.pareto(records, objectives)}
-    made = []
-    for one, other in list(combinations(range(len(objectives)), 2))[:3]:
+    pairs = list(combinations(range(len(objectives)), 2)) if len(objectives) <= 3 else []
+    made = [_front_across(done, objectives, front)] if len(objectives) > 2 and len(done) > 1 else []
+    for one, other in pairs:
         data = []
         for name, color, chosen in (("beaten", FAINT, False), ("on the front", BEST, True)):
             group = sorted(
@@ -249,6 +260,21 @@ def pareto(records: Sequence[Record], objectives: Objectives) -> list[Figure]:
             {"data": data, "layout": _axes(objectives[one][0], objectives[other][0]) | {"showlegend": True}}
         )
     return made
+
+
+def _front_across(done: Sequence[Record], objectives: Objectives, front: set[int]) -> Figure:
+    """Every done trial as a line across the objectives, the better end of each above."""
+    drawn = sorted(done, key=lambda record: record.number in front)  # the front last, and so on top
+    axes: list[dict[str, Any]] = []
+    for place, (name, direction) in enumerate(objectives):
+        values = [record.values[place] for record in drawn]
+        ends = [max(values), min(values)] if direction == "minimize" else [min(values), max(values)]
+        own = {} if ends[0] == ends[1] else {"range": ends}
+        axes.append({"label": text(f"{direction} {name}"), "values": values, **own})
+    colors = [float(record.number in front) for record in drawn]
+    line = {"color": colors, "colorscale": [[0, FAINT], [1, BEST]], "cmin": 0, "cmax": 1}
+    trace = {"type": "parcoords", "dimensions": axes, "line": line, "labelside": "top"}
+    return {"data": [trace], "layout": {"margin": {"l": 70, "r": 40, "t": 80, "b": 30}}}
 
 
 def hover(record: Record) -> str:

@@ -115,7 +115,7 @@ def _plots(seen: show.View, plots: dict[str, Figure]) -> Iterator[str]:
             yield plot(title, figures.history(records, objectives, place), "")
         shares, why = _importances(seen)
         yield plot("Parameter importance (fANOVA)", figures.importances(shares) if shares else None, why)
-        keys = (list(shares[0][1]) if shares else show.varied(records))[:2]
+        keys = (list(shares[0][1]) if shares else figures.parameters(records))[:2]
         surface = figures.contour(records, objectives, keys) if len(keys) == 2 else None
         yield plot(
             "The two most important parameters" if shares else "Two parameters",
@@ -131,21 +131,28 @@ def _plots(seen: show.View, plots: dict[str, Figure]) -> Iterator[str]:
 
 
 def _importances(seen: show.View) -> tuple[list[tuple[str, dict[str, float]]], str]:
-    """What part of an objective's variance each parameter explains, most first; or why that isn't known."""
+    """What part of an objective's variance each parameter explains, most first; or why that isn't known.
+
+    Trials that differ in their seed alone are one, with the mean of their values.
+    """
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     done = [record for record in seen.records if record.status == "done" and record.values]
-    if len(show.varied(done)) < 2:
+    keys = figures.parameters(done)
+    if len(keys) < 2:
         return [], "Only one parameter varies: it explains all there is."
-    if len(done) < LEAST:
-        return [], f"{len(done)} trials are done; importances take at least {LEAST}."
+    means = repeats.means(done, keys)
+    if len(means) < LEAST:
+        what = "trials" if len(means) == len(done) else "trials that differ in more than their seed"
+        return [], f"{len(means)} {what} are done; importances take at least {LEAST}."
+    averaged = seen.folder.study.averaged(means)
     found = []
     for place, (name, _) in enumerate(seen.folder.objectives):
-        if len({record.values[place] for record in done}) == 1:
+        if len({values[place] for _, values in means}) == 1:
             return [], f"All done trials have the same {name}."
         try:
             shares = get_param_importances(
-                seen.folder.study.optuna(),
+                averaged,
                 evaluator=FanovaImportanceEvaluator(seed=0),
                 target=lambda trial, place=place: trial.values[place],
             )
@@ -174,7 +181,8 @@ def _trials(seen: show.View, out: Path) -> str:
     keys = show.varied(seen.records)
     names = [name for name, _ in objectives]
     rows = []
-    for record in account.ranked(seen.records, objectives):
+    ranked = account.ranked(seen.records, objectives)
+    for record in sorted(ranked, key=lambda record: record.number not in front):
         figures_ = [f"{value:.6g}" for value in record.values] or ["–"] * len(names)
         params = [_short(record.params[key]) if key in record.params else "–" for key in keys]
         took = runs.clock(runs.seconds(record.started, record.ended))

@@ -1,0 +1,90 @@
+"""The plots of studies with seeds as repeats and with several objectives."""
+
+import json
+import re
+from itertools import product
+from typing import Any
+
+import pytest
+from support.command_line import Cli
+
+from llmf_hydra.sweeps import account, repeats
+from llmf_hydra.sweeps.report import figures
+from llmf_hydra.sweeps.study import Objectives, Record
+
+THREE: Objectives = (("loss", "minimize"), ("accuracy", "maximize"), ("memory", "minimize"))
+VALUES = [[1.0, 0.9, 30.0], [2.0, 0.5, 20.0], [3.0, 0.4, 40.0], [2.5, 0.95, 35.0]]
+
+
+def done(number: int, values: list[float], **params: Any) -> Record:
+    return Record(
+        number, "done", params={key.replace("__", "."): value for key, value in params.items()}, values=values
+    )
+
+
+def test_a_front_of_three_objectives_is_one_plot_and_each_pair_another() -> None:
+    records = [done(number, values, method__lora_rank=number + 1) for number, values in enumerate(VALUES)]
+    assert [record.number for record in account.pareto(records, THREE)] == [0, 1, 3]
+    whole, *pairs = figures.pareto(records, THREE)
+    (trace,) = whole["data"]
+    assert trace["type"] == "parcoords" and len(pairs) == 3
+    labels = [axis["label"] for axis in trace["dimensions"]]
+    assert labels == ["minimize loss", "maximize accuracy", "minimize memory"]
+    rows = list(zip(*(axis["values"] for axis in trace["dimensions"]), strict=True))
+    on_front = {row for row, color in zip(rows, trace["line"]["color"], strict=True) if color == 1}
+    assert on_front == {tuple(VALUES[number]) for number in (0, 1, 3)} and len(rows) == 4
+    assert [axis["range"] for axis in trace["dimensions"]] == [[3.0, 1.0], [0.4, 0.95], [40.0, 20.0]]
+
+    four: Objectives = (*THREE, ("time", "minimize"))
+    more = [done(record.number, [*record.values, 1.0], method__lora_rank=1) for record in records]
+    (only,) = figures.pareto(more, four)  # six pairs would say less
+    assert len(only["data"][0]["dimensions"]) == 4
+    assert len(figures.pareto([done(0, [1.0, 2.0]), done(1, [2.0, 1.0])], THREE[:2])) == 1
+
+
+def test_the_seed_is_an_axis_only_where_nothing_else_varies() -> None:
+    records = [
+        done(number, [float(rank + seed)], method__lora_rank=rank, training__seed=seed)
+        for number, (rank, seed) in enumerate(product((4, 8), (1, 2, 3)))
+    ]
+    assert figures.parameters(records) == ["method.lora_rank"]
+    assert repeats.means(records, ["method.lora_rank"]) == [
+        ({"method.lora_rank": 4}, [6.0]),
+        ({"method.lora_rank": 8}, [10.0]),
+    ]
+    plot = figures.parallel(records, (("loss", "minimize"),))
+    assert plot is not None
+    assert [axis["label"] for axis in plot["data"][0]["dimensions"]] == ["lora_rank", "loss"]
+    assert figures.parameters([done(n, [1.0], training__seed=n) for n in range(2)]) == ["training.seed"]
+
+
+@pytest.mark.slow
+def test_the_page_of_such_a_study(cli: Cli, tmp_path: Any) -> None:
+    words = ["stage=sft", "model=tiny", "data.max_samples=16", "data.val_size=4", "training.max_steps=2",
+             "training.eval_strategy=steps", "training.save_strategy=no", "training.plot_loss=false",
+             "method.lora_rank=4,8", "training.learning_rate=0.1,0.01", "training.seed=1,2", "hydra.sweep.dir=study",
+             "hydra.sweeper.objectives={eval_loss: minimize, eval_mean_token_accuracy: maximize, train_loss: minimize}",
+            ]  # fmt: skip
+    made = cli("-m", *words)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert cli("sweep", "report", "study", "--open", "no").returncode == 0
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf8")
+    found = re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    drawn: dict[str, Any] = json.loads(found[1])
+    axes = [
+        str(figure["layout"].get(side, {}).get("title"))
+        for figure in drawn.values()
+        for side in ("xaxis", "yaxis")
+    ]
+    assert not any("training.seed" in axis for axis in axes)
+    assert any("method.lora_rank" in axis for axis in axes)  # of the contour
+    bars = [trace for figure in drawn.values() for trace in figure["data"] if trace["type"] == "bar"]
+    assert len(bars) == 3 and all(
+        set(bar["y"]) == {"method.lora_rank", "training.learning_rate"} for bar in bars
+    )
+    front = set(re.findall(r"\d+", made.stdout.split("on the Pareto front: trials ")[1].splitlines()[0]))
+    table = page.split("<h2>All trials</h2>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr( class=\"best\")?><td>(\d+)</td>", table)
+    assert {number for mark, number in rows if mark} == front and len(rows) == 8
+    assert {number for _, number in rows[: len(front)]} == front
