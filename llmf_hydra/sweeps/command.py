@@ -1,14 +1,9 @@
-"""The command that repeats a trial on its own: the flags and Hydra's words that its config was composed with."""
+"""The flags of the command that repeats a trial on its own: where its config was composed from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmf_hydra.config import compose
-
-COMPOSING = (
-    "hydra.searchpath",
-    "hydra.job.env_set",
-)  # Hydra's own settings that a trial's config or result depends on
 
 
 def flags(config_name: str, sources: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -20,8 +15,3 @@ def flags(config_name: str, sources: Sequence[Mapping[str, Any]]) -> list[str]:
     if "command-line" in found:
         given += ["--config-dir", found["command-line"]]
     return given
-
-
-def composing(words: Sequence[str]) -> list[str]:
-    """Those of a study's words for Hydra that its trials need too, such as `hydra.searchpath=[…]`."""
-    return [word for word in words if word.lstrip("+~").startswith(COMPOSING)]

@@ -57,8 +57,8 @@ class SweepFolder:
 
     @property
     def flags(self) -> list[str]:
-        """The flags of a command that repeats one of its trials, and the words for Hydra that it takes."""
-        return [*_flags(self.path, self.plan), *command.composing(self.plan["overrides"])]
+        """The flags of a command that repeats one of its trials."""
+        return _flags(self.path, self.plan)
 
     def records(self) -> list[Record]:
         """All trials by number, with their folders where they are now."""

@@ -329,11 +329,7 @@ class StudySweeper(Sweeper):
 
     def _flags(self) -> list[str]:
         assert self.config is not None  # set up
-        hydra = self.config.hydra
-        return [
-            *command.flags(self._name, hydra.runtime.config_sources),
-            *command.composing(list(hydra.overrides.hydra)),
-        ]
+        return command.flags(self._name, self.config.hydra.runtime.config_sources)
 
 
 def _params(given: SweeperSettings) -> list[str]:

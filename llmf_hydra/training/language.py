@@ -32,7 +32,7 @@ class LanguageTrainer(StageTrainer[LanguageBatch]):
         form = "flat" if attention_of(context.model.config).startswith("flash") else "positions"
         collate = make_collator(context.cfg.data, context.tokenizer, form, context.model.dtype)
         super().__init__(context, TrackedCollator(collate, _tokens))
-        install_head(context.model)
+        install_head(context.model, top=context.cfg.training.compute_accuracy)
 
     def loss_terms(self, batch: LanguageBatch) -> torch.Tensor:
         return (next_tokens(batch["labels"]) != IGNORED).sum()
@@ -42,7 +42,7 @@ class LanguageTrainer(StageTrainer[LanguageBatch]):
         inputs = {name: cast("torch.Tensor", value) for name, value in batch.items() if name != "labels"}
         tokens = token_log_probs(model, inputs, targets)
         trained = targets != IGNORED
-        if self.context.cfg.training.compute_accuracy and not cast("nn.Module", self.model).training:
+        if tokens.is_top is not None and not cast("nn.Module", self.model).training:
             self.note_where("accuracy", tokens.is_top, trained)
         return -tokens.log_probs[trained]
 

@@ -24,18 +24,20 @@ class TokenLogProbs(NamedTuple):
     """Of each position, shape (batch, length): 0 where the target is IGNORED."""
 
     log_probs: torch.Tensor  # log p(target | what stands before it), float32
-    is_top: torch.Tensor  # whether the target is the likeliest token
+    is_top: torch.Tensor | None  # whether the target is the likeliest token; None where the head doesn't say
 
 
 class HeadOutput(NamedTuple):
     """What a model with the head installed returns; the fields that are read of TRL's FusedCausalLMOutput."""
 
     log_probs: torch.Tensor
-    is_top1: torch.Tensor
+    is_top1: torch.Tensor | None
 
 
-def install_head(model: Network) -> None:
+def install_head(model: Network, *, top: bool = False) -> None:
     """Have the model's forward take `fused_lm_head=True` and `shift_labels`, as `token_log_probs` calls it.
+
+    `top` has it also say which targets are the likeliest token, for which it looks at all logits once more.
 
     On CUDA that is TRL's head, which works in tiles by a Triton kernel. Elsewhere TRL's puts every position
     through the head; ours picks the trained ones first. Calls without the flag are as before, so generation,
@@ -45,9 +47,9 @@ def install_head(model: Network) -> None:
     if torch.cuda.is_available():
         from trl.trainer.utils import add_fused_lm_head  # a second of imports that a CPU doesn't need
 
-        add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
+        add_fused_lm_head(base, outputs=("log_probs", "is_top1") if top else ("log_probs",))
     else:
-        base.forward = types.MethodType(_picking(base), base)
+        base.forward = types.MethodType(_picking(base, top), base)
 
 
 def token_log_probs(
@@ -63,7 +65,7 @@ def next_tokens(labels: torch.Tensor) -> torch.Tensor:
     return torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORED)], dim=1)
 
 
-def _picking(model: PreTrainedModel) -> Callable[..., Any]:
+def _picking(model: PreTrainedModel, top: bool) -> Callable[..., Any]:
     original = model.forward
 
     @functools.wraps(type(model).forward)  # `generate` looks at the signature
@@ -88,7 +90,7 @@ def _picking(model: PreTrainedModel) -> Callable[..., Any]:
         targets = shift_labels[trained]
         return HeadOutput(
             log_probs=_spread(-F.cross_entropy(logits, targets, reduction="none"), trained),
-            is_top1=_spread(logits.detach().argmax(dim=-1) == targets, trained),
+            is_top1=_spread(logits.detach().argmax(dim=-1) == targets, trained) if top else None,
         )
 
     return forward

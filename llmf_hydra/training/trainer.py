@@ -214,7 +214,11 @@ class StageTrainer(Trainer, Generic[Batch]):
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         """Rows of like length together, where they may be reordered: fewer tokens are padding."""
         collator = self.data_collator
-        if isinstance(eval_dataset, Dataset) and isinstance(collator, TrackedCollator) and self.rows_are_apart:
+        if (
+            isinstance(eval_dataset, Dataset)
+            and isinstance(collator, TrackedCollator)
+            and self.rows_are_apart
+        ):
             return LongestFirst(eval_dataset, collator.tokens)
         return super()._get_eval_sampler(eval_dataset) if self.args.world_size == 1 else None
 

@@ -13,6 +13,7 @@ import pytest
 from support.command_line import Cli, log_of
 from support.finished_runs import Finished
 from support.forked_cli import answers
+from support.own_model import change_a_bit, tiny_model
 
 from llmf_hydra.runs import checkpoints, seal
 from llmf_hydra.runs import folder as runs
@@ -217,6 +218,33 @@ def test_changed_data_is_refused(streaming: str, cli: Cli, tmp_path: Path) -> No
     )
     assert (out / "log.jsonl").read_bytes() == log and manifest(out)["status"] == "killed"
     data.write_text(data.read_text().replace("say 8", "say 7", 1))
+    assert cli("resume", "run").returncode == 0
+
+
+def test_changed_weights_are_refused(finished: Finished, cache: Path, cli: Cli, tmp_path: Path) -> None:
+    finished("sft")  # the tiny model is built
+    model = tiny_model(cache, tmp_path / "model")
+    words = [
+        *QUICK,
+        "model.model_name_or_path=./model",
+        "training.max_steps=4",
+        "training.save_total_limit=2",
+    ]
+    assert cli(*words, "hydra.run.dir=run").returncode == 0
+    out = tmp_path / "run"
+    (out / "manifest.json").write_text(json.dumps(manifest(out) | {"status": "killed"}))
+    shutil.rmtree(out / "checkpoint-4")
+    log = (out / "log.jsonl").read_bytes()
+    original = change_a_bit(model / "model.safetensors")
+    named = ["training.resume_from_checkpoint=run/checkpoint-2", "hydra.run.dir=new"]
+    for command in (["resume", "run"], [*words, *named]):
+        done = cli(*command)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stdout + done.stderr
+        assert "model.model_name_or_path=./model: its weights have changed since" in done.stderr
+        assert "checkpoint-2 was trained on them: their digest was " in done.stderr
+    assert (out / "log.jsonl").read_bytes() == log and manifest(out)["status"] == "killed"
+    assert not (tmp_path / "new").exists()
+    (model / "model.safetensors").write_bytes(original)  # the same again, with another time of change
     assert cli("resume", "run").returncode == 0
 
 

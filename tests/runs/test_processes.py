@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 from support.command_line import Cli
+from support.killing import MARK, kill_all
+
+from llmf_hydra.runs import warm
 
 SHARED = ["model=tiny", "training.max_steps=3", "training.logging_steps=1", "training.disable_shuffling=true",
           "optimizer=sgd", "training.learning_rate=0.5", "training.lr_scheduler_type=constant",
@@ -146,6 +149,36 @@ def test_a_stopped_run_is_saved_by_all_and_goes_on(
     straight = cli(*LONG[:-1], "hydra.run.dir=straight")
     assert straight.returncode == 0
     assert values(tmp_path / "run", "loss") == values(tmp_path / "straight", "loss")
+
+
+@SLOW
+def test_two_processes_that_are_killed_go_on_to_the_same_bytes(
+    environment: dict[str, str], cli: Cli, tmp_path: Path
+) -> None:
+    """SIGKILL to the launcher and both workers at once, twice: between two checkpoints, and again after the resume."""
+    mark, out = str(tmp_path), tmp_path / "run"
+    env = {**environment, MARK: mark, warm.WORKERS: ""}  # no server, from which nothing could be told apart
+    words = [*LONG, "training.save_steps=10", "method.lora_dropout=0.1"]
+    for command, lines in (([*words], 16), (["resume", "run"], 35)):
+        launcher = subprocess.Popen([sys.executable, "-m", "llmf_hydra", *command], cwd=tmp_path, env=env, text=True,
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+        until(lambda lines=lines: (out / "log.jsonl").exists() and len(log_of_whole_lines(out)) >= lines)
+        kill_all(mark)
+        assert launcher.wait() == -signal.SIGKILL, launcher.communicate()
+    last = max(int(folder.name.partition("-")[2]) for folder in out.glob("checkpoint-*"))
+    assert 30 <= last < 60
+    resumed = cli("resume", "run")
+    assert resumed.returncode == 0 and f"checkpoint-{last}" in resumed.stdout, resumed.stderr
+    straight = cli(*words[:-3], "training.save_steps=10", "method.lora_dropout=0.1", "hydra.run.dir=straight")
+    assert straight.returncode == 0, straight.stderr
+    assert values(out, "loss") == values(tmp_path / "straight", "loss") and len(values(out, "loss")) == 60
+    weights = [folder / "final" / "adapter_model.safetensors" for folder in (out, tmp_path / "straight")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def log_of_whole_lines(out: Path) -> list[str]:
+    """The lines of a log that is being written."""
+    return (out / "log.jsonl").read_text(encoding="utf8").splitlines()
 
 
 @pytest.mark.parametrize(

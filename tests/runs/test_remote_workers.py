@@ -227,6 +227,51 @@ def test_a_study_comes_to_the_same_wherever_its_trials_run(
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
+def test_a_trial_whose_node_dies_is_tried_again_from_its_checkpoint(
+    launch: list[str], alike: dict[str, str], tmp_path: Path
+) -> None:
+    words = [*WORDS, "training.max_steps=300", "training.save_steps=10", "training.save_total_limit=2",
+             "training.seed=1,2", "hydra.sweeper.retries=1", "hydra.sweep.dir=study"]  # fmt: skip
+    sweep = start({**alike, warm.WORKERS: ""}, tmp_path, "-m", *words, *launch)
+    out = tmp_path / "study" / "0"
+    killed = False
+    for _ in range(2400):
+        assert sweep.poll() is None, sweep.communicate()
+        if (out / "checkpoint-10" / "trainer_state.json").exists():
+            for pid in of_the_node(out):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            killed = True
+            break
+        time.sleep(0.02)
+    said = sweep.communicate(timeout=240)
+    assert killed and sweep.returncode == 0, said
+    assert "trial 0: " in said[0] and said[0].count("tried again") == 1, said
+    account = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))
+    assert {trial["status"] for trial in account["trials"]} == {"done"}
+    assert manifest(out)["resumed"] == 1
+    assert [line["step"] for line in log_of(out) if "loss" in line] == list(range(1, 301))
+
+    once = start(
+        alike, tmp_path, *words[:-3], "training.seed=1", "launch.omp_num_threads=1", "hydra.run.dir=once"
+    )
+    assert once.wait(timeout=120) == 0, once.communicate()
+    assert losses(tmp_path / "once") == losses(out)
+
+
+def of_the_node(out: Path) -> list[int]:
+    """The processes that a node has of a run: the scheduler's own, the one it started, and the worker."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if str(out).encode() in words and b"llmf_hydra.runs.schedulers.node" in words:
+                status = (process / "status").read_text(encoding="utf8")
+                found += [int(process.name), int(status.split("PPid:")[1].split()[0])]
+    return [int(str(manifest(out)["pid"])), *found]
+
+
 def test_a_worker_that_no_node_has_room_for_fails_with_what_there_is(
     alike: dict[str, str], cluster: tuple[str, Path], tmp_path: Path
 ) -> None:

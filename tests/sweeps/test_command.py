@@ -7,20 +7,21 @@ from pathlib import Path
 
 from support.command_line import Cli, log_of
 
-SHORT = ("stage=sft", "model=tiny", "data.max_samples=8", "data.val_size=0", "training.eval_strategy=no",
+SHORT = ("stage=sft", "data.max_samples=8", "data.val_size=0", "training.eval_strategy=no",
          "training.save_strategy=no", "training.max_steps=2", "training.logging_steps=1",
          "training.plot_loss=false")  # fmt: skip
 
 
 def test_the_best_command_keeps_the_folders_of_configs(cli: Cli, tmp_path: Path) -> None:
-    configs = {"mine/method": "defaults: [third]\n", "more/method": "defaults: [lora]\nlora_rank: 3\n"}
-    for folder, content in configs.items():
+    for folder, content in (
+        ("mine/method", "lora_rank: 3"),
+        ("more/model", "model_name_or_path: builtin:tiny"),
+    ):
         (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / ("own.yaml" if "mine" in folder else "third.yaml")).write_text(
-            content, encoding="utf8"
-        )
-    flags = ["--config-dir", "mine", f"hydra.searchpath=[file://{tmp_path}/more]"]
-    words = [*SHORT, "method=own", "training.learning_rate=0.1,0.2", "hydra.sweep.dir=study"]
+        base = "defaults: [lora]\n" if "method" in folder else ""
+        (tmp_path / folder / "own.yaml").write_text(f"{base}{content}\n", encoding="utf8")
+    flags = ["--config-path", "mine", "--config-dir", "more"]
+    words = [*SHORT, "method=own", "model=own", "training.learning_rate=0.1,0.2", "hydra.sweep.dir=study"]
     done = cli("-m", *flags, *words)
     assert done.returncode == 0, done.stderr
     best = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"][0]

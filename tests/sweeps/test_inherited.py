@@ -1,20 +1,13 @@
 """What trials inherit from files: a study is refused where data or weights that one of them reads have changed."""
 
 import json
-import shutil
 from pathlib import Path
 
 from support.command_line import Cli
+from support.own_model import change_a_bit, tiny_model
 
 WORDS = ("-m", "job=check", "stage=dpo", "data.val_size=0", "training.eval_strategy=no", "data.dataset_dir=data",
          "hydra.sweep.dir=study")  # fmt: skip
-
-
-def tiny_model(cache: Path, to: Path) -> Path:
-    """A copy of the tiny model, as a folder of the user's."""
-    (weights,) = (cache / "models").glob("tiny*/model.safetensors")
-    shutil.copytree(weights.parent, to)
-    return to
 
 
 def test_each_value_of_what_is_swept_is_looked_at(cli: Cli, cache: Path, tmp_path: Path) -> None:
@@ -38,8 +31,7 @@ def test_each_value_of_what_is_swept_is_looked_at(cli: Cli, cache: Path, tmp_pat
     file.write_text(text, encoding="utf8")
 
     weights = models[1] / "model.safetensors"
-    original = weights.read_bytes()
-    weights.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    original = change_a_bit(weights)
     changed = cli(*words)
     assert changed.returncode == 2 and "Traceback" not in changed.stderr
     assert "another state of the weights of model.model_name_or_path=./b;" in changed.stderr, changed.stderr

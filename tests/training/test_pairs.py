@@ -123,7 +123,7 @@ def test_scores_equal_those_of_trl(cache: Path, monkeypatch: pytest.MonkeyPatch)
     from trl.trainer.utils import add_fused_lm_head
 
     mine, theirs = llama(), llama()
-    install_head(mine)
+    install_head(mine, top=True)
     add_fused_lm_head(theirs, outputs=("log_probs", "is_top1"))
     ids = padded([list(range(1, 20)), list(range(5, 15))], PAD)
     targets = next_tokens(ids.masked_fill(ids == PAD, IGNORED))
@@ -132,7 +132,10 @@ def test_scores_equal_those_of_trl(cache: Path, monkeypatch: pytest.MonkeyPatch)
         token_log_probs(theirs, {"input_ids": ids}, targets),
     )
     torch.testing.assert_close(ours.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)
+    assert ours.is_top is not None and other.is_top is not None
     assert torch.equal(ours.is_top.bool(), other.is_top.bool())
+    install_head(mine)
+    assert token_log_probs(mine, {"input_ids": ids}, targets).is_top is None
 
 
 def test_what_takes_no_mask_of_its_own_gets_the_plain_layout() -> None:
