@@ -23,12 +23,18 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
+        self.evaluation_is_due = _ends_epoch(args, state)  # it comes after what is saved at this step
         if any_process(interrupt.asked(), args.device):  # they must stop after the same step
-            self.evaluation_is_due = control.should_evaluate or _ends_epoch(args, state)
+            self.evaluation_is_due |= control.should_evaluate
             self._stopping = True
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self.evaluation_is_due = False
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object

@@ -66,3 +66,12 @@ def test_the_log_is_that_of_an_undisturbed_run(
     again = build(*WORDS, *words)
     again.train(resume_from_checkpoint=str(out / f"checkpoint-{stop}"))
     assert lines(again) == lines(whole)
+
+
+def test_a_checkpoint_before_the_evaluation_of_its_epoch_knows_that_it_follows(build: Build) -> None:
+    words = [*WORDS, *EPOCHS, "training.save_strategy=steps", "training.save_steps=4"]
+    whole, again = build(*words), build(*words)
+    whole.train()
+    again.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / "checkpoint-4"))
+    assert [line["step"] for line in lines(whole) if "eval_loss" in line] == [4, 6]
+    assert lines(again) == lines(whole)
