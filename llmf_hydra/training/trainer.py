@@ -220,7 +220,7 @@ class StageTrainer(Trainer, Generic[Batch]):
             and self.rows_are_apart
         ):
             return LongestFirst(eval_dataset, collator.tokens)
-        return super()._get_eval_sampler(eval_dataset) if self.args.world_size == 1 else None
+        return super()._get_eval_sampler(cast("Any", eval_dataset)) if self.args.world_size == 1 else None
 
     def share(self, eval_dataset: Rows = None) -> Dataset:
         """The rows of a dataset, or of the one of that name, that this process evaluates."""
