@@ -61,8 +61,8 @@ def test_the_seed_is_an_axis_only_where_nothing_else_varies() -> None:
 @pytest.mark.slow
 def test_the_page_of_such_a_study(cli: Cli, tmp_path: Any) -> None:
     words = ["stage=sft", "model=tiny", "data.max_samples=16", "data.val_size=4", "training.max_steps=2",
-             "training.eval_strategy=steps", "training.save_strategy=no", "training.plot_loss=false", "training.compute_accuracy=true",
-             "method.lora_rank=4,8", "training.learning_rate=0.1,0.01", "training.seed=1,2", "hydra.sweep.dir=study",
+             "training.eval_strategy=steps", "training.save_strategy=no", "training.plot_loss=false",
+             "training.compute_accuracy=true", "method.lora_rank=4,8", "training.learning_rate=0.1,0.01", "training.seed=1,2", "hydra.sweep.dir=study",
              "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, train_loss: minimize}",
             ]  # fmt: skip
     made = cli("-m", *words)
