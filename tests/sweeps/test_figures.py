@@ -62,9 +62,11 @@ def test_the_seed_is_an_axis_only_where_nothing_else_varies() -> None:
 def test_the_page_of_such_a_study(cli: Cli, tmp_path: Any) -> None:
     words = ["stage=sft", "model=tiny", "data.max_samples=16", "data.val_size=4", "training.max_steps=2",
              "training.eval_strategy=steps", "training.save_strategy=no", "training.plot_loss=false",
-             "training.compute_accuracy=true", "method.lora_rank=4,8", "training.learning_rate=0.1,0.01", "training.seed=1,2", "hydra.sweep.dir=study",
-             "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, train_loss: minimize}",
-            ]  # fmt: skip
+             "training.compute_accuracy=true", "method.lora_rank=4,8", "training.learning_rate=0.1,0.01",
+             "training.seed=1,2", "hydra.sweep.dir=study"]  # fmt: skip
+    words.append(
+        "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, train_loss: minimize}"
+    )
     made = cli("-m", *words)
     assert made.returncode == 0, made.stdout + made.stderr
     assert cli("sweep", "report", "study", "--open", "no").returncode == 0
