@@ -6,8 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from llmf_hydra.config import compose
-from llmf_hydra.config.schema import GROUPS
+from llmf_hydra.config.schema import GROUPS, Config
 from llmf_hydra.config.secrets import masked_tree
 from llmf_hydra.data.digests import dataset_files
 from llmf_hydra.errors import Problem, Refused
@@ -20,15 +19,14 @@ PARTS = ("config", "code", "data", "weights")
 Inherited = dict[str, dict[str, Any]]  # of each part: name -> value or digest
 
 
-def of(base: DictConfig, read: Iterable[DictConfig]) -> Inherited:
+def of(base: DictConfig, read: Iterable[Config]) -> Inherited:
     """The state of all that trials inherit: `base` is what they share, `read` the configs whose files they read."""
     shared = [group for group in GROUPS if group not in APART]
     config: Any = masked_tree({group: OmegaConf.to_container(base[group], resolve=True) for group in shared})
     values = {f"{group}.{name}": value for group in shared for name, value in config[group].items()}
     data: dict[str, Any] = {}
     weights: dict[str, Any] = {}
-    for each in read:
-        cfg = compose.typed(each)
+    for cfg in read:
         for name, files in dataset_files(cfg.data).items():
             parts = {**files["files"], "dataset_info.json": files["reading"]}
             _add(data, {f"{name}: {part}": digest for part, digest in parts.items()})

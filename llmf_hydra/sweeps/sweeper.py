@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from llmf_hydra.config import compose
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.overrides import problems
+from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text, masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, Problem, Refused
 from llmf_hydra.runs import processes, warm
@@ -138,16 +139,16 @@ class StudySweeper(Sweeper):
         study.reopen()
         return study
 
-    def _files_are_read_by(self, base: DictConfig) -> Iterator[DictConfig]:
+    def _files_are_read_by(self, base: DictConfig) -> Iterator[Config]:
         """Configs that between them name every file that a trial reads: with each value of what names files."""
         assert self.context is not None  # set up
         loader = self.context.config_loader
         combinations = self.space.naming_files()
         if not combinations:
-            yield base
+            yield compose.typed(base)
         for words in combinations:
             with suppress(Refused, *compose.EXPECTED):  # that trial will be told
-                yield compose.settled(loader, self._name, [*self.space.fixed, *words])[1]
+                yield compose.typed(compose.settled(loader, self._name, [*self.space.fixed, *words])[1])
 
     def _run(self) -> list[Record]:
         records = self._report()

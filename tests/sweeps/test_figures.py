@@ -1,12 +1,7 @@
 """The plots of studies with seeds as repeats and with several objectives."""
 
-import json
-import re
 from itertools import product
 from typing import Any
-
-import pytest
-from support.command_line import Cli
 
 from llmf_hydra.sweeps import account, repeats
 from llmf_hydra.sweeps.report import figures
@@ -56,37 +51,3 @@ def test_the_seed_is_an_axis_only_where_nothing_else_varies() -> None:
     assert plot is not None
     assert [axis["label"] for axis in plot["data"][0]["dimensions"]] == ["lora_rank", "loss"]
     assert figures.parameters([done(n, [1.0], training__seed=n) for n in range(2)]) == ["training.seed"]
-
-
-@pytest.mark.slow
-def test_the_page_of_such_a_study(cli: Cli, tmp_path: Any) -> None:
-    words = ["stage=sft", "model=tiny", "data.max_samples=16", "data.val_size=4", "training.max_steps=2",
-             "training.eval_strategy=steps", "training.save_strategy=no", "training.plot_loss=false",
-             "training.compute_accuracy=true", "method.lora_rank=4,8", "training.learning_rate=0.1,0.01",
-             "training.seed=1,2", "hydra.sweep.dir=study"]  # fmt: skip
-    words.append(
-        "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, train_loss: minimize}"
-    )
-    made = cli("-m", *words)
-    assert made.returncode == 0, made.stdout + made.stderr
-    assert cli("sweep", "report", "study", "--open", "no").returncode == 0
-    page = (tmp_path / "study" / "report.html").read_text(encoding="utf8")
-    found = re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)
-    assert found is not None
-    drawn: dict[str, Any] = json.loads(found[1])
-    axes = [
-        str(figure["layout"].get(side, {}).get("title"))
-        for figure in drawn.values()
-        for side in ("xaxis", "yaxis")
-    ]
-    assert not any("training.seed" in axis for axis in axes)
-    assert any("method.lora_rank" in axis for axis in axes)  # of the contour
-    bars = [trace for figure in drawn.values() for trace in figure["data"] if trace["type"] == "bar"]
-    assert len(bars) == 3 and all(
-        set(bar["y"]) == {"method.lora_rank", "training.learning_rate"} for bar in bars
-    )
-    front = set(re.findall(r"\d+", made.stdout.split("on the Pareto front: trials ")[1].splitlines()[0]))
-    table = page.split("<h2>All trials</h2>")[1].split("</table>")[0]
-    rows = re.findall(r"<tr( class=\"best\")?><td>(\d+)</td>", table)
-    assert {number for mark, number in rows if mark} == front and len(rows) == 8
-    assert {number for _, number in rows[: len(front)]} == front

@@ -1,10 +1,12 @@
 """The page of a study, opened in a real browser: it needs no network, shows its plots, and fits a telephone."""
 
+import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -13,7 +15,7 @@ from support.finished_study import FinishedStudy
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
-PLOTS = 6  # history, importance, contour, parallel coordinates, two learning curves
+PLOTS = 4  # history, parallel coordinates, two learning curves: beside the seed one parameter varies
 PROBE = """<script>addEventListener("load", () => setTimeout(() => {
   const of = (selector) => [...document.querySelectorAll(selector)];
   const told = {inner: innerWidth, scroll: document.documentElement.scrollWidth,
@@ -125,3 +127,39 @@ def test_the_page_goes_where_it_is_asked_to(cli: Cli, study: FinishedStudy, tmp_
     assert all((tmp_path / unquote(link)).is_dir() for link in links)
     refused = cli("sweep", "report", str(study.folder), "--out", "nowhere/page.html")
     assert refused.returncode == 2 and "--out=" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_page_of_three_objectives_and_two_seeds(cli: Cli, tmp_path: Path) -> None:
+    words = ["stage=sft", "model=tiny", "data.max_samples=16", "data.val_size=4", "training.max_steps=2",
+             "training.eval_strategy=steps", "training.save_strategy=no", "training.plot_loss=false",
+             "training.compute_accuracy=true", "method.lora_rank=4,8", "training.learning_rate=0.1,0.01",
+             "training.seed=1,2", "hydra.sweep.dir=study"]  # fmt: skip
+    words.append(
+        "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, train_loss: minimize}"
+    )
+    made = cli("-m", *words)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert cli("sweep", "report", "study", "--open", "no").returncode == 0
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf8")
+    found = re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    drawn: dict[str, Any] = json.loads(found[1])
+    axes = [
+        str(figure["layout"].get(side, {}).get("title"))
+        for figure in drawn.values()
+        for side in ("xaxis", "yaxis")
+    ]
+    assert not any("training.seed" in axis for axis in axes)
+    assert any("method.lora_rank" in axis for axis in axes)  # of the contour
+    bars = [trace for figure in drawn.values() for trace in figure["data"] if trace["type"] == "bar"]
+    assert len(bars) == 3 and all(
+        set(bar["y"]) == {"method.lora_rank", "training.learning_rate"} for bar in bars
+    )
+    front = set(re.findall(r"\d+", made.stdout.split("on the Pareto front: trials ")[1].splitlines()[0]))
+    table = page.split("<h2>All trials</h2>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr( class=\"best\")?><td>(\d+)</td>", table)
+    assert {number for mark, number in rows if mark} == front and len(rows) == 8
+    assert {number for _, number in rows[: len(front)]} == front
+    if BROWSER is not None:
+        assert seen_at(1280, page, tmp_path)["drawn"] == len(drawn)
