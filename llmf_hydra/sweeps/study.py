@@ -229,9 +229,7 @@ class Study:
         import optuna
 
         known = {key: own for trial in self._trials() for key, own in trial.distributions.items()}
-        made = optuna.create_study(
-            directions=[direction.name.lower() for direction in self._study.directions]
-        )
+        made = optuna.create_study(directions=self._study.directions)
         for params, values in means:
             distributions = {key: known[key] for key in params}
             made.add_trial(
