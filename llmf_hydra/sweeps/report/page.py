@@ -149,7 +149,7 @@ def _importances(seen: show.View) -> tuple[list[tuple[str, dict[str, float]]], s
     found = []
     for place, (name, _) in enumerate(seen.folder.objectives):
         if len({values[place] for _, values in means}) == 1:
-            return [], f"All done trials have the same {name}."
+            continue  # nothing explains what doesn't vary
         try:
             shares = get_param_importances(
                 averaged,
@@ -159,7 +159,7 @@ def _importances(seen: show.View) -> tuple[list[tuple[str, dict[str, float]]], s
         except (ValueError, RuntimeError) as error:
             return [], f"They can't be computed: {error}"
         found.append((name, dict(shares)))
-    return found, ""
+    return found, "" if found else "All done trials have the same values."
 
 
 def _repeats(seen: show.View) -> Iterator[str]:
