@@ -15,7 +15,6 @@ from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods import mixed_linear
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
@@ -70,8 +69,6 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     # With all adapters merged it is a bare model again.
     bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
     trainable = _trainable(cfg, bare)
-    if isinstance(trainable, PeftModel):
-        mixed_linear.install(trainable)
     if cfg.trained_adapter is None:
         return trainable
     return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
