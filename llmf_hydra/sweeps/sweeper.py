@@ -40,7 +40,7 @@ from llmf_hydra.sweeps.progress import StudyBar
 from llmf_hydra.sweeps.settings import SweeperSettings
 from llmf_hydra.sweeps.storage import open_storage, url_of
 from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, alone, identity
-from llmf_hydra.sweeps.trials import Outcome, Pool, failure, outcome
+from llmf_hydra.sweeps.trials import CtrlC, Outcome, Pool, failure, outcome
 
 ADAPTIVE = ("tpe", "cmaes")  # samplers that learn from the trials before
 THREADS, DEVICES = "launch.omp_num_threads", "launch.cuda_visible_devices"
@@ -196,16 +196,18 @@ class StudySweeper(Sweeper):
         """Run trials in forks of this process, `n_jobs` at once."""
         pool, end = Pool(self.settings.n_jobs), self._end_of_time()
         try:
-            more = True
-            while more or pool:
-                while more and pool.slot is not None:
-                    claim = self._claim(end)
-                    more = claim is not None
-                    if claim is not None:
-                        self._start(pool, claim)
-                for claim, ended in pool.ended() if pool else ():
-                    if self._ended(claim, ended):
-                        self._start(pool, claim)
+            with CtrlC() as ctrl_c:
+                more = True
+                while more or pool:
+                    ctrl_c.check()
+                    while more and pool.slot is not None:
+                        claim = self._claim(end)
+                        more = claim is not None
+                        if claim is not None:
+                            self._start(pool, claim)
+                    for claim, ended in pool.ended() if pool else ():
+                        if self._ended(claim, ended):
+                            self._start(pool, claim)
         except KeyboardInterrupt:
             self._stop(pool)
             raise

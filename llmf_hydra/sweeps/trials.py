@@ -24,6 +24,8 @@ from llmf_hydra.runs.processes import OUTPUT
 from llmf_hydra.runs.signals import end_with_parent
 from llmf_hydra.sweeps.study import Claim
 
+LOOK_AGAIN = 1.0  # seconds
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -130,6 +132,32 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+class CtrlC:
+    """Ctrl-C within, as KeyboardInterrupt and remembered.
+
+    Python drops an exception that a signal's handler raises inside a destructor, or in what follows a fork: `check`
+    raises it again.
+    """
+
+    asked = False
+
+    def __enter__(self) -> "CtrlC":
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
 class Pool:
     """Several trials at once; what is said of a trial is its slot, from 0, which names its share of the machine."""
 
@@ -153,11 +181,11 @@ class Pool:
         self._running[forked.answer] = claim, slot, forked
 
     def ended(self) -> Iterator[tuple[Claim, Outcome]]:
-        """Wait for at least one trial to end; gives all that have."""
+        """The trials that have ended; waits for one, but not long."""
         poller = select.poll()
         for file in self._running:
             poller.register(file, select.POLLIN | select.POLLHUP)
-        for file, _ in poller.poll():
+        for file, _ in poller.poll(LOOK_AGAIN * 1000):
             claim, slot, forked = self._running.pop(file)
             self._free.append(slot)
             yield claim, forked.outcome()

@@ -12,6 +12,7 @@ import pytest
 from support.command_line import Cli
 
 from llmf_hydra.paths import conf_dir
+from llmf_hydra.sweeps.trials import CtrlC
 
 SHORT = [
     "stage=dpo",
@@ -181,10 +182,26 @@ def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], t
             break
         time.sleep(0.05)
     sweep.send_signal(signal.SIGINT)
-    said, _ = sweep.communicate(timeout=60)
+    try:
+        said, _ = sweep.communicate(timeout=60)
+    finally:
+        sweep.kill()  # its trials end with it
     assert sweep.returncode == 130
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]
     assert [trial["status"] for trial in trials] == ["killed", "waiting"] and "killed" in said
+
+
+class _StoppedAtItsEnd:
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_is_not_lost_where_python_drops_exceptions() -> None:
+    with CtrlC() as ctrl_c:
+        _StoppedAtItsEnd()
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.check()
 
 
 def test_a_second_sweep_leaves_the_account_of_the_first(cli: Cli, tmp_path: Path) -> None:
