@@ -12,9 +12,11 @@ from support.small_models import (
     decayed,
     is_linear,
     llama,
+    loss,
     optimizer_of,
     train,
     trained_by,
+    weights_of,
 )
 
 STEPS = 7
@@ -103,8 +105,6 @@ def test_a_quadratic_is_minimized_within_the_projected_space() -> None:
 
 
 def test_layerwise_frees_each_gradient_and_reaches_the_same_weights() -> None:
-    from support.small_models import loss, weights_of
-
     ordinary = trained({})
     model = llama()
     optimizer = optimizer_of(model, "galore", **BASE, galore_layerwise=True)
@@ -117,8 +117,6 @@ def test_layerwise_frees_each_gradient_and_reaches_the_same_weights() -> None:
 
 
 def test_a_gradient_that_is_not_finite_is_not_stepped_on_layerwise() -> None:
-    from support.small_models import loss, weights_of
-
     model = llama()
     optimizer: Any = optimizer_of(model, "galore", **BASE, galore_layerwise=True)
     before = weights_of(model)

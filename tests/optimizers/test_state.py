@@ -43,7 +43,7 @@ def test_the_estimate_is_what_is_kept(name: str, given: dict[str, Any]) -> None:
     optimizer = optimizer_of(model, name, **settings(name, given))
     gradients = state = 0
     freed: list[int] = []
-    for weight in model.parameters():
+    for weight in (weight for weight in model.parameters() if weight.requires_grad):
         weight.register_post_accumulate_grad_hook(lambda weight: freed.append(weight.nbytes))
     for number in range(7):
         loss(model, number).backward()
@@ -69,7 +69,7 @@ def _bytes(state: dict[str, Any]) -> int:
 
 
 def test_what_is_kept_of_a_matrix() -> None:
-    """(m, n), m <= n: AdamW 2mn, GaLore r (m + 2n), APOLLO 2rn + 1, Adam-mini mn + m, Muon mn; BAdam's largest block."""
+    """(m, n), m <= n: AdamW 2mn, GaLore r (m + 2n), APOLLO 2rn + 1, Adam-mini mn + m, Muon mn."""
     m, n, rank = 16, 24, 3  # down_proj; gate and up are its transpose
 
     def state(name: str, **given: Any) -> int:
