@@ -19,7 +19,7 @@ def whole_weights_are_trained(cfg: Config) -> Iterator[Problem]:
     name, method = cfg.optimizer.name, cfg.method.name
     if OPTIMIZERS[name].whole and METHODS[method].adapters:
         what = f"trains whole weights with little state, and method={method} trains small adapters"
-        yield Problem("optimizer", name, what, "choose method=full or method=freeze, or optimizer=adamw")
+        yield Problem("optimizer.name", name, what, "choose method=full or method=freeze, or optimizer=adamw")
 
 
 @rule(*TARGETS)
@@ -72,10 +72,15 @@ def blocks_take_turns_in_one_process(cfg: Config) -> Iterator[Problem]:
         yield Problem("launch.nproc_per_node", count, what, remedy)
 
 
-@rule("optimizer.badam_mode", "method.freeze_extra_modules")
+@rule("optimizer.badam_mode", "method.freeze_extra_modules", "model.train_from_scratch")
 def blocks_are_hidden_layers(cfg: Config) -> Iterator[Problem]:
-    """BAdam's layer mode trains hidden layers, and no modules outside them."""
+    """BAdam's layer mode trains hidden layers and no modules outside them, which so can't start random."""
     extra = cfg.method.freeze_extra_modules
+    if _takes_turns(cfg) and cfg.model.train_from_scratch:
+        what = "would leave the embeddings random: optimizer=badam trains the hidden layers alone"
+        yield Problem(
+            "model.train_from_scratch", True, what, "leave it out, or set optimizer.badam_mode=ratio"
+        )
     if _takes_turns(cfg) and cfg.method.name == "freeze" and extra:
         what = "would not be trained: optimizer=badam trains hidden layers, one at a time"
         yield Problem(

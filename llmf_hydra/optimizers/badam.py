@@ -96,6 +96,8 @@ class LayerBAdam(_InTurns):
         self.take_turn()
 
     def _tell(self) -> None:
+        if self.blocks[0][0][1].is_meta:  # an estimate, which trains nothing
+            return
         if self._verbose >= 1:
             log.info("BAdam: block %d of %d is trained now", self.current, len(self.blocks))
         if self._verbose >= 2:
@@ -122,7 +124,7 @@ class RatioBAdam(_InTurns):
         flat[entries] = kept - group["lr"] * direction
 
     def take_turn(self) -> None:
-        if self._verbose >= 1:
+        if self._verbose >= 1 and not any(weight.is_meta for weight in self._numbers):
             log.info("BAdam: mask %d is stepped now", self.turn)
 
 
@@ -195,7 +197,7 @@ def build(
     blocks = _blocks(model, optimizer)
     inside = {weight for block in blocks for _, weight in block} | set(_fresh_heads(model))
     frozen = [weight for weight in model.parameters() if weight.requires_grad and weight not in inside]
-    if frozen:
+    if frozen and not frozen[0].is_meta:
         count = sum(weight.numel() for weight in frozen)
         log.info("BAdam trains the hidden layers; %s weights outside them stay as they are", f"{count:,}")
     for weight in frozen:

@@ -129,7 +129,8 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**BADAM, "optimizer.badam_mode": "ratio", "launch.nproc_per_node": 2}, BADAM],
     ),
     "blocks_are_hidden_layers": (
-        [{**BADAM, "method.name": "freeze", "method.freeze_extra_modules": "embed_tokens"}],
+        [{**BADAM, "method.name": "freeze", "method.freeze_extra_modules": "embed_tokens"},
+         {**BADAM, "model.train_from_scratch": True}],
         [{**BADAM, "method.name": "freeze"},
          {**BADAM, "optimizer.badam_mode": "ratio", "method.name": "freeze",
           "method.freeze_extra_modules": "embed_tokens"}],

@@ -56,7 +56,8 @@ class Layerwise:
 
     def norm(self) -> torch.Tensor:
         """The norm of the whole gradient of this step, a scalar in float32."""
-        return torch.linalg.vector_norm(torch.stack(list(self._norms.values())))
+        norms = list(self._norms.values())
+        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
 
     def end_step(self) -> None:
         """Make ready for the next step."""
