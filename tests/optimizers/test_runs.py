@@ -97,7 +97,7 @@ def test_what_the_model_does_not_have_is_refused_before_its_weights_are_loaded(
     cases = {
         (
             "optimizer=galore",
-            "optimizer.galore_target=q_porj,mlp",
+            "optimizer.galore_target='q_porj,mlp'",
         ): "galore_target=q_porj: names no linear layer that "
         "is trained; the model has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj; "
         "did you mean 'q_proj'",
