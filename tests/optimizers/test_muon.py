@@ -39,7 +39,7 @@ class Reference:
 
 def orthogonalized(g: torch.Tensor) -> torch.Tensor:
     """PyTorch's own: in bfloat16, another order of the same products would lead elsewhere."""
-    return _zeropower_via_newtonschulz(g, (3.4445, -4.7750, 2.0315), 5, 1e-7)
+    return _zeropower_via_newtonschulz(g, (3.4445, -4.7750, 2.0315), 5, 1e-7).double()
 
 
 def test_matrices_of_the_layers_use_muon_and_the_rest_adamw() -> None:
