@@ -38,7 +38,10 @@ class Apollo(PerWeightOptimizer):
         if group["scale_front"]:
             change = limited(weight.grad, state) * factor
         else:
-            change = limited(weight.grad * factor, state)
+            # As the paper's own code: the limit is put on moments that aren't corrected for their bias.
+            beta1, beta2 = group["betas"]
+            correction = (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
+            change = limited(weight.grad * factor / correction, state) * correction
         decay(weight, group)
         weight.add_(change, alpha=-group["lr"] * group["scale"] ** 0.5)
 

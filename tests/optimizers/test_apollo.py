@@ -68,9 +68,11 @@ class Reference:
             s = scaled.norm(dim=0) / (low.norm(dim=0) + 1e-8)
         else:
             s = scaled.norm() / (low.norm() + 1e-8)
-        change = (
-            self.limited(name, turned) * s if self.s["apollo_scale_front"] else self.limited(name, turned * s)
-        )
+        corrected = (1 - 0.999 ** (t + 1)) ** 0.5 / (1 - 0.9 ** (t + 1))  # its step size, not its moments
+        if self.s["apollo_scale_front"]:
+            change = self.limited(name, turned) * s
+        else:
+            change = self.limited(name, turned * s / corrected) * corrected
         change = change.T if transposed else change
         return w - RATE * decayed(name) * w - RATE * self.s["apollo_scale"] ** 0.5 * change
 
