@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import beside_trl, data, start, train
+from benchmarks import beside_trl, data, optimizers, start, train
 from llmf_hydra.runs.manifest import machine
 
 
@@ -26,6 +26,7 @@ def main() -> None:
         "tiny": {stage: train.measure(stage, "tiny", steps=20) for stage in ("sft", "dpo")},
     }
     if not args.quick:
+        result["optimizers"] = optimizers.measure("smollm2", steps=50)
         result["data"] = data.measure()
         result["beside_trl"] = beside_trl.measure("smollm2")
         result["smollm2"] = {stage: train.measure(stage, "smollm2", steps=5) for stage in ("sft", "dpo")}

@@ -1,7 +1,7 @@
 """What there is to choose: one description of each stage, method, optimizer and job.
 
-Whoever needs a fact about a choice asks here: the kind of rows of a stage, what its evaluation logs, the state an
-optimizer keeps per weight. Light and torch-free. To add a choice: its module, its file in `conf/`, its line here.
+Whoever needs a fact about a choice asks here: the kind of rows of a stage, what its evaluation logs, whether an
+optimizer suits adapters. Light and torch-free. To add a choice: its module, its file in `conf/`, its line here.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,8 @@ class OptimizerInfo:
     """An optimizer."""
 
     help: str
-    states: int  # float32 numbers kept per trained weight
+    adam: bool = False  # reads Adam's betas and epsilon
+    whole: bool = False  # saves state of whole matrices, so it is not for adapters
     planned: bool = False
 
 
@@ -97,14 +98,14 @@ METHODS: dict[str, MethodInfo] = {
 }
 
 OPTIMIZERS: dict[str, OptimizerInfo] = {
-    "adamw": OptimizerInfo("AdamW", states=2),
-    "adafactor": OptimizerInfo("Adafactor", states=0),
-    "sgd": OptimizerInfo("plain gradient descent", states=0),
-    "adam_mini": OptimizerInfo("Adam-mini", states=1, planned=True),
-    "galore": OptimizerInfo("GaLore", states=1, planned=True),
-    "apollo": OptimizerInfo("APOLLO", states=1, planned=True),
-    "badam": OptimizerInfo("BAdam", states=1, planned=True),
-    "muon": OptimizerInfo("Muon", states=1, planned=True),
+    "adamw": OptimizerInfo("AdamW", adam=True),
+    "adafactor": OptimizerInfo("Adafactor"),
+    "sgd": OptimizerInfo("plain gradient descent"),
+    "adam_mini": OptimizerInfo("Adam-mini", adam=True),
+    "galore": OptimizerInfo("GaLore", adam=True, whole=True),
+    "apollo": OptimizerInfo("APOLLO", adam=True, whole=True),
+    "badam": OptimizerInfo("BAdam", adam=True, whole=True),
+    "muon": OptimizerInfo("Muon", adam=True),
 }
 
 JOBS: dict[str, JobInfo] = {

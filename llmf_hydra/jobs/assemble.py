@@ -21,6 +21,7 @@ from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
+from llmf_hydra.optimizers.build import footprint
 from llmf_hydra.training.context import RunContext
 
 
@@ -83,7 +84,13 @@ def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
-    return estimate(cfg, _tokens_at_once(cfg, rows), precision, lambda model: _trainable(cfg, model))
+    return estimate(
+        cfg,
+        _tokens_at_once(cfg, rows),
+        precision,
+        lambda model: _trainable(cfg, model),
+        lambda model: footprint(model, cfg.optimizer),
+    )
 
 
 def run_context(

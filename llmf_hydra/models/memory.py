@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from llmf_hydra.config.choices import METHODS, OPTIMIZERS
+from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_config
@@ -75,9 +75,14 @@ def far_too_large(cfg: Config, found: Estimate) -> Problem | None:
 
 
 def estimate(
-    cfg: Config, tokens: int, precision: Precision, trainable: Callable[[PreTrainedModel], nn.Module]
+    cfg: Config,
+    tokens: int,
+    precision: Precision,
+    trainable: Callable[[PreTrainedModel], nn.Module],
+    optimizer: Callable[[nn.Module], tuple[int, int, int]],
 ) -> Estimate:
-    """Estimate a run whose forward pass holds `tokens` tokens; `trainable` applies the method to a bare model.
+    """Estimate a run whose forward pass holds `tokens` tokens; `trainable` applies the method to a bare model, and
+    `optimizer` gives the weights that are stepped, and the bytes of the gradients and of the state that it keeps.
 
     Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
     widened for gated MLPs, plus the logits of the trained tokens in float32.
@@ -91,15 +96,13 @@ def estimate(
         )
         parameters = bare.num_parameters()
         model = trainable(bare)
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    count = sum(weight.numel() for weight in trained)
-    gradients = sum(weight.numel() * weight.element_size() for weight in trained)
+    trained, gradients, state = optimizer(model)
     return Estimate(
         parameters=parameters,
-        trained=count,
+        trained=trained,
         weights=_bytes(model) + _reference(cfg, model, precision) + _reward(cfg, precision),
         gradients=gradients,
-        optimizer=OPTIMIZERS[cfg.optimizer.name].states * count * 4,
+        optimizer=state,
         activations=_activations(config.get_text_config(), tokens, precision, cfg),
         available=_available(),
     )

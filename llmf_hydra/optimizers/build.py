@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Protocol, TypedDict, cast
+from typing import Any, NotRequired, Protocol, TypedDict, cast
 
 from torch import nn
 from torch.optim import Optimizer
@@ -10,24 +10,39 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers.trainer_pt_utils import get_parameter_names
 
 from llmf_hydra.config.groups.optimizer import OptimizerConfig
+from llmf_hydra.optimizers.common.footprint import Footprint
+from llmf_hydra.optimizers.common.stepping import PerWeightOptimizer
 
 UNDECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]  # as Transformers
 
+STEPS = "steps"  # in a group of an optimizer that counts its own
+PROGRESS = ("params", "lr", "initial_lr", STEPS)  # what a group holds beside its settings
+
 
 class ParameterGroup(TypedDict):
-    """Parameters that share a weight decay, as PyTorch's optimizers take them."""
+    """Parameters that share a weight decay and a learning rate, as PyTorch's optimizers take them."""
 
     params: list[nn.Parameter]
     weight_decay: float
+    lr: NotRequired[float]  # that of the run where it isn't given
 
 
 class Algorithm(Protocol):
     """A file of this room, named as `optimizer.name` names it."""
 
     def build(
-        self, groups: list[ParameterGroup], optimizer: OptimizerConfig, learning_rate: float
+        self,
+        model: nn.Module,
+        groups: list[ParameterGroup],
+        optimizer: OptimizerConfig,
+        learning_rate: float,
+        seed: int,
     ) -> Optimizer:
-        """The optimizer over the groups."""
+        """The optimizer over the groups of the model's trained weights. Raises Refused."""
+        ...
+
+    def footprint(self, optimizer: Any) -> Footprint:
+        """What an optimizer that `build` made takes in memory."""
         ...
 
 
@@ -36,10 +51,26 @@ def load_algorithm(name: str) -> Algorithm:
     return cast("Algorithm", import_module(f"llmf_hydra.optimizers.{name}"))
 
 
-def build_optimizer(model: nn.Module, optimizer: OptimizerConfig, learning_rate: float) -> Optimizer:
-    """The run's optimizer over the trainable parameters of a model."""
+def build_optimizer(
+    model: nn.Module, optimizer: OptimizerConfig, learning_rate: float, seed: int = 0
+) -> Optimizer:
+    """The run's optimizer over the trainable parameters of a model; what it draws at random follows from the seed.
+
+    Raises Refused where the model lacks what the config names.
+    """
     groups = parameter_groups(model, optimizer.weight_decay)
-    return load_algorithm(optimizer.name).build(groups, optimizer, learning_rate)
+    built = load_algorithm(optimizer.name).build(model, groups, optimizer, learning_rate, seed)
+    if optimizer.layerwise_key is not None:
+        cast("PerWeightOptimizer", built).step_in_backward()
+    return built
+
+
+def footprint(model: nn.Module, optimizer: OptimizerConfig) -> Footprint:
+    """What the optimizer of a model will take in memory; the model, which may have no weights, is used up by that.
+
+    Raises Refused as `build_optimizer` does.
+    """
+    return load_algorithm(optimizer.name).footprint(build_optimizer(model, optimizer, learning_rate=1.0))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
@@ -53,6 +84,20 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGro
         )
         for group in (True, False)
     ]
+
+
+def settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The settings of each group: what a config decides, learning rates apart."""
+    return [
+        {key: value for key, value in group.items() if key not in PROGRESS}
+        for group in optimizer.param_groups
+    ]
+
+
+def follow_settings(optimizer: Optimizer, given: list[dict[str, Any]]) -> None:
+    """Have a resumed run follow the settings of its config: the state of a checkpoint brings those of its own."""
+    for group, of_config in zip(optimizer.param_groups, given, strict=True):
+        group.update(of_config)
 
 
 def follow_learning_rate(optimizer: Optimizer, schedulers: Iterable[object], learning_rate: float) -> None:

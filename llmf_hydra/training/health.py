@@ -5,7 +5,7 @@ Nothing that isn't finite is stepped on, saved or kept.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -54,9 +54,13 @@ class HealthCheck:
                 f"loss stays at {sum(losses):.4g}; {self._remedy(held)}"
             )
 
-    def check_weights(self, model: nn.Module, step: int) -> None:
-        """Raise TrainingFailed if a trained weight isn't finite, or so large that its norm isn't."""
-        trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    def check_weights(self, model: nn.Module, stepped: Collection[torch.Tensor], step: int) -> None:
+        """Raise TrainingFailed if a weight of those that are trained isn't finite, or so large that its norm isn't."""
+        trained = [
+            (name, weight)
+            for name, weight in model.named_parameters()
+            if weight.requires_grad or weight in stepped
+        ]
         if not trained:
             return
         norms = torch.stack([torch.linalg.vector_norm(weight.detach().float()) for _, weight in trained])

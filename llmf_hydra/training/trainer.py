@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate
+from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate, follow_settings, settings
+from llmf_hydra.optimizers.common.stepping import Layerwise, PerWeightOptimizer
 from llmf_hydra.runs import checkpoints, seal, trained_with
 from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.training.arguments import training_arguments
@@ -53,6 +54,8 @@ class StageTrainer(Trainer, Generic[Batch]):
         self._resumed: str | None = None
         # Those that an evaluation before the first step left.
         self._random_states: tempfile.TemporaryDirectory[str] | None = None
+        self._layerwise: Layerwise | None = None
+        self._settings: list[dict[str, Any]] = []  # of the optimizer's groups, as the config has them
         self._writes_to: Path | None = None  # above the checkpoint that is being written
         patience = context.cfg.training.early_stopping_patience
         stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
@@ -126,15 +129,18 @@ class StageTrainer(Trainer, Generic[Batch]):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> object:
         """What Transformers asks for between the backward pass and the optimizer: here a bad step is stopped."""
-        norm: Any = super()._get_grad_norm(model, grad_norm)
+        norm: Any = self._layerwise.norm() if self._layerwise else super()._get_grad_norm(model, grad_norm)
         self.health.check(norm, self.state.global_step + 1)
         return norm
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that the config names, over what is trained."""
         if self.optimizer is None:
-            cfg, trained = self.context.cfg, self.model if model is None else model
-            self.optimizer = build_optimizer(trained, cfg.optimizer, cfg.training.learning_rate)  # pyright: ignore
+            cfg, trained = self.context.cfg, cast("nn.Module", self.model if model is None else model)
+            training = cfg.training
+            built = build_optimizer(trained, cfg.optimizer, training.learning_rate, training.seed)
+            self.optimizer, self._settings = built, settings(built)
+            self._layerwise = built.layerwise if isinstance(built, PerWeightOptimizer) else None
         return self.optimizer
 
     # Metrics
@@ -312,7 +318,7 @@ class StageTrainer(Trainer, Generic[Batch]):
 
         Raises TrainingFailed, before anything is written, for weights that aren't finite.
         """
-        self.health.check_weights(cast("nn.Module", self.model), self.state.global_step)
+        self.health.check_weights(cast("nn.Module", self.model), self._stepped(), self.state.global_step)
         if _internal_call and output_dir is not None:
             self.checkpoint.save(Path(output_dir), self.args.process_index)
         super().save_model(output_dir, _internal_call)
@@ -364,10 +370,17 @@ class StageTrainer(Trainer, Generic[Batch]):
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
+    def _stepped(self) -> set[torch.Tensor]:
+        """The weights that the optimizer has, those included that have no gradient at this time."""
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return {weight for group in groups for weight in group["params"]}
+
     def _restore(self) -> None:
         """Hand the parts their states, once Transformers has read its own and has set its sums to 0."""
         if self._resumed is None:
             return
         self.checkpoint.load(Path(self._resumed), self.args.process_index)
         rate = self.context.cfg.training.learning_rate
-        follow_learning_rate(cast("torch.optim.Optimizer", self.optimizer), [self.lr_scheduler], rate)
+        optimizer = cast("torch.optim.Optimizer", self.optimizer)
+        follow_settings(optimizer, self._settings)
+        follow_learning_rate(optimizer, [self.lr_scheduler], rate)

@@ -8,6 +8,10 @@ from llmf_hydra.checks.register import CONFIG, RULES
 from llmf_hydra.config.schema import Config
 
 Changes = dict[str, object]
+GALORE: Changes = {"optimizer.name": "galore", "method.name": "full"}
+APOLLO: Changes = {"optimizer.name": "apollo", "method.name": "full"}
+BADAM: Changes = {"optimizer.name": "badam", "method.name": "full"}
+UNCLIPPED: Changes = {"training.max_grad_norm": 0.0}
 # rule -> (changes it refuses, changes it lets pass)
 CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     "one_warmup": (
@@ -102,6 +106,42 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
          {"data.interleave_probs": "0.5,0.5", "data.mix_strategy": "interleave_under"},
          {"data.interleave_probs": "0.9", "data.mix_strategy": "interleave_over"}],
         [{"data.interleave_probs": "0.5,0.5", "data.mix_strategy": "interleave_under", "data.dataset": "a,b"}],
+    ),
+    "whole_weights_are_trained": (
+        [{"optimizer.name": name} for name in ("galore", "apollo", "badam")],
+        [{"optimizer.name": "galore", "method.name": "full"}, {"optimizer.name": "badam", "method.name": "freeze"},
+         {"optimizer.name": "adam_mini"}, {"optimizer.name": "muon"}],
+    ),
+    "projected_layers_are_named": (
+        [{**GALORE, "optimizer.galore_target": "q_proj,,mlp"}, {**APOLLO, "optimizer.apollo_target": "mlp,mlp"}],
+        [{**GALORE, "optimizer.galore_target": "q_proj, mlp"}, {**APOLLO, "optimizer.apollo_target": "mlp"}],
+    ),
+    "layerwise_holds_no_whole_gradient": (
+        [{**GALORE, "optimizer.galore_layerwise": True},
+         {**APOLLO, "optimizer.apollo_layerwise": True, **UNCLIPPED, "training.gradient_accumulation_steps": 2},
+         {**GALORE, "optimizer.galore_layerwise": True, **UNCLIPPED, "launch.nproc_per_node": 2}],
+        [{**GALORE, "optimizer.galore_layerwise": True, **UNCLIPPED},
+         {**APOLLO, "optimizer.apollo_layerwise": True, **UNCLIPPED},
+         {**GALORE, "training.gradient_accumulation_steps": 2, "launch.nproc_per_node": 2}],
+    ),
+    "blocks_take_turns_in_one_process": (
+        [{**BADAM, "launch.nproc_per_node": 2}],
+        [{**BADAM, "optimizer.badam_mode": "ratio", "launch.nproc_per_node": 2}, BADAM],
+    ),
+    "blocks_are_hidden_layers": (
+        [{**BADAM, "method.name": "freeze", "method.freeze_extra_modules": "embed_tokens"},
+         {**BADAM, "model.train_from_scratch": True}],
+        [{**BADAM, "method.name": "freeze"},
+         {**BADAM, "optimizer.badam_mode": "ratio", "method.name": "freeze",
+          "method.freeze_extra_modules": "embed_tokens"}],
+    ),
+    "blocks_are_switched": (
+        [{**BADAM, "optimizer.badam_switch_interval": 0},
+         {**BADAM, "optimizer.badam_switch_interval": 7, "optimizer.badam_switch_mode": "fixed"},
+         {**BADAM, "optimizer.badam_switch_interval": 7, "optimizer.badam_switch_mode": None}],
+        [{**BADAM, "optimizer.badam_switch_interval": 1}, {**BADAM, "optimizer.badam_switch_interval": -1},
+         {**BADAM, "optimizer.badam_switch_mode": "fixed"},
+         {**BADAM, "optimizer.badam_mode": "ratio", "optimizer.badam_switch_interval": 7}],
     ),
     **STAGE_CASES,
 }  # fmt: skip

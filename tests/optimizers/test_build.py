@@ -19,6 +19,7 @@ def test_the_choices_are_the_files() -> None:
     files = {file.stem for file in Path(optimizers.__file__).parent.glob("*.py")} - {"__init__", "build"}
     assert files == set(BUILT)
     assert all(callable(load_algorithm(name).build) for name in BUILT)
+    assert all(callable(load_algorithm(name).footprint) for name in BUILT)
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMERS))
