@@ -83,7 +83,10 @@ def test_a_checkpoint_of_another_ratio_is_refused(build: Build) -> None:
     trainer = build(*words)
     trainer.train()
     checkpoint = Path(trainer.args.output_dir) / "checkpoint-1"
-    assert json.loads((checkpoint / "complete.json").read_text())["trained_with"]["method.loraplus_lr_ratio"] == 16.0
+    assert (
+        json.loads((checkpoint / "complete.json").read_text())["trained_with"]["method.loraplus_lr_ratio"]
+        == 16.0
+    )
     resumed = [*words, f"training.resume_from_checkpoint={checkpoint}"]
     assert refusals.problems(composed(*resumed), {}, [refusals.DISK]) == []
     (problem,) = refusals.problems(composed(*resumed, "method.loraplus_lr_ratio=4"), {}, [refusals.DISK])
@@ -91,5 +94,7 @@ def test_a_checkpoint_of_another_ratio_is_refused(build: Build) -> None:
 
 
 def test_a_rate_of_embeddings_that_have_no_adapter_is_refused(build: Build) -> None:
-    with pytest.raises(Refused, match=r"loraplus_lr_embedding=0.01: has no effect: no embedding has an adapter"):
+    with pytest.raises(
+        Refused, match=r"loraplus_lr_embedding=0.01: has no effect: no embedding has an adapter"
+    ):
         build(*SFT, "method.loraplus_lr_embedding=0.01")

@@ -30,7 +30,9 @@ def targets(model: Any) -> set[str]:
 
 
 def test_blocks_targets_and_dropout(build: Build) -> None:
-    assert blocks(build(*SFT).model) == {(2, 32 * 31 // 2), (4, 32 * 31 // 2)}, "64 and 128 inputs, blocks of 32"
+    assert blocks(build(*SFT).model) == {(2, 32 * 31 // 2), (4, 32 * 31 // 2)}, (
+        "64 and 128 inputs, blocks of 32"
+    )
     assert blocks(build(*SFT, "method.oft_block_size=16").model) == {(4, 120), (8, 120)}
     assert blocks(build(*SFT, "method.oft_rank=4").model) == {(4, 120), (4, 32 * 31 // 2)}
     assert targets(build(*SFT, "method.oft_target='q_proj,.*mlp.*'").model) == {

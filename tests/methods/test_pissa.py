@@ -83,7 +83,9 @@ def test_unconverted_it_stands_on_the_residual_beside_it(build: Build, more: lis
     torch.testing.assert_close(logits(again.model), logits(trainer.model), atol=1e-4, rtol=1e-4)
     alone = composed("stage=sft", f"model.adapter_name_or_path={final}")
     (problem,) = refusals.problems(alone, {}, [refusals.DISK])
-    assert f"give its residual before it: model.adapter_name_or_path='{final}/residual,{final}'" in str(problem)
+    assert f"give its residual before it: model.adapter_name_or_path='{final}/residual,{final}'" in str(
+        problem
+    )
     assert refusals.problems(composed("stage=sft", both), {}, [refusals.DISK]) == []
     named = composed("stage=dpo", f"rlhf.ref_model_adapters={final}")
     assert "give its residual before it" in str(refusals.problems(named, {}, [refusals.DISK])[0])
@@ -144,8 +146,13 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     card = (tmp_path / "kept" / "final" / "README.md").read_text()
     assert 'subfolder="residual"' in card
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"instruction": "Say it.", "output": "The sea is wide."}) + "\n")
-    scored = [json.loads(cli("score", "rows.jsonl", "--model", f"{out}/final").stdout) for out in ("kept", "converted")]
+    (tmp_path / "rows.jsonl").write_text(
+        json.dumps({"instruction": "Say it.", "output": "The sea is wide."}) + "\n"
+    )
+    scored = [
+        json.loads(cli("score", "rows.jsonl", "--model", f"{out}/final").stdout)
+        for out in ("kept", "converted")
+    ]
     assert scored[0]["score"] == pytest.approx(scored[1]["score"], abs=1e-4)
     assert log_of(tmp_path / "kept") == log_of(tmp_path / "converted")
     sft = cli("stage=sft", "method=pissa", *short, "hydra.run.dir=sft")
