@@ -1,4 +1,4 @@
-"""`llmf expand` and `method=llama_pro`: the expanded model gives the same logits, and only its new blocks are trained."""
+"""`llmf expand` and `method=llama_pro`: the expanded model gives the same logits, and only new blocks are trained."""
 
 from pathlib import Path
 from typing import Any

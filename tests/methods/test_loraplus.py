@@ -1,4 +1,4 @@
-"""`method.loraplus_lr_ratio`: the learning rates of A, of B and of embedding adapters, in a run and in a resumed one."""
+"""`method.loraplus_lr_ratio`: the learning rates of A, B and embedding adapters, in a run and in a resumed one."""
 
 import json
 from pathlib import Path
