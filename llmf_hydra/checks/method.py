@@ -126,6 +126,15 @@ def dora_stays_pissa(cfg: Config) -> Iterator[Problem]:
         yield Problem("method.pissa_convert", True, what, "leave it out, or set method.use_dora=false")
 
 
+@rule("method.pissa_init")
+def pissa_needs_whole_weights(cfg: Config) -> Iterator[Problem]:
+    """PiSSA decomposes the weights of the base, so they must not be quantized."""
+    bits = cfg.quantization.quantization_bit
+    if cfg.starts_on_residual and bits is not None:
+        what = f"quantized weights can't be decomposed (quantization.quantization_bit={bits})"
+        yield Problem("method.pissa_init", True, what, "leave one of them out")
+
+
 @rule("method.pissa_init", "rlhf.reward_model_type", "rlhf.reward_model")
 def a_reward_adapter_needs_the_base(cfg: Config) -> Iterator[Problem]:
     """PiSSA takes a part of the base into the policy's adapter, so a reward adapter can't sit on that base."""

@@ -3,14 +3,16 @@
 A layer's input is rotated in blocks: `oft_rank` blocks a layer, or blocks of `oft_block_size`.
 """
 
+import torch
 from peft import OFTConfig, PeftModel
+from peft.tuners.oft.layer import OFTRotationModule
 from transformers import PreTrainedModel
 
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods import vision
-from llmf_hydra.methods.adapters import like, load, put_on, task_of, whole_paths
+from llmf_hydra.methods import adapters, vision
+from llmf_hydra.methods.adapters import load, put_on, task_of, whole_paths
 from llmf_hydra.methods.modules import check_modules, ends_with, is_linear, targets
 
 __all__ = ["apply", "like", "load"]
@@ -35,7 +37,37 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
         target_modules=chosen,
         modules_to_save=whole_paths(model, extra) or None,
     )
-    return put_on(model, config, TARGET, method.oft_target, pure=pure)
+    return with_dropout(put_on(model, config, TARGET, method.oft_target, pure=pure))
+
+
+def like(model: PreTrainedModel | PeftModel, adapter: str, *, pure: bool) -> PeftModel:
+    """The model with a fresh adapter of a saved one's shape and dropout. Raises Refused."""
+    return with_dropout(adapters.like(model, adapter, pure=pure))
+
+
+class DroppedRotation(OFTRotationModule):
+    """A rotation of which some blocks are left out in training: PEFT builds a dropout, and never calls it."""
+
+    dropout: float
+
+    def _cayley_batch(self, *args: object, **kwargs: object) -> torch.Tensor:
+        blocks: torch.Tensor = super()._cayley_batch(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+        if not self.training:
+            return blocks
+        left_out = torch.rand(len(blocks), 1, 1, device=blocks.device) < self.dropout
+        identity = torch.eye(blocks.shape[-1], device=blocks.device, dtype=blocks.dtype)
+        return torch.where(left_out, identity, blocks)
+
+
+def with_dropout(model: PeftModel) -> PeftModel:
+    """The model, with the dropout of its adapter's config in force."""
+    config = model.peft_config["default"]
+    if isinstance(config, OFTConfig) and config.module_dropout:
+        for module in model.modules():
+            if isinstance(module, OFTRotationModule):
+                module.__class__ = DroppedRotation
+                module.dropout = config.module_dropout  # pyright: ignore[reportAttributeAccessIssue]
+    return model
 
 
 def _check_blocks(model: PreTrainedModel, method: MethodConfig, chosen: list[str]) -> None:

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra.checks.residual import residual_of
-from llmf_hydra.config.names import adapter_place
 from llmf_hydra.errors import Problem
 from llmf_hydra.models.identity import same_model
 
 CONFIG = "adapter_config.json"
+DECOMPOSED = ("pissa", "olora", "corda")  # starts of LoRA for which PEFT would change the base when it loads
 KINDS = ("LORA", "OFT")  # PEFT's names of the types that can be merged into a model here
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
-def problems(key: str, name: str) -> Iterator[Problem]:
-    """Why a folder cannot be taken as an adapter; hub names are looked up when the run begins."""
+def problems(key: str, name: str, within: str | None = None) -> Iterator[Problem]:
+    """Why a folder cannot be taken as an adapter; hub names are looked up when the run begins. `within` is the folder
+    at the name's end that belongs to no hub's name."""
     folder = Path(name).expanduser()
     if not names_a_folder(name):
-        if not HUB_NAME.fullmatch(adapter_place(name)[0]):
+        if not HUB_NAME.fullmatch(name.removesuffix(f"/{within}") if within else name):
             what = "is no folder that is there, and no owner/name on a hub"
             yield Problem(
                 key, name, what, "name a folder with a saved adapter, or one on a hub as owner/name"
@@ -60,6 +61,12 @@ def problems_of_fit(
     if not same_model(str(base), model):
         what = f"is an adapter of {base}, and model.model_name_or_path={model} is another model"
         yield Problem(key, name, what, f"name its model, or correct base_model_name_or_path in its {CONFIG}")
+    start = str(known.get("init_lora_weights")).lower()
+    if start.startswith(DECOMPOSED):
+        what = (
+            f"was trained on a residual of its base (init_lora_weights={start}), which isn't saved beside it"
+        )
+        yield Problem(key, name, what, "convert it to a plain LoRA adapter, as PEFT does where it is saved")
     if task == "SEQ_CLS" and not scores:
         yield Problem(key, name, "is an adapter for scores (SEQ_CLS), and this stage trains a model of text",
                       "name an adapter of pt, sft, dpo, kto or ppo")  # fmt: skip

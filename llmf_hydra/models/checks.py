@@ -32,7 +32,7 @@ def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
     model, trained = str(cfg.model.model_name_or_path), cfg.trained_adapter
     for name in cfg.model.adapters:
         kinds = (cfg.method.name.upper(),) if name == trained else adapter_files.KINDS
-        yield from adapter_files.problems(ADAPTERS, name)
+        yield from adapter_files.problems(ADAPTERS, name, cfg.model.adapter_folder)
         yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores, kinds=kinds)
     yield from adapter_files.problems_of_residuals(ADAPTERS, cfg.model.adapters)
 

@@ -137,6 +137,16 @@ def test_weights_without_such_components_are_refused(build: Build, more: list[st
     assert said in str(refused.value)
 
 
+def test_an_adapter_of_another_tool_lacks_its_residual(first: Path) -> None:
+    """PEFT decomposes the base anew when it loads such an adapter, and a fast SVD gives another residual each time."""
+    known = json.loads((first / "adapter_config.json").read_text())
+    (first / "adapter_config.json").write_text(json.dumps(known | {"init_lora_weights": "pissa_niter_16"}))
+    (problem,) = refusals.problems(
+        composed("stage=sft", f"model.adapter_name_or_path={first}"), {}, [refusals.DISK]
+    )
+    assert "was trained on a residual of its base (init_lora_weights=pissa_niter_16)" in str(problem)
+
+
 def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     """A reward model by PiSSA is scored on its residual; the lines at the end and the card name it."""
     short = ["model=tiny", "training.max_steps=2", "training.eval_strategy=no", "data.val_size=0",

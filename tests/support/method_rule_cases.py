@@ -20,6 +20,7 @@ METHOD_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**PISSA, "method.pissa_convert": True, "method.use_dora": True}],
         [{**PISSA, "method.use_dora": True}, {**PISSA, "method.pissa_convert": True}],
     ),
+    "pissa_needs_whole_weights": ([{**PISSA, "quantization.quantization_bit": 4}], [PISSA]),
     "a_reward_adapter_needs_the_base": (
         [{**PPO, **PISSA}],
         [PPO, {**PPO, **PISSA, "rlhf.reward_model_type": "full"}],

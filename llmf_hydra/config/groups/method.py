@@ -89,7 +89,7 @@ class MethodConfig:
     oft_block_size: int = param(32, "OFT: size of a block; 0 takes oft_rank instead.", ge=0, only=OFT)
     oft_target: str = param("all", "OFT: modules to apply it to, given like lora_target.", only=OFT)
     module_dropout: float = param(
-        0.0, "OFT: share of the blocks that are left out in training.", ge=0, lt=1, only=OFT
+        0.0, "OFT: probability with which a block is left out in a training step.", ge=0, lt=1, only=OFT
     )
     # Models that see
     freeze_vision_tower: bool = param(True, "Keep the vision tower of a multimodal model frozen.")
