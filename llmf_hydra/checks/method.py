@@ -48,7 +48,7 @@ def _bad_patterns(key: str, patterns: list[str]) -> Iterator[Problem]:
         try:
             re.compile(pattern)
         except re.error as error:
-            remedy = "such as .*layers\\.[01]\\..*q_proj; commas separate names, so a pattern holds none"
+            remedy = "such as .*layers[.][01][.].*q_proj; commas separate names, so a pattern holds none"
             yield Problem(key, pattern, f"is no regular expression: {error}", remedy)
 
 

@@ -14,7 +14,7 @@ BUILT_IN = {EMBEDDED.partition(":")[2]: EMBEDDED, TINY.partition(":")[2]: TINY}
 def main(argv: Sequence[str]) -> int:
     """Write the expanded model and its tokenizer into a new folder. Raises Refused."""
     asked = _parser().parse_args(argv)
-    model = BUILT_IN.get(asked.model, asked.model)
+    model: str = BUILT_IN.get(asked.model) or asked.model
     if asked.blocks < 1:
         raise Refused([Problem("--blocks", asked.blocks, "must be >= 1")])
     _check_model(model)

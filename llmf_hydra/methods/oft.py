@@ -3,6 +3,8 @@
 A layer's input is rotated in blocks: `oft_rank` blocks a layer, or blocks of `oft_block_size`.
 """
 
+from typing import cast
+
 import torch
 from peft import OFTConfig, PeftModel
 from peft.tuners.oft.layer import OFTRotationModule
@@ -66,7 +68,7 @@ def with_dropout(model: PeftModel) -> PeftModel:
         for module in model.modules():
             if isinstance(module, OFTRotationModule):
                 module.__class__ = DroppedRotation
-                module.dropout = config.module_dropout  # pyright: ignore[reportAttributeAccessIssue]
+                cast("DroppedRotation", module).dropout = config.module_dropout
     return model
 
 
