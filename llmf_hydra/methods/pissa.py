@@ -71,6 +71,8 @@ def write_residual(model: PeftModel, folder: Path) -> None:
 @torch.no_grad()
 def restore(model: PeftModel, folder: Path) -> None:
     """Have the residual of a checkpoint, where this machine's decomposition gave another one in its last bits."""
+    if RESIDUAL in model.peft_config:  # Transformers loads each adapter that lies in a checkpoint
+        model.delete_adapter(RESIDUAL)
     saved = load_peft_weights(str(folder / RESIDUAL), device="cpu")
     saved = {name: -weight if ".lora_B." in name else weight for name, weight in saved.items()}
     start = get_peft_model_state_dict(model, adapter_name=START)

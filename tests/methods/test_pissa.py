@@ -112,6 +112,7 @@ def test_a_resumed_run_has_the_residual_of_its_checkpoint(build: Build) -> None:
     checkpoint = Path(whole.args.output_dir) / "checkpoint-2"
     again = build(*words)
     again.train(resume_from_checkpoint=str(checkpoint))
+    assert set(again.model.peft_config) == {"default", "ref"}
     assert [line["loss"] for line in again.state.log_history if "loss" in line] == expected
     assert all(torch.equal(weight, weights[name]) for name, weight in again.model.named_parameters()
                if weight.requires_grad)  # fmt: skip
