@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import rule
+from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
 
@@ -45,8 +46,8 @@ def one_precision(cfg: Config) -> Iterator[Problem]:
 
 @rule("model.compute_dtype", "method.name")
 def trained_weights_need_range(cfg: Config) -> Iterator[Problem]:
-    """Weights that are trained overflow in float16: it is for the frozen base under LoRA only."""
-    if cfg.model.compute_dtype == "float16" and cfg.method.name != "lora":
+    """Weights that are trained overflow in float16: it is for the frozen base under adapters only."""
+    if cfg.model.compute_dtype == "float16" and not METHODS[cfg.method.name].adapters:
         yield Problem(
             "model.compute_dtype",
             "float16",

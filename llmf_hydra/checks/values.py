@@ -12,7 +12,8 @@ from llmf_hydra.errors import Problem, shown
 OF_A_NEW_ADAPTER = tuple(
     f"method.{name}"
     for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "additional_target", "use_rslora",
-                 "use_dora")
+                 "use_dora", "pissa_init", "pissa_iter", "pissa_convert", "use_llama_pro", "oft_rank",
+                 "oft_block_size", "oft_target", "module_dropout")
 )  # fmt: skip
 # Names of models that are looked for on a hub where no folder has that name.
 MODELS = ("model.model_name_or_path", "rlhf.ref_model", "rlhf.reward_model")
@@ -71,7 +72,7 @@ def _idle(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:
 def _said_by_the_adapter(cfg: Config) -> Iterator[Problem]:
     """What the user said of a new adapter, in a run that trains a saved one on."""
     adapter = cfg.trained_adapter
-    if cfg.method.name != "lora" or adapter is None:
+    if adapter is None:
         return
     for key in OF_A_NEW_ADAPTER:
         value = value_at(cfg, key)

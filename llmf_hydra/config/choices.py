@@ -93,6 +93,7 @@ STAGES: dict[str, StageInfo] = {
 
 METHODS: dict[str, MethodInfo] = {
     "lora": MethodInfo("low-rank adapters on frozen weights", adapters=True),
+    "oft": MethodInfo("orthogonal adapters on frozen weights", adapters=True),
     "freeze": MethodInfo("some layers"),
     "full": MethodInfo("all weights"),
 }

@@ -24,7 +24,6 @@ from llmf_hydra.config.groups.serve import ServeConfig
 from llmf_hydra.config.groups.stage import StageConfig
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.groups.training import TrainingConfig
-from llmf_hydra.config.names import names
 from llmf_hydra.config.param import Param, declaration
 from llmf_hydra.errors import NO_VALUE, Problem
 
@@ -76,9 +75,19 @@ class Config:
         return self._adapters[:-1] if self.trained_adapter else self._adapters
 
     @property
+    def starts_on_residual(self) -> bool:
+        """Whether a new adapter takes its start out of the base (PiSSA): switched off, it doesn't leave the base."""
+        return self.method.pissa_init and self.trained_adapter is None
+
+    @property
+    def leaves_residual(self) -> bool:
+        """Whether the adapter in `final/` stands on the residual that is saved beside it."""
+        return self.starts_on_residual and not self.method.pissa_convert
+
+    @property
     def _adapters(self) -> list[str]:
         """The adapters that the run starts from; none where the method has none."""
-        return names(self.model.adapter_name_or_path) if METHODS[self.method.name].adapters else []
+        return self.model.adapters if METHODS[self.method.name].adapters else []
 
 
 GROUPS: dict[str, type] = {f.name: typing.cast(type, f.type) for f in dataclasses.fields(Config)}

@@ -10,7 +10,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
-from llmf_hydra.config.schema import Config
+from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
@@ -23,6 +23,8 @@ from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
 from llmf_hydra.optimizers.build import footprint
 from llmf_hydra.training.context import RunContext
+
+IMAGES = "pixel_values"  # the column of rows with images
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,23 @@ def load_inputs(cfg: Config) -> Inputs:
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
+    _check_images(cfg, rows)
     precision = decide(cfg)
     needed = _estimate(cfg, rows, precision)
     if (problem := far_too_large(cfg, needed)) is not None:
         raise Refused([problem])
     return Inputs(tokenizer, rows, precision, needed)
+
+
+def _check_images(cfg: Config, rows: Prepared) -> None:
+    """Raise Refused for weights that only images train, where there are none: they would get no gradient."""
+    if IMAGES in (rows.train.column_names or ()):
+        return
+    keys = ("method.freeze_vision_tower", "method.freeze_multi_modal_projector", "method.train_mm_proj_only")
+    given = {key: value_at(cfg, key) for key in keys if value_at(cfg, key) != entries()[key].param.default}
+    if given:
+        what = "has no effect: the rows hold no images"
+        raise Refused([Problem(key, value, what, "leave it out") for key, value in given.items()])
 
 
 def _check_devices(cfg: Config) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.digests import dataset_files
 from llmf_hydra.jobs.assemble import Inputs
@@ -29,7 +28,7 @@ def digests_of_inputs(inputs: Inputs) -> Digests:
 
 def digests_of_weights(cfg: Config) -> Digests:
     """Digests of the model and the adapters; None for what isn't a local folder."""
-    adapters = {f"adapter {name}": weights_digest(name) for name in names(cfg.model.adapter_name_or_path)}
+    adapters = {f"adapter {name}": weights_digest(name) for name in cfg.model.adapters}
     return {"model": weights_digest(locate(cfg.model)), **adapters}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCardData
 
 from llmf_hydra import __version__
+from llmf_hydra.checks.residual import RESIDUAL
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.groups.model import EMBEDDED
 from llmf_hydra.config.names import names
@@ -20,7 +21,10 @@ ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SETTINGS = ("training.learning_rate", "training.lr_scheduler_type", "training.num_train_epochs", "training.max_steps",
             "training.per_device_train_batch_size", "training.gradient_accumulation_steps", "data.cutoff_len",
             "training.seed")  # fmt: skip
-OF_ADAPTERS = ("method.lora_rank", "method.lora_alpha", "method.lora_target")
+OF_ADAPTERS = {
+    "lora": ("method.lora_rank", "method.lora_alpha", "method.lora_target"),
+    "oft": ("method.oft_rank", "method.oft_block_size", "method.oft_target"),
+}
 OF_PREFERENCES = ("rlhf.pref_loss", "rlhf.pref_beta")
 
 
@@ -60,7 +64,7 @@ def _header(cfg: Config) -> str:
         base_model=base if _on_hub(base) else None,
         library_name="peft" if adapters else "transformers",
         pipeline_tag="text-classification" if cfg.stage.scores else "text-generation",
-        tags=[*(["lora"] if adapters else []), cfg.stage.name, "llmf_hydra"],
+        tags=[*([cfg.method.name] if adapters else []), cfg.stage.name, "llmf_hydra"],
         datasets=datasets or None,
         ignore_metadata_errors=True,
     )
@@ -76,8 +80,8 @@ def _after(adapters: list[str]) -> str:
 
 
 def _settings(cfg: Config) -> Iterable[tuple[str, object]]:
-    adapters, preference = METHODS[cfg.method.name].adapters, STAGES[cfg.stage.name].preference
-    for key in (*SETTINGS, *(OF_ADAPTERS if adapters else ()), *(OF_PREFERENCES if preference else ())):
+    adapters, preference = OF_ADAPTERS.get(cfg.method.name, ()), STAGES[cfg.stage.name].preference
+    for key in (*SETTINGS, *adapters, *(OF_PREFERENCES if preference else ())):
         value = cfg.method.alpha if key == "method.lora_alpha" else value_at(cfg, key)
         if not (key == "training.max_steps" and value < 0):  # no maximum
             yield key, value
@@ -102,8 +106,18 @@ def _loading(cfg: Config) -> list[str]:
         "base = PeftConfig.from_pretrained(folder).base_model_name_or_path",
         f"model = {auto}.from_pretrained(base{more})",
         *(f"model = PeftModel.from_pretrained(model, {name!r}).merge_and_unload()" for name in cfg.merged_adapters),
+        *_residual(cfg),
         "model = PeftModel.from_pretrained(model, folder)",
     ]  # fmt: skip
+
+
+def _residual(cfg: Config) -> list[str]:
+    if not cfg.leaves_residual:
+        return []
+    return [
+        "# PiSSA has moved a part of the base into the adapter: this takes it out of the base",
+        f'model = PeftModel.from_pretrained(model, folder, subfolder="{RESIDUAL}").merge_and_unload()',
+    ]
 
 
 def _generating(chats: bool) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmf_hydra.checks.residual import RESIDUAL
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.quoting import command_line
 from llmf_hydra.config.schema import Config
@@ -76,7 +77,9 @@ def _next(cfg: Config, folder: str, command: Sequence[str]) -> Iterable[tuple[st
     if cfg.stage.scores:
         yield "score answers", f"llmf score FILE.jsonl --model {folder}/{FINAL}"
     elif METHODS[cfg.method.name].adapters:
-        adapters = ",".join([*cfg.merged_adapters, f"{folder}/{FINAL}"])
+        final = f"{folder}/{FINAL}"
+        residual = [f"{final}/{RESIDUAL}"] if cfg.leaves_residual else []
+        adapters = ",".join([*cfg.merged_adapters, *residual, final])
         model = f"model.model_name_or_path={cfg.model.model_name_or_path}"
         quoted = f"'{adapters}'" if "," in adapters else adapters
         yield (

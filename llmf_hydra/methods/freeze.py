@@ -7,6 +7,8 @@ from llmf_hydra.checks.scorer import HEAD
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.methods import llama_pro, vision
+from llmf_hydra.methods.layers import hidden_layers
 from llmf_hydra.methods.modules import check_names, scores
 
 LAYERS, MODULES, EXTRA = (
@@ -21,9 +23,11 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PreTra
 
     Raises Refused for more layers than there are, and for names the model doesn't have.
     """
-    path, layers = _layers(model)
+    vision.check(model, method)
+    path, layers = hidden_layers(model)
     model.requires_grad_(False)
-    for layer in _chosen(layers, method.freeze_trainable_layers):
+    vision.set_trained(model, method)
+    for layer in _chosen(model, layers, method):
         for module in _inside(layer, layers[0], names(method.freeze_trainable_modules)):
             module.requires_grad_(True)
     for module in _outside(model, path, names(method.freeze_extra_modules)):
@@ -33,19 +37,11 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PreTra
     return model
 
 
-def _layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The hidden layers and their path in the model."""
-    count = model.config.get_text_config().num_hidden_layers
-    for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return path, module
-    raise Refused(
-        [Problem("method", "freeze", "finds no list of hidden layers in this model", "choose method=lora")]
-    )
-
-
-def _chosen(layers: nn.ModuleList, count: int) -> list[nn.Module]:
-    """The last `count` layers, or the first `-count`."""
+def _chosen(model: PreTrainedModel, layers: nn.ModuleList, method: MethodConfig) -> list[nn.Module]:
+    """The last `freeze_trainable_layers` layers, the first if it is negative; with LLaMA Pro those that were added."""
+    count = method.freeze_trainable_layers
+    if method.use_llama_pro:
+        return [layers[number] for number in llama_pro.added_layers(model, count)]
     if abs(count) > len(layers):
         raise Refused([Problem(LAYERS, count, f"the model has {len(layers)} layers")])
     return list(layers)[-count:] if count > 0 else list(layers)[:-count] if count < 0 else []

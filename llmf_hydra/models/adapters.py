@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from llmf_hydra.config.names import adapter_place
 from llmf_hydra.errors import Problem, Refused
 
 
@@ -18,7 +19,8 @@ def put_on(
     model: PreTrainedModel | PeftModel = base
     for adapter in adapters:
         try:
-            adapted = PeftModel.from_pretrained(model, adapter)
+            name, subfolder = adapter_place(adapter)
+            adapted = PeftModel.from_pretrained(model, name, subfolder=subfolder)
         except (OSError, ValueError, RuntimeError) as error:  # a RuntimeError: another shape
             raise Refused([Problem(key, adapter, str(error).strip().splitlines()[0])]) from error
         model = adapted.merge_and_unload() if merged else adapted  # pyright: ignore

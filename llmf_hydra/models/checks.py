@@ -25,21 +25,26 @@ def the_model_is_there(cfg: Config) -> Iterator[Problem]:
     yield from _model(MODEL, cfg.model.model_name_or_path)
 
 
-@rule(ADAPTERS, jobs=LEARNING_JOBS, phase=DISK)
+@rule(ADAPTERS, "model.adapter_folder", "method.name", jobs=LEARNING_JOBS, phase=DISK)
 def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
-    """model.adapter_name_or_path names LoRA adapters of this model."""
-    model = str(cfg.model.model_name_or_path)
-    for name in names(cfg.model.adapter_name_or_path):
-        yield from adapter_files.problems(ADAPTERS, name)
-        yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores)
+    """model.adapter_name_or_path names adapters of this model, the trained one of the run's method; a PiSSA adapter
+    follows its residual."""
+    model, trained = str(cfg.model.model_name_or_path), cfg.trained_adapter
+    for name in cfg.model.adapters:
+        kinds = (cfg.method.name.upper(),) if name == trained else adapter_files.KINDS
+        yield from adapter_files.problems(ADAPTERS, name, cfg.model.adapter_folder)
+        yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores, kinds=kinds)
+    yield from adapter_files.problems_of_residuals(ADAPTERS, cfg.model.adapters)
 
 
 @rule(REF_MODEL, "rlhf.ref_model_adapters", jobs=LEARNING_JOBS, phase=DISK)
 def the_reference_is_there(cfg: Config) -> Iterator[Problem]:
     """rlhf.ref_model and rlhf.ref_model_adapters name a model and adapters."""
     yield from _model(REF_MODEL, cfg.rlhf.ref_model)
-    for name in names(cfg.rlhf.ref_model_adapters):
+    adapters = names(cfg.rlhf.ref_model_adapters)
+    for name in adapters:
         yield from adapter_files.problems("rlhf.ref_model_adapters", name)
+    yield from adapter_files.problems_of_residuals("rlhf.ref_model_adapters", adapters)
 
 
 @rule("rlhf.ref_model_quantization_bit", jobs=LEARNING_JOBS, phase=PACKAGES)

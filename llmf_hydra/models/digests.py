@@ -60,7 +60,7 @@ def _named(cfg: Config, *, located: bool = True) -> Iterator[tuple[str, str]]:
         yield "model.model_name_or_path", locate(cfg.model) if located else name
     rlhf = cfg.rlhf
     for key, given in (
-        ("model.adapter_name_or_path", cfg.model.adapter_name_or_path),
+        ("model.adapter_name_or_path", ",".join(cfg.model.adapters)),
         ("rlhf.ref_model", rlhf.ref_model),
         ("rlhf.ref_model_adapters", rlhf.ref_model_adapters),
         ("rlhf.reward_model", rlhf.reward_model if rlhf.reward_model_type != "api" else None),

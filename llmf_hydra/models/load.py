@@ -4,8 +4,11 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
@@ -39,9 +42,16 @@ def load_model(model: ModelConfig, dtype: torch.dtype, **extra: Any) -> PreTrain
 
     `extra` goes to `from_pretrained`: a quantization, for one.
     """
-    loaded = _loaded(AutoModelForCausalLM, model, dtype, **extra)
+    loaded = _loaded(text_factory(load_config(model)), model, dtype, **extra)
     loaded.config.use_cache = False  # of no use in training, and it breaks packing and checkpointing
     return loaded
+
+
+def text_factory(config: PretrainedConfig) -> Any:
+    """Transformers' factory of models that give text: of those that see where the config is of one."""
+    kind = type(config)
+    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and kind not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def load_scorer(

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoModel,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
     PreTrainedModel,
@@ -16,7 +15,7 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models.load import load_config
+from llmf_hydra.models.load import load_config, text_factory
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.runs.manifest import total_memory
 
@@ -89,7 +88,7 @@ def estimate(
     """
     config = load_config(cfg.model)
     config.num_labels = 1  # read by a head of scores alone
-    factory = AutoModelForSequenceClassification if cfg.stage.scores else AutoModelForCausalLM
+    factory = AutoModelForSequenceClassification if cfg.stage.scores else text_factory(config)
     with torch.device("meta"):
         bare = factory.from_config(
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code

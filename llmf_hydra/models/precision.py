@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config
 
 
@@ -18,7 +19,7 @@ class Precision:
 def decide(cfg: Config) -> Precision:
     """The precision of a run.
 
-    LoRA keeps its frozen base in the compute type and its adapters in float32. Weights that are trained stay
+    Adapters keep their frozen base in the compute type and are float32 themselves. Weights that are trained stay
     float32, since small updates are lost in bfloat16, and compute in mixed precision where the hardware has
     bfloat16; `pure_bf16` asks for bfloat16 throughout.
     """
@@ -27,7 +28,7 @@ def decide(cfg: Config) -> Precision:
         return Precision(torch.bfloat16, autocast=False)
     if training.bf16:
         return Precision(torch.float32, autocast=True)
-    if cfg.method.name == "lora":
+    if METHODS[cfg.method.name].adapters:
         return Precision(dtype, autocast=False)
     mixed = dtype == torch.bfloat16 and training.bf16 is None
     return Precision(torch.float32 if mixed else dtype, autocast=mixed)

@@ -35,11 +35,11 @@ def load_reference(
 
 def _adapted(reference: PreTrainedModel, rlhf: RlhfConfig, model: ModelConfig) -> PreTrainedModel:
     """With the adapters of the reference; those that the run starts from are its own model's, if none are named."""
-    key, given = "rlhf.ref_model_adapters", rlhf.ref_model_adapters
-    if given is None and rlhf.ref_model is None:
-        key, given = "model.adapter_name_or_path", model.adapter_name_or_path
+    key, given = "rlhf.ref_model_adapters", names(rlhf.ref_model_adapters)
+    if not given and rlhf.ref_model is None:
+        key, given = "model.adapter_name_or_path", model.adapters
     merged = rlhf.ref_model_quantization_bit is None
-    return put_on(reference, names(given), key, merged=merged)  # pyright: ignore[reportReturnType]  # as good
+    return put_on(reference, given, key, merged=merged)  # pyright: ignore[reportReturnType]  # as good
 
 
 def quantized(

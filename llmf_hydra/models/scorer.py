@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from llmf_hydra.checks.residual import residual_of
 from llmf_hydra.checks.scorer import HEAD, OTHER_HEADS, adapter_scores, model_scores
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapter_files import CONFIG as ADAPTER
@@ -87,4 +88,8 @@ def _loaded(folder: Path, adapter: Mapping[str, Any] | None) -> tuple[Network, P
         base, num_labels=1, dtype=torch.float32
     )
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return (model if adapter is None else PeftModel.from_pretrained(model, folder)).eval(), tokenizer
+    if adapter is None:
+        return model.eval(), tokenizer
+    residual = residual_of(str(folder))
+    merged: Any = model if residual is None else PeftModel.from_pretrained(model, residual).merge_and_unload()
+    return PeftModel.from_pretrained(merged, folder).eval(), tokenizer

@@ -1,6 +1,7 @@
 """The optimizer of a run: its parameter groups, and the algorithm that `optimizer.name` chooses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, NotRequired, Protocol, TypedDict, cast
 
@@ -24,7 +25,22 @@ class ParameterGroup(TypedDict):
 
     params: list[nn.Parameter]
     weight_decay: float
-    lr: NotRequired[float]  # that of the run where it isn't given
+    lr: NotRequired[float]  # in place of the run's
+    fixed_lr: NotRequired[bool]  # whether `lr` stays where a resumed run has another learning rate
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Weights, by name, that don't have the learning rate of the run: its multiples, and rates of their own."""
+
+    factors: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+
+    def group(self, name: str, learning_rate: float) -> tuple[float | None, bool]:
+        """The rate of a weight, None for the run's, and whether it is one of its own."""
+        if name in self.fixed:
+            return self.fixed[name], True
+        return (learning_rate * self.factors[name], False) if name in self.factors else (None, False)
 
 
 class Algorithm(Protocol):
@@ -52,13 +68,17 @@ def load_algorithm(name: str) -> Algorithm:
 
 
 def build_optimizer(
-    model: nn.Module, optimizer: OptimizerConfig, learning_rate: float, seed: int = 0
+    model: nn.Module,
+    optimizer: OptimizerConfig,
+    learning_rate: float,
+    seed: int = 0,
+    rates: Rates = Rates(),
 ) -> Optimizer:
     """The run's optimizer over the trainable parameters of a model; what it draws at random follows from the seed.
 
     Raises Refused where the model lacks what the config names.
     """
-    groups = parameter_groups(model, optimizer.weight_decay)
+    groups = parameter_groups(model, optimizer.weight_decay, learning_rate, rates)
     built = load_algorithm(optimizer.name).build(model, groups, optimizer, learning_rate, seed)
     if optimizer.layerwise_key is not None:
         cast("PerWeightOptimizer", built).step_in_backward()
@@ -73,17 +93,31 @@ def footprint(model: nn.Module, optimizer: OptimizerConfig) -> Footprint:
     return load_algorithm(optimizer.name).footprint(build_optimizer(model, optimizer, learning_rate=1.0))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
-    """Two groups of trainable parameters: those that are decayed, and the biases and norms, which aren't."""
-    names = set(get_parameter_names(model, [nn.LayerNorm], UNDECAYED))
-    trained = [(name in names, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-    return [
-        ParameterGroup(
-            params=[weight for decayed, weight in trained if decayed is group],
-            weight_decay=weight_decay if group else 0.0,
-        )
-        for group in (True, False)
-    ]
+def parameter_groups(
+    model: nn.Module, weight_decay: float, learning_rate: float = 0.0, rates: Rates = Rates()
+) -> list[ParameterGroup]:
+    """Groups of trainable parameters: those that are decayed, and the biases and norms, which aren't; then the same
+    of those that have another learning rate."""
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], UNDECAYED))
+    groups: dict[tuple[float | None, bool, bool], list[nn.Parameter]] = {
+        (None, False, True): [], (None, False, False): []
+    }  # fmt: skip
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            groups.setdefault((*rates.group(name, learning_rate), name in decayed), []).append(weight)
+    return [_group(key, weights, weight_decay) for key, weights in groups.items()]
+
+
+def _group(
+    key: tuple[float | None, bool, bool], weights: list[nn.Parameter], weight_decay: float
+) -> ParameterGroup:
+    rate, fixed, decays = key
+    group = ParameterGroup(params=weights, weight_decay=weight_decay if decays else 0.0)
+    if rate is not None:
+        group["lr"] = rate
+    if fixed:
+        group["fixed_lr"] = True
+    return group
 
 
 def settings(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -106,9 +140,9 @@ def follow_learning_rate(optimizer: Optimizer, schedulers: Iterable[object], lea
         if not isinstance(scheduler, LambdaLR) or scheduler.base_lrs[0] in (0, learning_rate):
             continue
         factor = learning_rate / scheduler.base_lrs[0]
-        scheduler.base_lrs = [rate * factor for rate in scheduler.base_lrs]
-        scheduler._last_lr = [
-            rate * factor for rate in scheduler._last_lr
-        ]  # what the next line of the log says
-        for group in optimizer.param_groups:
-            group["lr"], group["initial_lr"] = group["lr"] * factor, group["initial_lr"] * factor
+        factors = [1.0 if group.get("fixed_lr") else factor for group in optimizer.param_groups]
+        scheduler.base_lrs = [rate * by for rate, by in zip(scheduler.base_lrs, factors, strict=True)]
+        # What the next line of the log says.
+        scheduler._last_lr = [rate * by for rate, by in zip(scheduler._last_lr, factors, strict=True)]
+        for group, by in zip(optimizer.param_groups, factors, strict=True):
+            group["lr"], group["initial_lr"] = group["lr"] * by, group["initial_lr"] * by

@@ -100,7 +100,7 @@ def follow_umask(folder: Path) -> None:
     """Give the files of a folder the mode that a plainly written file has."""
     umask = os.umask(0)
     os.umask(umask)
-    for file in folder.iterdir():
+    for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(0o666 & ~umask)
 

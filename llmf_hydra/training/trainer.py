@@ -16,7 +16,14 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from llmf_hydra.optimizers.build import build_optimizer, follow_learning_rate, follow_settings, settings
+from llmf_hydra.methods import loraplus, pissa
+from llmf_hydra.optimizers.build import (
+    Rates,
+    build_optimizer,
+    follow_learning_rate,
+    follow_settings,
+    settings,
+)
 from llmf_hydra.optimizers.common.stepping import Layerwise, PerWeightOptimizer
 from llmf_hydra.runs import checkpoints, seal, trained_with
 from llmf_hydra.runs import signals as interrupt
@@ -138,7 +145,8 @@ class StageTrainer(Trainer, Generic[Batch]):
         if self.optimizer is None:
             cfg, trained = self.context.cfg, cast("nn.Module", self.model if model is None else model)
             training = cfg.training
-            built = build_optimizer(trained, cfg.optimizer, training.learning_rate, training.seed)
+            rates = Rates(*loraplus.rates(trained, cfg.method))
+            built = build_optimizer(trained, cfg.optimizer, training.learning_rate, training.seed, rates)
             self.optimizer, self._settings = built, settings(built)
             self._layerwise = built.layerwise if isinstance(built, PerWeightOptimizer) else None
         return self.optimizer
@@ -272,9 +280,13 @@ class StageTrainer(Trainer, Generic[Batch]):
 
     def save_final(self) -> None:
         """Save the final model and the tokenizer, whole or not at all. Raises TrainingFailed where it can't."""
-        save_whole(
-            self.accelerator, self.context.out, checkpoints.FINAL, lambda folder: self.save_model(str(folder))
-        )
+        save_whole(self.accelerator, self.context.out, checkpoints.FINAL, self._write_final)
+
+    def _write_final(self, folder: Path) -> None:
+        self.save_model(str(folder))
+        cfg = self.context.cfg
+        if self.args.should_save and cfg.starts_on_residual and not cfg.leaves_residual:
+            pissa.convert(folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save a checkpoint, whole or not at all; only then are older ones removed."""
@@ -323,7 +335,10 @@ class StageTrainer(Trainer, Generic[Batch]):
             self.checkpoint.save(Path(output_dir), self.args.process_index)
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            checkpoints.tidy(Path(output_dir or str(self.args.output_dir)))
+            folder = Path(output_dir or str(self.args.output_dir))
+            if self.context.cfg.starts_on_residual:
+                pissa.write_residual(cast("PeftModel", self.context.model), folder)
+            checkpoints.tidy(folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as plain Transformers or PEFT loads it: no other adapter, no pickled arguments."""
@@ -380,6 +395,8 @@ class StageTrainer(Trainer, Generic[Batch]):
         if self._resumed is None:
             return
         self.checkpoint.load(Path(self._resumed), self.args.process_index)
+        if self.context.cfg.starts_on_residual:
+            pissa.restore(cast("PeftModel", self.context.model), Path(self._resumed))
         rate = self.context.cfg.training.learning_rate
         optimizer = cast("torch.optim.Optimizer", self.optimizer)
         follow_settings(optimizer, self._settings)

@@ -1,6 +1,7 @@
 """Each rule red and green: changes of a sound config that it refuses, and near ones that it lets pass."""
 
 import pytest
+from support.method_rule_cases import METHOD_CASES
 from support.stage_rule_cases import STAGE_CASES
 
 from llmf_hydra import refusals
@@ -55,8 +56,10 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     ),
     "lora_has_effect": ([{"method.lora_alpha": 0}], [{"method.lora_alpha": 1}, {"method.lora_rank": 1}]),
     "targets_are_named": (
-        [{"method.lora_target": "q_proj,,v_proj"}, {"method.additional_target": "a,a"}],
-        [{"method.lora_target": "q_proj, v_proj"}, {"method.additional_target": "embed_tokens"}],
+        [{"method.lora_target": "q_proj,,v_proj"}, {"method.additional_target": "a,a"},
+         {"method.lora_target": "(q_proj"}, {"method.name": "oft", "method.oft_target": "*q_proj"}],
+        [{"method.lora_target": "q_proj, v_proj"}, {"method.additional_target": "embed_tokens"},
+         {"method.lora_target": r".*layers\.[01]\..*q_proj, v_proj"}],
     ),
     "the_objective_is_a_metric": (
         [{"tracking.objective": "1"}, {"tracking.objective": ""}],
@@ -144,6 +147,7 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
          {**BADAM, "optimizer.badam_mode": "ratio", "optimizer.badam_switch_interval": 7}],
     ),
     **STAGE_CASES,
+    **METHOD_CASES,
 }  # fmt: skip
 
 

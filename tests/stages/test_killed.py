@@ -84,6 +84,23 @@ def test_a_killed_run_goes_on_to_the_undisturbed_result(
     same(tmp_path / "whole", killed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["pissa", "oft", "loraplus"])
+def test_a_killed_run_of_another_kind_of_adapter(
+    method: str, llmf: Llmf, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = ["stage=sft", f"method={method}", *WORDS]
+    llmf(tmp_path, *words, "hydra.run.dir=whole")
+    killed = tmp_path / "killed"
+    kill_when(has_logged(random.SystemRandom().randint(4, STEPS - 3)), words, killed, environment)
+    assert not (killed / "final").exists(), "it was killed too late"
+    llmf(tmp_path, "resume", "killed")
+    same(tmp_path / "whole", killed)
+    for weights in (tmp_path / "whole" / "final").rglob("*.safetensors"):
+        name = weights.relative_to(tmp_path / "whole")
+        assert (killed / name).read_bytes() == weights.read_bytes(), name
+
+
 def same(whole: Path, resumed: Path) -> None:
     """Assert that two runs left the same: log, weights, checkpoints."""
     assert log_of(resumed) == log_of(whole)

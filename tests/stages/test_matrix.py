@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-METHODS = ("lora", "freeze", "full")
+METHODS = ("lora", "freeze", "full", "oft", "pissa")
 STAGES = ("pt", "sft", "rm", "dpo", "kto", "ppo")
 COVERING = {
     ("pt", "full"),
@@ -60,6 +60,6 @@ def test_a_run_trains_evaluates_and_saves(
     assert {"training_loss.png", "eval_loss.png", "checkpoint-2", "checkpoint-4", "final"} <= {
         f.name for f in whole.iterdir()
     }
-    weights = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    weights = "adapter_model.safetensors" if method in ("lora", "oft", "pissa") else "model.safetensors"
     final, last = (load_file(whole / folder / weights) for folder in ("final", "checkpoint-4"))
     assert all((last[name] == weight).all() for name, weight in final.items())

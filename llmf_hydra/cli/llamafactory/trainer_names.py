@@ -103,6 +103,13 @@ _IDLE = {
     "memory is not emptied between steps": "torch_empty_cache_steps",
 }
 
+OFT = (
+    "module_dropout",
+    "oft_rank",
+    "oft_block_size",
+    "oft_target",
+)  # names of theirs beside the specification
+
 # Not here, and the result is another one without it. Why, or what comes nearest, and the names.
 _MISSING = {
     "training.lr_scheduler_type alone decides the schedule": "lr_scheduler_kwargs",
@@ -116,7 +123,6 @@ _MISSING = {
         group_by_length length_column_name train_sampling_strategy auto_find_batch_size dataloader_drop_last""",
     "new tokens are named by model.new_special_tokens": """
         add_tokens new_special_tokens_config init_special_tokens freeze_original_embeddings""",
-    "method=lora, freeze and full are the methods": "module_dropout oft_rank oft_block_size oft_target",
     "there is no such loss": """
         label_smoothing_factor pref_bco_weight ld_alpha use_dft_loss use_eaft_loss eaft_alpha use_asft_loss
         asft_alpha""",
@@ -144,6 +150,7 @@ TRAINER_NAMES: dict[str, Fate] = {
         if entry.group in ("training", "optimizer")
     },
     **{name: Fate(key) for name, key in RENAMED.items()},
+    **{name: Fate(f"method.{name}") for name in OFT},
     **{name: Fate(why=why, translated=True) for name, why in TRANSLATED.items()},
     **{name: Fate(why=why) for why, names in _IDLE.items() for name in names.split()},
     **{

