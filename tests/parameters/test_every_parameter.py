@@ -8,7 +8,7 @@ from support.parameter_runs import TESTED
 
 from llmf_hydra.config.schema import entries
 
-GROUPS = ("job", "launch", "method", "model", "optimizer", "training")
+GROUPS = ("job", "launch", "method", "model", "optimizer", "quantization", "training")
 TESTS = Path(__file__).resolve().parents[1]
 # Tested where what they do is tested.
 ELSEWHERE = {
@@ -29,6 +29,7 @@ ELSEWHERE = {
     "launch.slurm_mem_gb": "runs/test_slurm_commands.py",
     "method.create_new_adapter": "training/test_given_adapters.py",
     "model.adapter_name_or_path": "training/test_given_adapters.py",
+    "quantization.quantization_device_map": "models/test_quantized.py",
     "training.early_stopping_patience": "training/test_trainer.py",
     "training.load_best_model_at_end": "training/test_trainer.py",
     "training.metric_for_best_model": "training/test_trainer.py",
