@@ -31,6 +31,7 @@ COMMANDS = {
     "import": Command("import FILE.yaml", "turn a flat LLaMA-Factory YAML into an experiment",
                       "llmf_hydra.cli.llamafactory.importer"),
     "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),
+    "models": Command("models", "the choices of model=: name, size and chat template", "llmf_hydra.cli.models"),
     "score": Command("score", "score a file of answers with a reward model", "llmf_hydra.cli.score"),
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The pieces of a run in the order in which they can fail: tokenizer, rows, estimate, weights, method."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,12 +17,16 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
+from llmf_hydra.models.load import load_config, load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
-from llmf_hydra.models.quantized import FULL_PRECISION, quantize, with_targets
+from llmf_hydra.models.quantization.weights import FULL_PRECISION, quantize, with_targets
+from llmf_hydra.models.sources import hubs
+from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.training.context import RunContext
+
+ADAPTERS = "model.adapter_name_or_path"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     _check_devices(cfg)
     tokenizer = load_tokenizer(cfg.model)
+    _check_vocabulary(cfg, tokenizer)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
@@ -51,6 +56,12 @@ def load_inputs(cfg: Config) -> Inputs:
     if (problem := far_too_large(cfg, needed)) is not None:
         raise Refused([problem])
     return Inputs(tokenizer, rows, precision, needed)
+
+
+def _check_vocabulary(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    if cfg.model.new_special_tokens or cfg.model.resize_vocab:
+        plain = load_tokenizer(replace(cfg.model, new_special_tokens=None))
+        vocabulary.check(cfg.model, plain, tokenizer, load_config(cfg.model))
 
 
 def _check_devices(cfg: Config) -> None:
@@ -64,9 +75,15 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
     trainable = _trainable(cfg, _base(cfg, precision, tokenizer))
-    if cfg.trained_adapter is None:
+    if (adapter := _trained_adapter(cfg)) is None:
         return trainable
-    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
+    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), adapter)
+
+
+def _trained_adapter(cfg: Config) -> str | None:
+    """The folder of the saved adapter that is trained on."""
+    adapter = cfg.trained_adapter
+    return None if adapter is None else hubs.adapter_folder(adapter, cfg.model, ADAPTERS)
 
 
 def _base(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -80,16 +97,17 @@ def _base(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase)
     if not merged:
         return model
     # With all adapters merged it is a bare model again.
-    bare = cast("PreTrainedModel", put_on(model, merged, "model.adapter_name_or_path"))
+    bare = cast("PreTrainedModel", put_on(model, merged, ADAPTERS, cfg.model))
     return quantize(bare, cfg.quantization, dtype)
 
 
 def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
     """The model with its method applied: the adapter fresh, where a saved one is to be trained on."""
-    pure, adapter = cfg.training.pure_bf16, cfg.trained_adapter
+    pure, adapter = cfg.training.pure_bf16, _trained_adapter(cfg)
     if adapter is not None:
         return load_adapter_method(cfg.method.name).like(model, adapter, pure=pure)
-    return load_method(cfg.method.name).apply(model, with_targets(cfg.method, model), pure=pure)
+    method = vocabulary.with_new_rows(with_targets(cfg.method, model), model, cfg.model)
+    return load_method(cfg.method.name).apply(model, method, pure=pure)
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:

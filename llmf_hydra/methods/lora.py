@@ -32,6 +32,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
         lora_dropout=method.lora_dropout,
         target_modules=_targets(model, method),
         modules_to_save=_paths(model, extra) or None,
+        ensure_weight_tying=_trains_tied(model, extra),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
     )
@@ -79,6 +80,15 @@ def _targets(model: PreTrainedModel, method: MethodConfig) -> str | list[str]:
         return "all-linear"
     check_modules(model, "method.lora_target", targets)
     return targets
+
+
+def _trains_tied(model: PreTrainedModel, wanted: list[str]) -> bool:
+    """Whether embeddings are trained whole that are the output head too, and must stay so."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return False
+    paths = _paths(model, wanted)
+    return any(model.get_submodule(path) in (embeddings, head) for path in paths)
 
 
 def _paths(model: PreTrainedModel, wanted: list[str]) -> list[str]:

@@ -14,16 +14,22 @@ from transformers import (
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.groups.quantization import QuantizationConfig
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models import quantized
-from llmf_hydra.models.quantized import FULL_PRECISION
-from llmf_hydra.models.ref import locate
+from llmf_hydra.models.quantization import weights as quantized
+from llmf_hydra.models.quantization.weights import FULL_PRECISION
+from llmf_hydra.models.ref import is_on_hub
+from llmf_hydra.models.sources import hubs
+from llmf_hydra.models.vocabulary import tokens as vocabulary
+from llmf_hydra.models.vocabulary.slow import slow_tokenizer
 
 ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token."""
+    """The model's tokenizer, with the new special tokens and a padding token. Raises Refused."""
     tokenizer = _from_hub(AutoTokenizer, model)
+    if not model.use_fast_tokenizer and tokenizer.is_fast:
+        tokenizer = slow_tokenizer(hubs.folder_of(model, weights=False))
+    vocabulary.add_tokens(tokenizer, model)
     tokenizer.split_special_tokens = model.split_special_tokens
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -33,6 +39,15 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 def load_config(model: ModelConfig, **fields: object) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
     return _from_hub(AutoConfig, model, **fields)
+
+
+def load_sized_config(model: ModelConfig) -> PretrainedConfig:
+    """The model's config with the vocabulary that the loaded model will have. Raises Refused."""
+    config = load_config(model)
+    if model.resize_vocab:
+        text = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, len(load_tokenizer(model)))
+    return config
 
 
 def load_model(
@@ -72,20 +87,31 @@ def _loaded(
     fields = {} if num_labels is None else {"num_labels": num_labels}
     if not model.train_from_scratch:
         options |= quantized.loading_options(quantization, dtype)
-        return quantized.finish(_from_hub(factory, model, **options, **fields), quantization, dtype)
+        loaded = _sized(_from_hub(factory, model, weights=True, **options, **fields), model)
+        return quantized.finish(loaded, quantization, dtype)
     config = load_config(model, **fields)
-    return factory.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+    return _sized(factory.from_config(config, trust_remote_code=model.trust_remote_code, **options), model)
 
 
-def _from_hub(factory, model: ModelConfig, **options):  # Transformers' auto classes
+def _sized(loaded: PreTrainedModel, model: ModelConfig) -> PreTrainedModel:
+    return vocabulary.resize(loaded, len(load_tokenizer(model))) if model.resize_vocab else loaded
+
+
+def _from_hub(factory, model: ModelConfig, *, weights: bool = False, **options):  # Transformers' auto classes
+    folder = hubs.folder_of(model, weights=weights)
     try:
-        return factory.from_pretrained(
-            locate(model),
-            cache_dir=model.cache_dir,
-            revision=model.model_revision,
-            trust_remote_code=model.trust_remote_code,
-            **options,
-        )
+        loaded = factory.from_pretrained(folder, trust_remote_code=model.trust_remote_code, **options)
     except (OSError, ValueError) as error:  # a ValueError: code of its own, or no known kind of model
         what = str(error).strip().splitlines()[0]
         raise Refused([Problem("model.model_name_or_path", model.model_name_or_path, what)]) from error
+    if is_on_hub(str(model.model_name_or_path)) and hubs.hub_of(model) == hubs.HUGGING_FACE:
+        _name(loaded, str(model.model_name_or_path))
+    return loaded
+
+
+def _name(loaded: object, name: str) -> None:
+    """Call it by its name on the hub, which an adapter's file says of its base, and not by a folder of this cache."""
+    if isinstance(loaded, PreTrainedModel):
+        loaded.name_or_path = loaded.config._name_or_path = name
+    elif isinstance(loaded, PretrainedConfig | PreTrainedTokenizerBase):
+        loaded.name_or_path = name

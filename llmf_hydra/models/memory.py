@@ -16,9 +16,9 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS, OPTIMIZERS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models import quantized
-from llmf_hydra.models.load import load_config
+from llmf_hydra.models.load import load_config, load_sized_config
 from llmf_hydra.models.precision import Precision
+from llmf_hydra.models.quantization import weights as quantized
 from llmf_hydra.runs.manifest import total_memory
 
 GIB = 2**30
@@ -83,7 +83,7 @@ def estimate(
     Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
     widened for gated MLPs, plus the logits of the trained tokens in float32.
     """
-    config = load_config(cfg.model)
+    config = load_sized_config(cfg.model)
     config.num_labels = 1  # read by a head of scores alone
     factory = AutoModelForSequenceClassification if cfg.stage.scores else AutoModelForCausalLM
     with torch.device("meta"):

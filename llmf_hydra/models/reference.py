@@ -11,7 +11,7 @@ from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model
-from llmf_hydra.models.quantized import bits_alone
+from llmf_hydra.models.quantization.weights import bits_alone
 
 
 def load_reference(
@@ -39,4 +39,4 @@ def _adapted(reference: PreTrainedModel, rlhf: RlhfConfig, model: ModelConfig) -
     if given is None and rlhf.ref_model is None:
         key, given = "model.adapter_name_or_path", model.adapter_name_or_path
     merged = rlhf.ref_model_quantization_bit is None
-    return put_on(reference, names(given), key, merged=merged)  # pyright: ignore[reportReturnType]  # as good
+    return put_on(reference, names(given), key, model, merged=merged)  # pyright: ignore[reportReturnType]  # as good

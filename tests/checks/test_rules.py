@@ -65,6 +65,14 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"quantization.quantization_bit": 4, "quantization.quantization_device_map": "auto"}],
         [{"quantization.quantization_bit": 4}],
     ),
+    "one_hub_is_asked": (
+        [{"model.use_modelscope_hub": True, "model.use_openmind_hub": True}],
+        [{"model.use_modelscope_hub": True}, {"model.use_openmind_hub": True}],
+    ),
+    "new_tokens_are_named": (
+        [{"model.new_special_tokens": "<a>,,<b>"}, {"model.new_special_tokens": "<a>,<a>"}],
+        [{"model.new_special_tokens": "<a>, <b>"}],
+    ),
     "lora_has_effect": ([{"method.lora_alpha": 0}], [{"method.lora_alpha": 1}, {"method.lora_rank": 1}]),
     "targets_are_named": (
         [{"method.lora_target": "q_proj,,v_proj"}, {"method.additional_target": "a,a"}],

@@ -18,8 +18,8 @@ from llmf_hydra.checks.quantization import pissa_takes_full_precision
 from llmf_hydra.config import record
 from llmf_hydra.config.groups.quantization import QuantizationConfig
 from llmf_hydra.errors import Refused
-from llmf_hydra.models import quantized
 from llmf_hydra.models.builtin import tiny
+from llmf_hydra.models.quantization import weights as quantized
 
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llmf_hydra[bnb]'")
 

@@ -20,31 +20,33 @@ from llmf_hydra.errors import Problem, Refused
 TOKENS, RESIZE = "model.new_special_tokens", "model.resize_vocab"
 
 
-def add_tokens(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer with `new_special_tokens`. Raises Refused for those that it has as special ones already."""
-    wanted = names(model.new_special_tokens)
+def add_tokens(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
+    """Add those of `new_special_tokens` that the tokenizer doesn't have as special ones."""
     known = set(tokenizer.all_special_tokens)
-    if twice := [token for token in wanted if token in known]:
-        what = f"{', '.join(twice)} is a special token of the model already"
-        raise Refused([Problem(TOKENS, model.new_special_tokens, what, "leave it out")])
+    wanted = [token for token in names(model.new_special_tokens) if token not in known]
     if wanted:
         tokenizer.add_special_tokens({"extra_special_tokens": wanted}, replace_extra_special_tokens=False)
-    return tokenizer
 
 
-def rows_needed(model: ModelConfig, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> int:
-    """The rows of the embeddings: those that the model has, or with `resize_vocab` one for each token.
-
-    Raises Refused for tokens without a row, and where nothing would be resized.
-    """
-    rows = config.get_text_config().vocab_size
-    if model.new_special_tokens and not model.resize_vocab and len(tokenizer) > rows:
-        what = f"makes {len(tokenizer)} tokens, and the embeddings have {rows} rows"
+def check(
+    model: ModelConfig,
+    plain: PreTrainedTokenizerBase,
+    whole: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+) -> None:
+    """Raise Refused for tokens that are special already or have no row of the embeddings, and where nothing would be
+    resized. `plain` is the tokenizer without the new tokens, `whole` the one with them, `config` the model's own."""
+    known = set(plain.all_special_tokens)
+    if twice := [token for token in names(model.new_special_tokens) if token in known]:
+        what = f"{', '.join(twice)} is a special token of the model already"
+        raise Refused([Problem(TOKENS, model.new_special_tokens, what, "leave it out")])
+    rows, count = config.get_text_config().vocab_size, len(whole)
+    if model.new_special_tokens and not model.resize_vocab and count > rows:
+        what = f"makes {count} tokens, and the embeddings have {rows} rows"
         raise Refused([Problem(TOKENS, model.new_special_tokens, what, f"set {RESIZE}=true")])
-    if model.resize_vocab and len(tokenizer) <= rows:
-        what = f"has no effect: the {len(tokenizer)} tokens have their rows among the {rows} of the embeddings"
+    if model.resize_vocab and count <= rows:
+        what = f"has no effect: the {count} tokens have their rows among the {rows} of the embeddings"
         raise Refused([Problem(RESIZE, True, what, "leave it out")])
-    return len(tokenizer) if model.resize_vocab else rows
 
 
 @torch.no_grad()
@@ -62,7 +64,7 @@ def resize(model: PreTrainedModel, rows: int) -> PreTrainedModel:
 
 def with_new_rows(method: MethodConfig, model: PreTrainedModel, settings: ModelConfig) -> MethodConfig:
     """The method that trains and saves the embeddings too, where the model has new tokens."""
-    if not settings.new_special_tokens or METHODS[method.name].trains_all:
+    if not settings.new_special_tokens or method.name == "full":
         return method
     wanted = [path.rpartition(".")[2] for path in _embeddings(model)]
     key = "additional_target" if METHODS[method.name].adapters else "freeze_extra_modules"
