@@ -21,7 +21,9 @@ from llmf_hydra.models.load import load_config, load_model, load_scorer, load_to
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
+from llmf_hydra.models.quantization import saved
 from llmf_hydra.models.quantization.weights import FULL_PRECISION, quantize, with_targets
+from llmf_hydra.models.ref import is_on_hub
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.training.context import RunContext
@@ -46,6 +48,7 @@ class Inputs:
 def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     _check_devices(cfg)
+    _check_saved_weights(cfg)
     tokenizer = load_tokenizer(cfg.model)
     _check_vocabulary(cfg, tokenizer)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
@@ -56,6 +59,14 @@ def load_inputs(cfg: Config) -> Inputs:
     if (problem := far_too_large(cfg, needed)) is not None:
         raise Refused([problem])
     return Inputs(tokenizer, rows, precision, needed)
+
+
+def _check_saved_weights(cfg: Config) -> None:
+    """What a hub's config.json tells of quantized weights; that of a folder was looked at before."""
+    if is_on_hub(str(cfg.model.model_name_or_path)):
+        found = list(saved.problems(cfg, Path(hubs.folder_of(cfg.model, weights=False))))
+        if found:
+            raise Refused(found)
 
 
 def _check_vocabulary(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> None:

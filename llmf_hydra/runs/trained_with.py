@@ -13,6 +13,8 @@ KEYS = (
     "stage.name",
     "method.name",
     "optimizer.name",
+    "quantization.quantization_bit",
+    "quantization.quantization_method",
     "launch.nproc_per_node",
     "training.per_device_train_batch_size",
     "training.gradient_accumulation_steps",

@@ -1,5 +1,7 @@
 """Models of a hub that answers on the loopback: what is fetched, with which token, and what is told where it fails."""
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -10,7 +12,7 @@ import pytest
 import torch
 from support.adapter_runs import logits, merged, save
 from support.command_line import Cli
-from support.hub_server import GATED, PRIVATE, TOKEN, Hub, serving
+from support.hub_server import GATED, PRIVATE, TOKEN, Hub, commit, serving
 from support.stage_runs import SGD, composed
 
 from llmf_hydra import refusals
@@ -69,6 +71,7 @@ def test_settings_are_fetched_before_weights_and_each_once(hub: Hub, tmp_path: P
     loaded = load_model(model, torch.float32)
     assert torch.equal(logits(loaded), logits(merged()))
     assert loaded.config._name_or_path == loaded.name_or_path == "org/tiny", "an adapter's base is called so"
+    assert loaded.config._commit_hash == commit("org/tiny", "main")
     count = len(hub.asked)
     load_model(model, torch.float32)
     assert len(hub.asked) == count
@@ -125,6 +128,22 @@ def test_adapters_come_from_the_hub_too(hub: Hub, tmp_path: Path) -> None:
         Refused, match=r"^model\.adapter_name_or_path=org/none: the Hugging Face hub has no model"
     ):
         hubs.adapter_folder("org/none", model, "model.adapter_name_or_path")
+
+
+def test_a_quantized_model_of_a_hub_is_told_once_its_config_is_there(hub: Hub, tmp_path: Path) -> None:
+    from llmf_hydra.jobs import assemble
+
+    folder = tmp_path / "gptq"
+    shutil.copytree(tiny.ready(), folder)
+    known = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**known, "quantization_config": {"quant_method": "gptq"}})
+    )
+    hub.repositories["org/gptq"] = {"main": folder}
+    cfg = composed("stage=sft", *SGD)
+    cfg.model = named(tmp_path, "org/gptq")
+    with pytest.raises(Refused, match="org/gptq: is quantized with gptq and needs the package gptqmodel"):
+        assemble.load_inputs(cfg)
 
 
 def test_a_run_trains_a_private_model_and_leaves_no_token(hub: Hub, cli: Cli, tmp_path: Path) -> None:

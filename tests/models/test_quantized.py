@@ -49,6 +49,8 @@ def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tm
     assert (done := cli(*words, *resumed)).returncode == 0, done.stderr
     whole, again = (tmp_path / name / "final/adapter_model.safetensors" for name in ("whole", "resumed"))
     assert whole.read_bytes() == again.read_bytes()
+    other = cli(*words, *resumed, "hydra.run.dir=other", f"quantization.quantization_bit={12 - bits}")
+    assert other.returncode == 2 and f"was trained with {bits}, which a resumed run must keep" in other.stderr
     assert losses(tmp_path / "whole")[2:] == losses(tmp_path / "resumed")
     assert any(weight.abs().max() > 0 for name, weight in load_file(whole).items() if "lora_B" in name)
     assert "quantization_bit: " + str(bits) in (tmp_path / "whole/config.yaml").read_text()
