@@ -1,5 +1,7 @@
 """Tokenizer and weights."""
 
+from typing import Any
+
 import torch
 from transformers import (
     AutoConfig,
@@ -36,7 +38,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(model: ModelConfig, **fields: object) -> PretrainedConfig:
+def load_config(model: ModelConfig, **fields: Any) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
     return _from_hub(AutoConfig, model, **fields)
 
@@ -111,7 +113,6 @@ def _from_hub(factory, model: ModelConfig, *, weights: bool = False, **options):
 
 def _name(loaded: object, name: str) -> None:
     """Call it by its name on the hub, which an adapter's file says of its base, and not by a folder of this cache."""
-    if isinstance(loaded, PreTrainedModel):
-        loaded.name_or_path = loaded.config._name_or_path = name
-    elif isinstance(loaded, PretrainedConfig | PreTrainedTokenizerBase):
-        loaded.name_or_path = name
+    for named in (loaded, loaded.config if isinstance(loaded, PreTrainedModel) else None):
+        if isinstance(named, PreTrainedModel | PretrainedConfig | PreTrainedTokenizerBase):
+            named.name_or_path = name

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.adapter_runs import logits, merged, save
 from support.command_line import Cli
-from support.hub_server import GATED, PRIVATE, TOKEN, Hub, commit, serving
+from support.hub_server import GATED, PRIVATE, TOKEN, Hub, serving
 from support.stage_runs import SGD, composed
 
 from llmf_hydra import refusals
@@ -71,7 +71,6 @@ def test_settings_are_fetched_before_weights_and_each_once(hub: Hub, tmp_path: P
     loaded = load_model(model, torch.float32)
     assert torch.equal(logits(loaded), logits(merged()))
     assert loaded.config._name_or_path == loaded.name_or_path == "org/tiny", "an adapter's base is called so"
-    assert loaded.config._commit_hash == commit("org/tiny", "main")
     count = len(hub.asked)
     load_model(model, torch.float32)
     assert len(hub.asked) == count
@@ -147,7 +146,7 @@ def test_a_quantized_model_of_a_hub_is_told_once_its_config_is_there(hub: Hub, t
 
 
 def test_a_run_trains_a_private_model_and_leaves_no_token(hub: Hub, cli: Cli, tmp_path: Path) -> None:
-    words = ["stage=sft", *SGD, "model=path", f"model.model_name_or_path={PRIVATE}", "model.compute_dtype=float32",
+    words = ["stage=dpo", *SGD, "model=path", f"model.model_name_or_path={PRIVATE}", "model.compute_dtype=float32",
              "model.cache_dir=fetched", "hydra.run.dir=run"]  # fmt: skip
     env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
     done = cli(*words, f"model.hf_hub_token={TOKEN}", env=env)

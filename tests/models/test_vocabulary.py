@@ -133,11 +133,11 @@ def test_tokens_that_do_not_fit_are_refused(rows: str) -> None:
 
     cases = {
         (
-            "model.new_special_tokens=<tool>",
+            "model.new_special_tokens='<tool>'",
         ): "makes 1025 tokens, and the embeddings have 1024 rows; set model.resize_vo",
         ("model.resize_vocab=true",): "has no effect: the 1024 tokens have their rows among the 1024",
         (
-            "model.new_special_tokens=<|im_end|>",
+            "model.new_special_tokens='<|im_end|>'",
             "model.resize_vocab=true",
         ): "is a special token of the model already",
     }

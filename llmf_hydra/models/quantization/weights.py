@@ -24,6 +24,7 @@ from llmf_hydra.runs import ranks
 FULL_PRECISION = QuantizationConfig()
 GROUP = 64  # weights that share HQQ's scale and zero point
 ALL = "all"  # of method.lora_target: every linear layer
+REPACKS = "support_avx512bf16_for_cpu"  # of bitsandbytes' layers
 OWN_LAYERS = ("HQQLinear", "EetqLinear")  # linear layers that are no nn.Linear
 
 
@@ -63,7 +64,7 @@ def quantize(model: PreTrainedModel, quantization: QuantizationConfig, dtype: to
         None, config=config, state_dict=model.state_dict(), dtype=dtype, **options
     )  # fmt: skip
     quantized = cast("PreTrainedModel", whole)
-    quantized.name_or_path = quantized.config._name_or_path = name
+    quantized.name_or_path = quantized.config.name_or_path = name
     quantized.generation_config = generation
     return finish(quantized, quantization, dtype)
 
@@ -114,8 +115,8 @@ def _kept_differentiable(model: PreTrainedModel) -> PreTrainedModel:
     nothing would reach the adapters below.
     """
     for module in model.modules():
-        if isinstance(getattr(module, "support_avx512bf16_for_cpu", None), bool):
-            module.support_avx512bf16_for_cpu = False
+        if REPACKS in vars(module):
+            vars(module)[REPACKS] = False
     return model
 
 

@@ -52,7 +52,7 @@ def check(
 @torch.no_grad()
 def resize(model: PreTrainedModel, rows: int) -> PreTrainedModel:
     """The model with so many rows of its embeddings; the new ones are the mean of the old."""
-    old = model.get_input_embeddings().weight.shape[0]
+    old = cast("torch.Tensor", model.get_input_embeddings().weight).shape[0]
     if rows <= old:
         return model
     model.resize_token_embeddings(rows, mean_resizing=False)
