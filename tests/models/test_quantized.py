@@ -45,6 +45,10 @@ def test_qlora_is_four_bits_under_lora(cache: Path, monkeypatch: pytest.MonkeyPa
 def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tmp_path: Path) -> None:
     words = [f"stage={stage}", *WORDS, "method=qlora", f"quantization=bnb{bits}"]
     assert (done := cli(*words, "hydra.run.dir=whole")).returncode == 0, done.stderr
+    (hint,) = (line for line in done.stdout.splitlines() if "train it on" in line)
+    assert hint.endswith(
+        f"quantization.quantization_method=bitsandbytes quantization.quantization_bit={bits}"
+    )
     resumed = ["hydra.run.dir=resumed", "training.resume_from_checkpoint=whole/checkpoint-2"]
     assert (done := cli(*words, *resumed)).returncode == 0, done.stderr
     whole, again = (tmp_path / name / "final/adapter_model.safetensors" for name in ("whole", "resumed"))
