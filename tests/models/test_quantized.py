@@ -44,13 +44,15 @@ def test_qlora_is_four_bits_under_lora(cache: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("stage", "bits"), [("sft", 4), ("dpo", 8)])
 def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tmp_path: Path) -> None:
     words = [f"stage={stage}", *WORDS, "method=qlora", f"quantization=bnb{bits}"]
-    assert (done := cli(*words, "hydra.run.dir=whole")).returncode == 0, done.stderr
+    done = cli(*words, "hydra.run.dir=whole")
+    assert done.returncode == 0, done.stderr
     (hint,) = (line for line in done.stdout.splitlines() if "train it on" in line)
     assert hint.endswith(
         f"quantization.quantization_method=bitsandbytes quantization.quantization_bit={bits}"
     )
     resumed = ["hydra.run.dir=resumed", "training.resume_from_checkpoint=whole/checkpoint-2"]
-    assert (done := cli(*words, *resumed)).returncode == 0, done.stderr
+    done = cli(*words, *resumed)
+    assert done.returncode == 0, done.stderr
     whole, again = (tmp_path / name / "final/adapter_model.safetensors" for name in ("whole", "resumed"))
     assert whole.read_bytes() == again.read_bytes()
     other = cli(*words, *resumed, "hydra.run.dir=other", f"quantization.quantization_bit={12 - bits}")
@@ -92,9 +94,11 @@ def test_gradients_are_the_same_after_an_evaluation(bits: int, build: Build) -> 
 
 def test_ppo_samples_from_quantized_weights(cli: Cli, tmp_path: Path) -> None:
     words = [*WORDS, "data.max_samples=12", FOUR]
-    assert (done := cli("stage=rm", *words, "hydra.run.dir=reward")).returncode == 0, done.stderr
+    done = cli("stage=rm", *words, "hydra.run.dir=reward")
+    assert done.returncode == 0, done.stderr
     words += ["rlhf.reward_model=reward/final", "generation.max_new_tokens=6", "training.max_steps=2"]
-    assert (done := cli("stage=ppo", *words, "hydra.run.dir=ppo")).returncode == 0, done.stderr
+    done = cli("stage=ppo", *words, "hydra.run.dir=ppo")
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "ppo/final/adapter_model.safetensors").exists()
 
 
