@@ -22,6 +22,7 @@ from pathlib import Path
 from llmf_hydra import terminal
 from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
+from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, LlmfError, Pruned, Refused
@@ -78,6 +79,7 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
         _note(out, resumed=runs.read_manifest(out).get("resumed", 0) + 1)
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
+    _set_up_hubs(cfg.model)
     run_job(cfg, out, resume=resume)
 
 
@@ -159,8 +161,20 @@ def _set_up_logging(cfg: Config) -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
         # It misses an optional kernel, in every run on a CPU.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    if cfg.model.hf_hub_token is not None:
-        os.environ["HF_TOKEN"] = cfg.model.hf_hub_token
+        # Each layer of each pass would say that int8 multiplies in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
+def _set_up_hubs(model: ModelConfig) -> None:
+    """Tell libraries, and the rooms that read datasets, which hub is meant and by which token."""
+    for variable, token in (("HF_TOKEN", model.hf_hub_token), ("MODELSCOPE_API_TOKEN", model.ms_hub_token)):
+        if token is not None:
+            os.environ[variable] = token
+    for variable, wanted in (
+        ("USE_MODELSCOPE_HUB", model.use_modelscope_hub),
+        ("USE_OPENMIND_HUB", model.use_openmind_hub),
+    ):
+        os.environ[variable] = "1" if wanted else "0"
 
 
 def load_libraries() -> bool:

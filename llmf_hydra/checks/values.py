@@ -89,7 +89,8 @@ def _nothing_to_act_on(cfg: Config, shipped: Mapping[str, object]) -> Iterator[P
         what = f"has no effect: data.dataset={dataset} is the only dataset"
         yield Problem("data.mix_strategy", mix, what, "leave it out, or name another dataset")
     models = {key: value_at(cfg, key) for key in MODELS}
-    if cfg.model.cache_dir is not None and all(name is None or _is_here(name) for name in models.values()):
+    named = [*(name for name in models.values() if name), *names(cfg.model.adapter_name_or_path)]
+    if cfg.model.cache_dir is not None and all(map(_is_here, named)):
         what = f"has no effect: {MODELS[0]}={shown(models[MODELS[0]])} comes from no hub"
         yield Problem("model.cache_dir", cfg.model.cache_dir, what, "leave it out")
     devices = cfg.launch.cuda_visible_devices
@@ -101,7 +102,7 @@ def _nothing_to_act_on(cfg: Config, shipped: Mapping[str, object]) -> Iterator[P
 
 
 def _is_here(model: str) -> bool:
-    return model.startswith(("builtin:", ".", "/", "~")) or Path(model).is_dir()
+    return model.startswith(("builtin:", ".", "/", "~")) or Path(model).exists()
 
 
 def _named(entry: Entry) -> str:

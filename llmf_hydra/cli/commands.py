@@ -32,6 +32,7 @@ COMMANDS = {
                       "llmf_hydra.cli.llamafactory.importer"),
     "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),
     "expand": Command("expand MODEL", "add identity blocks to a model, for method=llama_pro", "llmf_hydra.cli.expand"),
+    "models": Command("models", "the choices of model=: name, size and chat template", "llmf_hydra.cli.models"),
     "score": Command("score", "score a file of answers with a reward model", "llmf_hydra.cli.score"),
 }  # fmt: skip
 

@@ -49,6 +49,17 @@ class OptimizerInfo:
 
 
 @dataclass(frozen=True)
+class QuantizerInfo:
+    """A library that quantizes a model's weights while it loads."""
+
+    help: str
+    bits: tuple[int, ...]
+    package: str  # that must be importable
+    extra: str  # of this package, which installs it
+    cuda: bool = False  # its kernels run on an NVIDIA GPU alone
+
+
+@dataclass(frozen=True)
 class JobInfo:
     """What is done with a config."""
 
@@ -108,6 +119,13 @@ OPTIMIZERS: dict[str, OptimizerInfo] = {
     "badam": OptimizerInfo("BAdam", adam=True, whole=True),
     "muon": OptimizerInfo("Muon", adam=True),
 }
+
+QUANTIZERS: dict[str, QuantizerInfo] = {
+    "bitsandbytes": QuantizerInfo("NF4, FP4 and LLM.int8()", (4, 8), "bitsandbytes", "bnb"),
+    "hqq": QuantizerInfo("half-quadratic quantization", (1, 2, 3, 4, 8), "hqq", "hqq"),
+    "eetq": QuantizerInfo("int8 weights by the kernels of EETQ", (8,), "kernels", "eetq", cuda=True),
+}
+QUANTIZER_ALIASES = {"bnb": "bitsandbytes"}
 
 JOBS: dict[str, JobInfo] = {
     "train": JobInfo("train a model", trains=True),

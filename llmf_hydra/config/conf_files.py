@@ -32,6 +32,13 @@ def choices(group: str) -> list[str]:
     return sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
 
 
+def file_of(group: str, choice: str) -> Path:
+    """The file of a choice: the user's own where there is one."""
+    user = paths.user_conf_dir()
+    own = user / group / f"{choice}.yaml" if user is not None else None
+    return own if own is not None and own.exists() else paths.conf_dir() / group / f"{choice}.yaml"
+
+
 def shipped_values(chosen: Mapping[str, Any]) -> dict[str, object]:
     """What the package's own files for these choices set, by full key; a user's file of that name counts not."""
     values: dict[str, object] = {}

@@ -14,8 +14,10 @@ from llmf_hydra.config.schema import Config, entries, value_at
 
 MASK = "***"
 SHORTEST = 8  # characters; a shorter value may stand in any text by chance and is masked behind its key only
-HUB_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # read by huggingface_hub itself
-TOKEN = "model.hf_hub_token"
+HUB_VARIABLES = {  # read by the hubs' libraries themselves
+    "model.hf_hub_token": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    "model.ms_hub_token": ("MODELSCOPE_API_TOKEN",),
+}
 
 # A password holds no blank and may hold an @; a port is none.
 URL_PASSWORD = re.compile(r"(\b[a-z][\w+.-]*://[^\s/:@'\"]*:)(?!\d+(?:[/?#]|$))[^\s'\"]*(?=@)", re.IGNORECASE)
@@ -71,7 +73,7 @@ def masked_tree(tree: Any) -> Any:
 def variables(key: str) -> tuple[str, ...]:
     """The environment variables in which a user can give a parameter."""
     env = entries()[key].param.env
-    return (env,) if env else HUB_VARIABLES if key == TOKEN else ()
+    return (env,) if env else HUB_VARIABLES.get(key, ())
 
 
 def _masked_at(key: str, value: object) -> object:

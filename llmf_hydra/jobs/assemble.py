@@ -1,7 +1,7 @@
 """The pieces of a run in the order in which they can fail: tokenizer, rows, estimate, weights, method."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -17,13 +17,19 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
+from llmf_hydra.models.load import load_config, load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
+from llmf_hydra.models.quantization import saved
+from llmf_hydra.models.quantization.weights import FULL_PRECISION, quantize, with_targets
+from llmf_hydra.models.ref import is_on_hub
+from llmf_hydra.models.sources import hubs
+from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.optimizers.build import footprint
 from llmf_hydra.training.context import RunContext
 
+ADAPTERS = "model.adapter_name_or_path"
 IMAGES = "pixel_values"  # the column of rows with images
 
 
@@ -44,7 +50,9 @@ class Inputs:
 def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     _check_devices(cfg)
+    _check_saved_weights(cfg)
     tokenizer = load_tokenizer(cfg.model)
+    _check_vocabulary(cfg, tokenizer)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
@@ -67,6 +75,20 @@ def _check_images(cfg: Config, rows: Prepared) -> None:
         raise Refused([Problem(key, value, what, "leave it out") for key, value in given.items()])
 
 
+def _check_saved_weights(cfg: Config) -> None:
+    """What a hub's config.json tells of quantized weights; that of a folder was looked at before."""
+    if is_on_hub(str(cfg.model.model_name_or_path)):
+        found = list(saved.problems(cfg, Path(hubs.folder_of(cfg.model, weights=False))))
+        if found:
+            raise Refused(found)
+
+
+def _check_vocabulary(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+    if cfg.model.new_special_tokens or cfg.model.resize_vocab:
+        plain = load_tokenizer(replace(cfg.model, new_special_tokens=None))
+        vocabulary.check(cfg.model, plain, tokenizer, load_config(cfg.model))
+
+
 def _check_devices(cfg: Config) -> None:
     asked, gpus = cfg.launch.nproc_per_node, torch.cuda.device_count()
     if 0 < gpus < asked:
@@ -77,24 +99,40 @@ def _check_devices(cfg: Config) -> None:
 def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> Network:
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
-    if cfg.stage.scores:
-        model = load_scorer(cfg.model, precision.weights, tokenizer)
-    else:
-        model = load_model(cfg.model, precision.weights)
-    # With all adapters merged it is a bare model again.
-    bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
-    trainable = _trainable(cfg, bare)
-    if cfg.trained_adapter is None:
+    trainable = _trainable(cfg, _base(cfg, precision, tokenizer))
+    if (adapter := _trained_adapter(cfg)) is None:
         return trainable
-    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
+    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), adapter)
+
+
+def _trained_adapter(cfg: Config) -> str | None:
+    """The folder of the saved adapter that is trained on."""
+    adapter = cfg.trained_adapter
+    return None if adapter is None else hubs.adapter_folder(adapter, cfg.model, ADAPTERS)
+
+
+def _base(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The model under the method. Adapters are merged into full-precision weights, and only these are quantized."""
+    dtype, merged = precision.weights, cfg.merged_adapters
+    while_loading = FULL_PRECISION if merged else cfg.quantization
+    if cfg.stage.scores:
+        model = load_scorer(cfg.model, dtype, tokenizer, while_loading)
+    else:
+        model = load_model(cfg.model, dtype, while_loading)
+    if not merged:
+        return model
+    # With all adapters merged it is a bare model again.
+    bare = cast("PreTrainedModel", put_on(model, merged, ADAPTERS, cfg.model))
+    return quantize(bare, cfg.quantization, dtype)
 
 
 def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
     """The model with its method applied: the adapter fresh, where a saved one is to be trained on."""
-    pure, adapter = cfg.training.pure_bf16, cfg.trained_adapter
+    pure, adapter = cfg.training.pure_bf16, _trained_adapter(cfg)
     if adapter is not None:
         return load_adapter_method(cfg.method.name).like(model, adapter, pure=pure)
-    return load_method(cfg.method.name).apply(model, cfg.method, pure=pure)
+    method = vocabulary.with_new_rows(with_targets(cfg.method, model), model, cfg.model)
+    return load_method(cfg.method.name).apply(model, method, pure=pure)
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:

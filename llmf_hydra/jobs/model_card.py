@@ -105,6 +105,7 @@ def _loading(cfg: Config) -> list[str]:
         "from peft import PeftConfig, PeftModel", *head,
         "base = PeftConfig.from_pretrained(folder).base_model_name_or_path",
         f"model = {auto}.from_pretrained(base{more})",
+        *(["model.resize_token_embeddings(len(tokenizer))"] if cfg.model.resize_vocab else []),
         *(f"model = PeftModel.from_pretrained(model, {name!r}).merge_and_unload()" for name in cfg.merged_adapters),
         *_residual(cfg),
         "model = PeftModel.from_pretrained(model, folder)",

@@ -84,9 +84,22 @@ def _next(cfg: Config, folder: str, command: Sequence[str]) -> Iterable[tuple[st
         quoted = f"'{adapters}'" if "," in adapters else adapters
         yield (
             "train it on",
-            command_line([f"stage={cfg.stage.name}", model, f"model.adapter_name_or_path={quoted}"]),
+            command_line(
+                [f"stage={cfg.stage.name}", model, f"model.adapter_name_or_path={quoted}", *_of_base(cfg)]
+            ),
         )
     else:
         whole = f"model.model_name_or_path={folder}/{FINAL}"
         yield "train it on", command_line([f"stage={cfg.stage.name}", f"method={cfg.method.name}", whole])
     yield "all runs", "llmf runs"
+
+
+def _of_base(cfg: Config) -> Iterable[str]:
+    """Words that make the base what the adapter was trained on: its new tokens, and its bits."""
+    if cfg.model.new_special_tokens:
+        yield f"model.new_special_tokens='{cfg.model.new_special_tokens}'"
+    if cfg.model.resize_vocab:
+        yield "model.resize_vocab=true"
+    if cfg.quantization.quantization_bit is not None:
+        yield f"quantization.quantization_method={cfg.quantization.quantization_method}"
+        yield f"quantization.quantization_bit={cfg.quantization.quantization_bit}"

@@ -12,7 +12,6 @@ from peft import (
 from transformers import PreTrainedModel
 
 from llmf_hydra.checks.scorer import HEAD, TASK
-from llmf_hydra.config.names import adapter_place
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.modules import ends_with, scores
 
@@ -42,9 +41,8 @@ def like(model: PreTrainedModel | PeftModel, adapter: str, *, pure: bool) -> Pef
 
     A head of scores is trained and saved whole beside it, also if the saved one was trained on text.
     """
-    name, subfolder = adapter_place(adapter)
     try:
-        config = PeftConfig.from_pretrained(name, subfolder=subfolder)
+        config = PeftConfig.from_pretrained(adapter)
     except (OSError, ValueError) as error:
         raise _refused(adapter, error) from error
     config.inference_mode = False
@@ -55,11 +53,10 @@ def like(model: PreTrainedModel | PeftModel, adapter: str, *, pure: bool) -> Pef
 
 def load(model: PeftModel, adapter: str) -> PeftModel:
     """The saved adapter's weights in place of the fresh ones; a head that it hasn't stays random. Raises Refused."""
-    name, subfolder = adapter_place(adapter)
     fresh = get_peft_model_state_dict(model)
     head = {name: weight for name, weight in fresh.items() if f".{HEAD}." in name}
     try:
-        saved = head | load_peft_weights(name, device="cpu", subfolder=subfolder)
+        saved = head | load_peft_weights(adapter, device="cpu")
     except (OSError, ValueError) as error:
         raise _refused(adapter, error) from error
     odd = sorted(fresh.keys() ^ saved.keys())

@@ -31,6 +31,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
         lora_dropout=method.lora_dropout,
         target_modules=targets(model, TARGET, names(method.lora_target), spared),
         modules_to_save=whole_paths(model, extra) or None,
+        ensure_weight_tying=_trains_tied(model, extra),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
     )
@@ -39,3 +40,12 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     if method.pissa_init:
         pissa.initialize(adapted, method)
     return adapted
+
+
+def _trains_tied(model: PreTrainedModel, wanted: list[str]) -> bool:
+    """Whether embeddings are trained whole that are the output head too, and must stay so."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return False
+    paths = whole_paths(model, wanted)
+    return any(model.get_submodule(path) in (embeddings, head) for path in paths)

@@ -5,22 +5,24 @@ from collections.abc import Sequence
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from llmf_hydra.config.names import adapter_place
+from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.sources.hubs import adapter_folder
 
 
 def put_on(
-    base: PreTrainedModel, adapters: Sequence[str], key: str, *, merged: bool = True
+    base: PreTrainedModel, adapters: Sequence[str], key: str, of: ModelConfig, *, merged: bool = True
 ) -> PreTrainedModel | PeftModel:
-    """The model with saved adapters, one after another. Raises Refused, under the key that names them.
+    """The model with saved adapters, one after another; `of` says on which hub they lie, where they are no folders.
 
+    Raises Refused, under the key that names them.
     Merged into quantized weights an adapter would be rounded; there it stays beside them.
     """
     model: PreTrainedModel | PeftModel = base
     for adapter in adapters:
+        folder = adapter_folder(adapter, of, key)
         try:
-            name, subfolder = adapter_place(adapter)
-            adapted = PeftModel.from_pretrained(model, name, subfolder=subfolder)
+            adapted = PeftModel.from_pretrained(model, folder)
         except (OSError, ValueError, RuntimeError) as error:  # a RuntimeError: another shape
             raise Refused([Problem(key, adapter, str(error).strip().splitlines()[0])]) from error
         model = adapted.merge_and_unload() if merged else adapted  # pyright: ignore

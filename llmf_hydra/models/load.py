@@ -17,32 +17,50 @@ from transformers import (
 )
 
 from llmf_hydra.config.groups.model import ModelConfig
+from llmf_hydra.config.groups.quantization import QuantizationConfig
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models.ref import locate
+from llmf_hydra.models.quantization import weights as quantized
+from llmf_hydra.models.quantization.weights import FULL_PRECISION
+from llmf_hydra.models.ref import is_on_hub
+from llmf_hydra.models.sources import hubs
+from llmf_hydra.models.vocabulary import tokens as vocabulary
+from llmf_hydra.models.vocabulary.slow import slow_tokenizer
 
 ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token."""
+    """The model's tokenizer, with the new special tokens and a padding token. Raises Refused."""
     tokenizer = _from_hub(AutoTokenizer, model)
+    if not model.use_fast_tokenizer and tokenizer.is_fast:
+        tokenizer = slow_tokenizer(hubs.folder_of(model, weights=False))
+    vocabulary.add_tokens(tokenizer, model)
     tokenizer.split_special_tokens = model.split_special_tokens
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def load_config(model: ModelConfig, **fields: object) -> PretrainedConfig:
+def load_config(model: ModelConfig, **fields: Any) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
     return _from_hub(AutoConfig, model, **fields)
 
 
-def load_model(model: ModelConfig, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
-    """The model with its weights in `dtype`; random weights with `train_from_scratch`.
+def load_sized_config(model: ModelConfig) -> PretrainedConfig:
+    """The model's config with the vocabulary that the loaded model will have. Raises Refused."""
+    config = load_config(model)
+    if model.resize_vocab:
+        text = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, len(load_tokenizer(model)))
+    return config
 
-    `extra` goes to `from_pretrained`: a quantization, for one.
-    """
-    loaded = _loaded(text_factory(load_config(model)), model, dtype, **extra)
+
+def load_model(
+    model: ModelConfig, dtype: torch.dtype, quantization: QuantizationConfig = FULL_PRECISION
+) -> PreTrainedModel:
+    """The model with its weights in `dtype`, the linear layers quantized where that is asked for; random weights with
+    `train_from_scratch`."""
+    loaded = _loaded(text_factory(load_config(model)), model, dtype, quantization)
     loaded.config.use_cache = False  # of no use in training, and it breaks packing and checkpointing
     return loaded
 
@@ -55,36 +73,56 @@ def text_factory(config: PretrainedConfig) -> Any:
 
 
 def load_scorer(
-    model: ModelConfig, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase, **extra: Any
+    model: ModelConfig,
+    dtype: torch.dtype,
+    tokenizer: PreTrainedTokenizerBase,
+    quantization: QuantizationConfig = FULL_PRECISION,
 ) -> PreTrainedModel:
     """The model with a head that gives one number in place of text; the head starts random unless it was saved.
 
     The number is read at the last token that isn't padding, so the config must know the padding token.
     """
-    loaded = _loaded(AutoModelForSequenceClassification, model, dtype, num_labels=1, **extra)
+    loaded = _loaded(AutoModelForSequenceClassification, model, dtype, quantization, num_labels=1)
     config = loaded.config.get_text_config()
     config.use_cache, config.pad_token_id = False, tokenizer.pad_token_id
     return loaded
 
 
-def _loaded(factory, model: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, **extra: object):
+def _loaded(
+    factory,
+    model: ModelConfig,
+    dtype: torch.dtype,
+    quantization: QuantizationConfig,
+    num_labels: int | None = None,
+):
     options: dict[str, object] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
     fields = {} if num_labels is None else {"num_labels": num_labels}
     if not model.train_from_scratch:
-        return _from_hub(factory, model, **options, **extra, **fields)
+        options |= quantized.loading_options(quantization, dtype)
+        loaded = _sized(_from_hub(factory, model, weights=True, **options, **fields), model)
+        return quantized.finish(loaded, quantization, dtype)
     config = load_config(model, **fields)
-    return factory.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+    return _sized(factory.from_config(config, trust_remote_code=model.trust_remote_code, **options), model)
 
 
-def _from_hub(factory, model: ModelConfig, **options):  # Transformers' auto classes
+def _sized(loaded: PreTrainedModel, model: ModelConfig) -> PreTrainedModel:
+    return vocabulary.resize(loaded, len(load_tokenizer(model))) if model.resize_vocab else loaded
+
+
+def _from_hub(factory, model: ModelConfig, *, weights: bool = False, **options):  # Transformers' auto classes
+    folder = hubs.folder_of(model, weights=weights)
     try:
-        return factory.from_pretrained(
-            locate(model),
-            cache_dir=model.cache_dir,
-            revision=model.model_revision,
-            trust_remote_code=model.trust_remote_code,
-            **options,
-        )
+        loaded = factory.from_pretrained(folder, trust_remote_code=model.trust_remote_code, **options)
     except (OSError, ValueError) as error:  # a ValueError: code of its own, or no known kind of model
         what = str(error).strip().splitlines()[0]
         raise Refused([Problem("model.model_name_or_path", model.model_name_or_path, what)]) from error
+    if is_on_hub(str(model.model_name_or_path)) and hubs.hub_of(model) == hubs.HUGGING_FACE:
+        _name(loaded, str(model.model_name_or_path))
+    return loaded
+
+
+def _name(loaded: object, name: str) -> None:
+    """Call it by its name on the hub, which an adapter's file says of its base, and not by a folder of this cache."""
+    for named in (loaded, loaded.config if isinstance(loaded, PreTrainedModel) else None):
+        if isinstance(named, PreTrainedModel | PretrainedConfig | PreTrainedTokenizerBase):
+            named.name_or_path = name

@@ -15,8 +15,9 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models.load import load_config, text_factory
+from llmf_hydra.models.load import load_config, load_sized_config, text_factory
 from llmf_hydra.models.precision import Precision
+from llmf_hydra.models.quantization import weights as quantized
 from llmf_hydra.runs.manifest import total_memory
 
 GIB = 2**30
@@ -86,7 +87,7 @@ def estimate(
     Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
     widened for gated MLPs, plus the logits of the trained tokens in float32.
     """
-    config = load_config(cfg.model)
+    config = load_sized_config(cfg.model)
     config.num_labels = 1  # read by a head of scores alone
     factory = AutoModelForSequenceClassification if cfg.stage.scores else text_factory(config)
     with torch.device("meta"):
@@ -94,12 +95,13 @@ def estimate(
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
         )
         parameters = bare.num_parameters()
+        saved = _bytes(bare) - quantized.size(bare, cfg.quantization, precision.weights)
         model = trainable(bare)
     trained, gradients, state = optimizer(model)
     return Estimate(
         parameters=parameters,
         trained=trained,
-        weights=_bytes(model) + _reference(cfg, model, precision) + _reward(cfg, precision),
+        weights=_bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision),
         gradients=gradients,
         optimizer=state,
         activations=_activations(config.get_text_config(), tokens, precision, cfg),
@@ -134,8 +136,10 @@ def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision:
         known = [str(problem).replace("model.model_name_or_path", key) for problem in refused.problems]
         raise Refused(known) from None
     with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=cfg.model.trust_remote_code)
-    return model.num_parameters() * (bits or precision.weights.itemsize * 8) // 8
+        model = AutoModel.from_config(
+            config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
+        )
+    return quantized.size(model, quantized.bits_alone(bits), precision.weights)
 
 
 def _bytes(model: nn.Module) -> int:

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import torch
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from llmf_hydra import optional
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.groups.rlhf import RlhfConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_model
+from llmf_hydra.models.quantization.weights import bits_alone
 
 
 def load_reference(
@@ -24,7 +24,7 @@ def load_reference(
     named = replace(model, train_from_scratch=False)
     if rlhf.ref_model is not None:
         named = replace(named, model_name_or_path=rlhf.ref_model, model_revision="main")
-    loaded = load_model(named, dtype, **quantized(rlhf.ref_model_quantization_bit, dtype))
+    loaded = load_model(named, dtype, bits_alone(rlhf.ref_model_quantization_bit))
     if loaded.config.vocab_size != vocabulary:
         what = f"knows {loaded.config.vocab_size} tokens and the trained model {vocabulary}"
         raise Refused(
@@ -39,15 +39,4 @@ def _adapted(reference: PreTrainedModel, rlhf: RlhfConfig, model: ModelConfig) -
     if not given and rlhf.ref_model is None:
         key, given = "model.adapter_name_or_path", model.adapters
     merged = rlhf.ref_model_quantization_bit is None
-    return put_on(reference, given, key, merged=merged)  # pyright: ignore[reportReturnType]  # as good
-
-
-def quantized(
-    bits: int | None, dtype: torch.dtype, key: str = "rlhf.ref_model_quantization_bit"
-) -> dict[str, object]:
-    """What `load_model` needs beside to quantize with bitsandbytes; nothing for None. Raises Refused."""
-    if bits is None:
-        return {}
-    optional.require("bitsandbytes", extra="bnb", key=key)
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    return {"quantization_config": four if bits == 4 else BitsAndBytesConfig(load_in_8bit=True)}
+    return put_on(reference, given, key, model, merged=merged)  # pyright: ignore[reportReturnType]  # as good

@@ -87,6 +87,8 @@ def _loaded(folder: Path, adapter: Mapping[str, Any] | None) -> tuple[Network, P
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32
     )
+    if adapter is not None and len(tokenizer) > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # its rows come with the adapter
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     if adapter is None:
         return model.eval(), tokenizer

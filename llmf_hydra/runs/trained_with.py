@@ -26,6 +26,8 @@ KEYS = (
     "optimizer.galore_target",
     "optimizer.galore_rank",
     "optimizer.galore_proj_type",
+    "quantization.quantization_bit",
+    "quantization.quantization_method",
     "launch.nproc_per_node",
     "method.loraplus_lr_ratio",
     "method.loraplus_lr_embedding",

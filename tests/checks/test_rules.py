@@ -54,6 +54,30 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
          {"training.bf16": True, "model.compute_dtype": "bfloat16"}],
         [{"training.pure_bf16": True}, {"training.bf16": True}, {"model.compute_dtype": "bfloat16"}],
     ),
+    "the_library_has_these_bits": (
+        [{"quantization.quantization_bit": 3}, {"quantization.quantization_bit": 5},
+         {"quantization.quantization_bit": 4, "quantization.quantization_method": "eetq"},
+         {"quantization.quantization_bit": 2, "quantization.quantization_method": "bnb"}],
+        [{"quantization.quantization_bit": 8},
+         {"quantization.quantization_bit": 3, "quantization.quantization_method": "hqq"}],
+    ),
+    "quantized_weights_carry_adapters": (
+        [{"quantization.quantization_bit": 4, "method.name": "full"},
+         {"quantization.quantization_bit": 4, "method.name": "freeze"}],
+        [{"quantization.quantization_bit": 4}, {"method.name": "full"}],
+    ),
+    "training_places_the_model": (
+        [{"quantization.quantization_bit": 4, "quantization.quantization_device_map": "auto"}],
+        [{"quantization.quantization_bit": 4}],
+    ),
+    "one_hub_is_asked": (
+        [{"model.use_modelscope_hub": True, "model.use_openmind_hub": True}],
+        [{"model.use_modelscope_hub": True}, {"model.use_openmind_hub": True}],
+    ),
+    "new_tokens_are_named": (
+        [{"model.new_special_tokens": "<a>,,<b>"}, {"model.new_special_tokens": "<a>,<a>"}],
+        [{"model.new_special_tokens": "<a>, <b>"}],
+    ),
     "lora_has_effect": ([{"method.lora_alpha": 0}], [{"method.lora_alpha": 1}, {"method.lora_rank": 1}]),
     "targets_are_named": (
         [{"method.lora_target": "q_proj,,v_proj"}, {"method.additional_target": "a,a"},

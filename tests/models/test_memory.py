@@ -27,7 +27,22 @@ def test_a_reference_of_its_own_takes_room() -> None:
     named = estimated("stage=dpo", "rlhf.ref_model=builtin:tiny")
     four = estimated("stage=dpo", "rlhf.ref_model=builtin:tiny", "rlhf.ref_model_quantization_bit=4")
     assert named.weights - lora.weights == pytest.approx(4 * lora.parameters, rel=0.01)
-    assert (four.weights - lora.weights) * 8 == pytest.approx(named.weights - lora.weights, rel=0.01)
+    stays = 4 * (1024 + 5) * 64  # bytes of the embeddings and norms
+    linear = named.weights - lora.weights - stays
+    assert four.weights - lora.weights - stays == pytest.approx(0.516 / 4 * linear, rel=0.01)
+
+
+def test_quantized_weights_take_less_room_and_trained_ones_as_much() -> None:
+    whole = estimated("stage=sft")
+    for words, bits in {
+        "quantization=bnb4": 4.127,
+        "quantization=bnb8": 8.4,
+        "quantization=hqq2": 3.0,
+    }.items():
+        less = estimated("stage=sft", words)
+        assert less.trained == whole.trained and less.gradients == whole.gradients
+        linear = 2 * 36_864 * 4 * (1 - bits / 32)
+        assert whole.weights - less.weights == pytest.approx(linear, rel=0.02), words
 
 
 def test_ppo_counts_its_reward_model_and_its_answers() -> None:

@@ -8,7 +8,7 @@ from support.parameter_runs import TESTED
 
 from llmf_hydra.config.schema import entries
 
-GROUPS = ("job", "launch", "method", "model", "optimizer", "training")
+GROUPS = ("job", "launch", "method", "model", "optimizer", "quantization", "training")
 TESTS = Path(__file__).resolve().parents[1]
 # Tested where what they do is tested.
 ELSEWHERE = {
@@ -65,6 +65,14 @@ ELSEWHERE = {
     "optimizer.badam_update_ratio": "optimizers/test_badam.py",
     "optimizer.badam_mask_mode": "optimizers/test_badam.py",
     "optimizer.badam_verbose": "optimizers/test_badam.py",
+    "model.use_fast_tokenizer": "models/test_vocabulary.py",
+    "model.resize_vocab": "models/test_vocabulary.py",
+    "model.new_special_tokens": "models/test_vocabulary.py",
+    "model.ms_hub_token": "models/test_hubs.py",
+    "model.om_hub_token": "models/test_hubs.py",
+    "model.use_modelscope_hub": "models/test_hubs.py",
+    "model.use_openmind_hub": "models/test_hubs.py",
+    "quantization.quantization_device_map": "models/test_quantized.py",
     "training.early_stopping_patience": "training/test_trainer.py",
     "training.load_best_model_at_end": "training/test_trainer.py",
     "training.metric_for_best_model": "training/test_trainer.py",

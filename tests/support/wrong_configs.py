@@ -212,5 +212,5 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
 WRONG_ENVIRONMENT: dict[str, tuple[dict[str, str], list[str]]] = {
     "type": ({"API_PORT": "abc"}, ["serve.port (from API_PORT)=abc", "int"]),
     "choice": ({"LLAMAFACTORY_VERBOSITY": "LOUD"}, ["LLAMAFACTORY_VERBOSITY", "LOUD", "DEBUG"]),
-    "not built": ({"USE_MODELSCOPE_HUB": "1"}, ["model.use_modelscope_hub", "not built yet"]),
+    "not built": ({"NPU_JIT_COMPILE": "1"}, ["launch.npu_jit_compile", "not built yet"]),
 }

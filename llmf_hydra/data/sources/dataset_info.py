@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,17 @@ HUGGING_FACE, MODELSCOPE, MODELERS = HUBS = (
     "ms_hub_url",
     "om_hub_url",
 )  # the keys that name them
+_CHOSEN = {"USE_MODELSCOPE_HUB": MODELSCOPE, "USE_OPENMIND_HUB": MODELERS}  # variables that prefer a hub
 PLACES = ("file_name", *HUBS, "script_url", "cloud_file_name")
 _KNOWN = (*PLACES, "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags")
+
+
+def hubs_in_order() -> tuple[str, ...]:
+    """The keys of the hubs, the one first that this run downloads from: its worker says so in the environment."""
+    first = next(
+        (hub for name, hub in _CHOSEN.items() if os.environ.get(name, "").lower() in ("1", "true")), HUBS[0]
+    )
+    return (first, *(hub for hub in HUBS if hub != first))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.data.kinds import MEANING
 from llmf_hydra.data.rows import BadRow
 from llmf_hydra.data.sources import files, reader
-from llmf_hydra.data.sources.dataset_info import ENDINGS, HUBS, Source, described
+from llmf_hydra.data.sources.dataset_info import ENDINGS, Source, described, hubs_in_order
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 INFO = "dataset_info.json"
@@ -119,7 +119,7 @@ def _one(
     if path.suffix.lower() in ENDINGS or name.startswith((".", "/", "~")):
         return Source(name), [Problem(key, name, "there is no such file", f"looked in {Path.cwd()}")]
     if name.count("/") == 1:
-        return Source(name, hub=name), []
+        return Source(name, hub=name, hub_kind=hubs_in_order()[0]), []
     return Source(name), [_unknown_name(name, table, folder, key, data)]
 
 
@@ -139,7 +139,7 @@ def _unknown_name(name: str, table: Mapping[str, Any], folder: Path, key: str, d
 
 def _placed(source: Source, info: Mapping[str, Any], folder: Path, key: str) -> tuple[Source, list[Problem]]:
     """The first place that the table's row names."""
-    for hub in HUBS:
+    for hub in hubs_in_order():
         if info.get(hub):
             return replace(source, hub=info[hub], hub_kind=hub), []
     if info.get("cloud_file_name"):

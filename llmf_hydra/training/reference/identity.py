@@ -20,7 +20,7 @@ from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.models.digests import weights_digest
 from llmf_hydra.models.network import Network
-from llmf_hydra.models.ref import locate
+from llmf_hydra.models.sources import hubs
 from llmf_hydra.runs.manifest import digest_of_text
 from llmf_hydra.training import pairs, token_logprobs
 from llmf_hydra.training.context import RunContext, attention_of
@@ -40,7 +40,7 @@ def store_folder(context: RunContext, own: Network | None, *, at_start: bool) ->
 
     `own` is a reference of its own; without one the policy is it, with its starting adapter if `at_start`.
     """
-    weights = _weights(context.cfg, context.model if own is None else own)
+    weights = _weights(context.cfg)
     if weights is None:
         return None
     cfg, network = context.cfg, context.model if own is None else own
@@ -75,15 +75,15 @@ def _role(cfg: Config, own: Network | None, at_start: bool) -> str:
     return "named" if named else f"copy of the start, {cfg.method.name}"
 
 
-def _weights(cfg: Config, network: Network) -> list[str] | None:
-    """Digests of base and adapters; None where one of them is neither files nor a commit of a hub."""
+def _weights(cfg: Config) -> list[str] | None:
+    """Digests of base and adapters; None where one of them has no files here."""
     rlhf, model = cfg.rlhf, cfg.model
     if model.train_from_scratch or cfg.starts_on_residual:  # made by this run
         return None
-    named = model if rlhf.ref_model is None else replace(model, model_name_or_path=rlhf.ref_model)
-    base = weights_digest(locate(named), FILES)
-    if base is None and network.config._commit_hash:
-        base = f"{named.model_name_or_path}@{network.config._commit_hash}"
+    named = model
+    if rlhf.ref_model is not None:
+        named = replace(model, model_name_or_path=rlhf.ref_model, model_revision="main")
+    base = weights_digest(hubs.folder_of(named, weights=True), FILES)
     adapters = [*model.adapters, "|", *names(rlhf.ref_model_adapters)]
     digests = [base, *(name if name == "|" else weights_digest(name, FILES) for name in adapters)]
     found = [digest for digest in digests if digest is not None]

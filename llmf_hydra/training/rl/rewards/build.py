@@ -3,6 +3,7 @@
 from peft import PeftModel
 
 from llmf_hydra.models.load import load_model
+from llmf_hydra.models.sources.hubs import adapter_folder
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.reference.model import Reference
 from llmf_hydra.training.rl.rewards.adapter import AdapterReward
@@ -23,6 +24,7 @@ def build_reward(context: RunContext, reference: Reference) -> Reward:
         return ServiceReward(name, tokenizer, cfg.generation.skip_special_tokens)
     if rlhf.reward_model_type == "full":
         return ModelReward.load(cfg, weights, tokenizer)
+    name = adapter_folder(name, cfg.model, "rlhf.reward_model")
     if isinstance(context.model, PeftModel):
         return AdapterReward(context.model, name, context.pad_id)
     if reference.own is None or rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:

@@ -14,7 +14,7 @@ from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.load import load_scorer
 from llmf_hydra.models.network import Network
-from llmf_hydra.models.reference import quantized
+from llmf_hydra.models.quantization.weights import bits_alone
 from llmf_hydra.models.value_head import positions
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.reference.model import frozen
@@ -40,9 +40,8 @@ class ModelReward:
             train_from_scratch=False,
         )
         bits = rlhf.reward_model_quantization_bit
-        options = quantized(bits, dtype, key="rlhf.reward_model_quantization_bit")
         try:
-            model = load_scorer(named, dtype, tokenizer, **options)
+            model = load_scorer(named, dtype, tokenizer, bits_alone(bits))
         except Refused as refused:
             raise Refused(
                 [str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]
@@ -56,7 +55,7 @@ class ModelReward:
                 f"knows fewer tokens than the trained model's tokenizer ({len(tokenizer)})",
                 "serve it, and set rlhf.reward_model_type=api",
             )
-        whole = put_on(model, adapters, "rlhf.reward_model_adapters", merged=bits is None)
+        whole = put_on(model, adapters, "rlhf.reward_model_adapters", cfg.model, merged=bits is None)
         return cls(whole, str(rlhf.reward_model))
 
     @torch.no_grad()

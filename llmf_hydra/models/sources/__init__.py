@@ -1,0 +1,1 @@
+"""Where a model's files come from, beside a folder: `hubs` fetches them, `gguf` converts a file."""
