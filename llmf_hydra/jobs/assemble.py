@@ -17,6 +17,8 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
+from llmf_hydra.models.architecture.apply import check_precision
+from llmf_hydra.models.architecture.kernels import patch_unsloth
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
@@ -41,11 +43,12 @@ class Inputs:
 def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     _check_devices(cfg)
-    tokenizer = load_tokenizer(cfg.model)
+    tokenizer = load_tokenizer(cfg.network)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
     precision = decide(cfg)
+    check_precision(cfg.model, precision)
     needed = _estimate(cfg, rows, precision)
     if (problem := far_too_large(cfg, needed)) is not None:
         raise Refused([problem])
@@ -63,15 +66,16 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
     if cfg.stage.scores:
-        model = load_scorer(cfg.model, precision.weights, tokenizer)
+        model = load_scorer(cfg.network, precision.weights, tokenizer)
     else:
-        model = load_model(cfg.model, precision.weights)
+        model = load_model(cfg.network, precision.weights)
     # With all adapters merged it is a bare model again.
     bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
     trainable = _trainable(cfg, bare)
-    if cfg.trained_adapter is None:
-        return trainable
-    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), cfg.trained_adapter)
+    if cfg.trained_adapter is not None:
+        adapted = cast("PeftModel", trainable)
+        trainable = load_adapter_method(cfg.method.name).load(adapted, cfg.trained_adapter)
+    return patch_unsloth(trainable) if cfg.model.use_unsloth else trainable
 
 
 def _trainable(cfg: Config, model: PreTrainedModel) -> Network:

@@ -1,5 +1,6 @@
 """Tokenizer and weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +16,18 @@ from transformers import (
 
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.architecture.apply import attention, configure, finish
+from llmf_hydra.models.architecture.kernels import load_unsloth
+from llmf_hydra.models.architecture.placement import placement
 from llmf_hydra.models.ref import locate
-
-ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token."""
     tokenizer = _from_hub(AutoTokenizer, model)
     tokenizer.split_special_tokens = model.split_special_tokens
+    if model.model_max_length is not None:
+        tokenizer.model_max_length = model.model_max_length
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -31,7 +35,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def load_config(model: ModelConfig, **fields: object) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
-    return _from_hub(AutoConfig, model, **fields)
+    return configure(_from_hub(AutoConfig, model, **fields), model)
 
 
 def load_model(model: ModelConfig, dtype: torch.dtype, **extra: Any) -> PreTrainedModel:
@@ -57,13 +61,32 @@ def load_scorer(
     return loaded
 
 
+def another(model: ModelConfig, name: str | None) -> ModelConfig:
+    """How a model beside the trained one is loaded: in the same way, without what changes the trained one."""
+    return replace(
+        model,
+        model_name_or_path=name,
+        model_revision="main",
+        train_from_scratch=False,
+        rope_scaling=None,
+        shift_attn=False,
+        mixture_of_depths=None,
+        moe_aux_loss_coef=None,
+        device_map=None,
+        use_unsloth=False,
+    )
+
+
 def _loaded(factory, model: ModelConfig, dtype: torch.dtype, num_labels: int | None = None, **extra: object):
-    options: dict[str, object] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
-    fields = {} if num_labels is None else {"num_labels": num_labels}
-    if not model.train_from_scratch:
-        return _from_hub(factory, model, **options, **extra, **fields)
-    config = load_config(model, **fields)
-    return factory.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+    options: dict[str, object] = {"dtype": dtype, "attn_implementation": attention(model)}
+    config = load_config(model, **({} if num_labels is None else {"num_labels": num_labels}))
+    if model.train_from_scratch:
+        network = factory.from_config(config, trust_remote_code=model.trust_remote_code, **options)
+    elif model.use_unsloth:
+        network = load_unsloth(model, locate(model), dtype)
+    else:
+        network = _from_hub(factory, model, config=config, **options, **placement(model), **extra)
+    return finish(network, model, locate(model))
 
 
 def _from_hub(factory, model: ModelConfig, **options):  # Transformers' auto classes

@@ -1,6 +1,7 @@
 """Each rule red and green: changes of a sound config that it refuses, and near ones that it lets pass."""
 
 import pytest
+from support.model_rule_cases import MODEL_CASES
 from support.stage_rule_cases import STAGE_CASES
 
 from llmf_hydra import refusals
@@ -104,6 +105,7 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{"data.interleave_probs": "0.5,0.5", "data.mix_strategy": "interleave_under", "data.dataset": "a,b"}],
     ),
     **STAGE_CASES,
+    **MODEL_CASES,
 }  # fmt: skip
 
 

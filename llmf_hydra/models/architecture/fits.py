@@ -1,0 +1,6 @@
+"""Which models the changes of this folder are built for. Without torch."""
+
+SHIFTED = ("llama",)  # every layer attends to all that came before
+DEPTHS = ("llama", "mistral", "qwen2", "qwen3")  # layers take positions and a mask, and give hidden states
+DEPTHS_FIELD = "mixture_of_depths"  # of the config of a converted model
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # fields of a config
