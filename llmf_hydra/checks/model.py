@@ -13,6 +13,7 @@ BY_UNSLOTH = tuple(
     for name in ("rope_scaling", "flash_attn", "shift_attn", "enable_liger_kernel", "moe_aux_loss_coef",
                  "upcast_layernorm", "upcast_lmhead_output", "device_map", "low_cpu_mem_usage")
 )  # fmt: skip
+LIGER = "model.enable_liger_kernel"
 _PLACES = f"name one of cpu, cuda, {', '.join(MAPS)}, or map modules to devices"
 
 
@@ -92,11 +93,20 @@ def positions_are_those_of_the_reference(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.rope_scaling", kind, what, "choose yarn, linear or llama3")
 
 
-@rule("model.shift_attn", "data.neat_packing", "stage.name")
+@rule("model.block_diag_attn", "data.packing", "data.neat_packing", "stage.name")
+def blocks_are_rows_of_packs(cfg: Config) -> Iterator[Problem]:
+    """model.block_diag_attn keeps the rows of packs apart, or says that they see each other: there must be packs."""
+    asked = cfg.model.block_diag_attn
+    if asked is not None and not cfg.packs:
+        yield Problem("model.block_diag_attn", asked, "has no effect: rows are not packed", "leave it out, or set "
+                      "data.packing=true")  # fmt: skip
+
+
+@rule("model.shift_attn", "model.block_diag_attn", "data.neat_packing", "stage.name")
 def shifted_groups_hold_one_row(cfg: Config) -> Iterator[Problem]:
     """model.shift_attn cuts a sequence into groups of equal length, in training alone: not where rows of a pack are
     kept apart, nor where a reference, which sees everything, is compared with."""
-    if cfg.model.shift_attn and cfg.data.neat_packing:
+    if cfg.model.shift_attn and cfg.block_diagonal:
         what = "cuts packs into groups that hold parts of several rows, and data.neat_packing=true keeps rows apart"
         yield Problem("model.shift_attn", True, what, "set data.neat_packing=false")
     if cfg.model.shift_attn and cfg.uses_reference:
@@ -104,14 +114,20 @@ def shifted_groups_hold_one_row(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.shift_attn", True, what, "leave it out")
 
 
-@rule("model.mixture_of_depths", "data.neat_packing", "model.shift_attn", "model.enable_liger_kernel")
+@rule("model.mixture_of_depths", "model.block_diag_attn", "data.neat_packing", "model.shift_attn", LIGER)
 def depths_hold_one_row(cfg: Config) -> Iterator[Problem]:
     """model.mixture_of_depths attends among the tokens that it chooses of a sequence: no packs whose rows are kept
     apart, no other attention, no kernels of Liger."""
     if cfg.model.mixture_of_depths is None:
         return
-    for key in ("data.neat_packing", "model.shift_attn", "model.enable_liger_kernel"):
-        if value_at(cfg, key):
+    apart = "model.block_diag_attn" if cfg.model.block_diag_attn else "data.neat_packing"
+    asked = {
+        apart: cfg.block_diagonal,
+        "model.shift_attn": cfg.model.shift_attn,
+        LIGER: cfg.model.enable_liger_kernel,
+    }
+    for key, contradicts in asked.items():
+        if contradicts:
             what = f"contradicts model.mixture_of_depths={cfg.model.mixture_of_depths}, which attends in its own way"
             yield Problem(key, True, what, "leave one of them out")
 
@@ -160,6 +176,10 @@ def weights_have_one_place(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.device_map", placed, "is neither a name nor a mapping", _PLACES)
     elif isinstance(placed, str) and not _is_place(placed, MAPS):
         yield Problem("model.device_map", placed, "names no device", _PLACES)
+    elif isinstance(placed, dict) and "" in placed and len(placed) > 1:
+        yield Problem(
+            "model.device_map", placed, "maps the whole model ('') and parts of it", "map each part"
+        )
     elif isinstance(placed, dict) and not all(_is_place(str(place), ("disk",)) for place in placed.values()):
         yield Problem("model.device_map", placed, "maps to something that is no device", "name cpu, disk, or a GPU's "
                       "number")  # fmt: skip

@@ -77,6 +77,12 @@ class Config:
         return self.model.model_max_length or self.data.cutoff_len
 
     @property
+    def block_diagonal(self) -> bool:
+        """Whether attention keeps the rows of a pack apart."""
+        asked = self.model.block_diag_attn
+        return self.data.neat_packing if asked is None else asked
+
+    @property
     def trained_adapter(self) -> str | None:
         """The saved adapter that the run trains on: the last one given, unless a new one is put on top of them all."""
         given = self._adapters

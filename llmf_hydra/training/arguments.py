@@ -53,10 +53,7 @@ def _keywords(context: RunContext) -> dict[str, Any]:
         "ddp_find_unused_parameters": False,  # each weight that is trained has a part in each loss
         "use_cpu": not torch.cuda.is_available(),
         "activation_checkpointing": not model.disable_gradient_checkpointing,
-        "activation_checkpointing_kwargs": {
-            "use_reentrant": model.use_reentrant_gc,
-            **({"offload": True} if model.use_unsloth_gc else {}),
-        },
+        "activation_checkpointing_kwargs": {"use_reentrant": model.use_reentrant_gc},
         "logging_steps": training.logging_steps,
         "logging_first_step": training.logging_first_step,
         "logging_nan_inf_filter": False,  # a loss that is no number must be seen

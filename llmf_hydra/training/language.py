@@ -37,7 +37,8 @@ class LanguageTrainer(StageTrainer[LanguageBatch]):
 
     def __init__(self, context: RunContext):
         form = "flat" if attention_of(context.model.config).startswith("flash") else "positions"
-        collate = make_collator(context.cfg.data, context.tokenizer, form, context.model.dtype)
+        neat = context.cfg.block_diagonal
+        collate = make_collator(context.cfg.data, context.tokenizer, form, context.model.dtype, neat=neat)
         super().__init__(context, TrackedCollator(collate, _tokens))
         install_head(context.model, top=context.cfg.training.compute_accuracy)
         self._balance = context.cfg.model.moe_aux_loss_coef

@@ -10,6 +10,7 @@ YARN, DYNAMIC = {"model.rope_scaling": "yarn"}, {"model.rope_scaling": "dynamic"
 BALANCED = {"model.moe_aux_loss_coef": 0.01}
 NORMS, HEAD = {"model.upcast_layernorm": True}, {"model.upcast_lmhead_output": True}
 SINGLE = {"model.compute_dtype": "float32"}
+PLACES = {"model.embed_tokens": "cpu", "model.layers.1": "disk"}
 UNSLOTH = {"model.use_unsloth": True}
 
 MODEL_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
@@ -25,8 +26,14 @@ MODEL_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**SHIFTED, "data.neat_packing": True}, {**SHIFTED, **DPO}, {**SHIFTED, **KTO, **PAIR}],
         [{**SHIFTED, "data.packing": True}, {**SHIFTED, **DPO, "rlhf.pref_loss": "simpo"}, {**SHIFTED, **RM}],
     ),
+    "blocks_are_rows_of_packs": (
+        [{"model.block_diag_attn": True}, {"model.block_diag_attn": False, **RM}],
+        [{"model.block_diag_attn": True, "data.packing": True},
+         {"model.block_diag_attn": False, "data.neat_packing": True}],
+    ),
     "depths_hold_one_row": (
-        [{**DEPTHS, "data.neat_packing": True}, {**DEPTHS, **SHIFTED}],
+        [{**DEPTHS, "data.neat_packing": True}, {**DEPTHS, **SHIFTED},
+         {**DEPTHS, "data.packing": True, "model.block_diag_attn": True}],
         [{**DEPTHS, "data.packing": True}, DEPTHS],
     ),
     "unsloth_loads_the_model_itself": (
@@ -44,13 +51,14 @@ MODEL_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     ),
     "weights_have_one_place": (
         [{"model.device_map": "nowhere"}, {"model.device_map": {"": "moon"}}, {"model.device_map": [1]},
+         {"model.device_map": {"": "cpu", "model.norm": "disk"}},
          {"model.device_map": True}, {"model.device_map": "cpu", "launch.nproc_per_node": 2}],
-        [{"model.device_map": "auto"}, {"model.device_map": {"": "cpu", "model.layers.1": "disk"}},
+        [{"model.device_map": "auto"}, {"model.device_map": PLACES},
          {"launch.nproc_per_node": 2}],
     ),
     "something_is_offloaded": (
         [{"model.offload_folder": "a"}, {"model.offload_folder": "a", "model.device_map": {"": "cpu"}}],
         [{"model.offload_folder": "a", "model.device_map": "auto"},
-         {"model.offload_folder": "a", "model.device_map": {"": "cpu", "model.layers.1": "disk"}}],
+         {"model.offload_folder": "a", "model.device_map": PLACES}],
     ),
 }  # fmt: skip

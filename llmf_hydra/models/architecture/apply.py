@@ -17,6 +17,7 @@ from llmf_hydra.models.architecture import (
     shifted_attention,
     upcast,
 )
+from llmf_hydra.models.architecture.checkpointing import offload_checkpoints
 from llmf_hydra.models.architecture.fits import SHIFTED
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision
@@ -64,6 +65,8 @@ def finish(network: PreTrainedModel, model: ModelConfig, folder: str) -> PreTrai
         mixture_of_depths.convert(network)
     if model.mixture_of_depths == "load":
         mixture_of_depths.load_routers(network, Path(folder))
+    if model.use_unsloth_gc:
+        offload_checkpoints(network)
     if model.enable_liger_kernel:
         kernels.apply_liger(network)
     if model.upcast_layernorm:
@@ -76,4 +79,4 @@ def finish(network: PreTrainedModel, model: ModelConfig, folder: str) -> PreTrai
 def save_changed_config(network: Network, folder: str, model: ModelConfig) -> None:
     """Beside an adapter: the config of its base, where that isn't the one in the base's folder."""
     if isinstance(network, PeftModel) and model.rope_scaling is not None:
-        network.get_base_model().config.save_pretrained(folder)
+        network.config.save_pretrained(folder)

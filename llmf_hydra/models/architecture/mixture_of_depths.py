@@ -95,9 +95,9 @@ def load_routers(network: PreTrainedModel, folder: Path) -> None:
 
 
 def take_router_loss(network: nn.Module) -> torch.Tensor | None:
-    """The routers' loss in the forward pass that was just made, a mean over the layers; None without routers."""
+    """The routers' loss in the forward pass that was just made, a mean over the layers; None where there is none."""
     layers: list[Any] = [module for module in network.modules() if hasattr(module, ROUTER)]
-    losses = [layer.router_loss for layer in layers]
+    losses = [layer.router_loss for layer in layers if layer.router_loss is not None]
     for layer in layers:
         layer.router_loss = None
     return torch.stack(losses).mean() if losses else None

@@ -6,6 +6,7 @@ For tests, and for trying a config in seconds. The same everywhere: the weights 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmf_hydra.models.builtin.store import built_once
 from llmf_hydra.paths import data_dir
@@ -14,7 +15,7 @@ from llmf_hydra.runs.manifest import digest_of_file
 VERSION = 1  # of this file's recipe
 VOCABULARY = 1024
 UNKNOWN, BOS, EOS = SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 128,
