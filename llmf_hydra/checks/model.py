@@ -95,11 +95,10 @@ def positions_are_those_of_the_reference(cfg: Config) -> Iterator[Problem]:
 
 @rule("model.block_diag_attn", "data.packing", "data.neat_packing", "stage.name")
 def blocks_are_rows_of_packs(cfg: Config) -> Iterator[Problem]:
-    """model.block_diag_attn keeps the rows of packs apart, or says that they see each other: there must be packs."""
-    asked = cfg.model.block_diag_attn
-    if asked is not None and not cfg.packs:
-        yield Problem("model.block_diag_attn", asked, "has no effect: rows are not packed", "leave it out, or set "
-                      "data.packing=true")  # fmt: skip
+    """model.block_diag_attn keeps the rows of packs apart: there must be packs."""
+    if cfg.model.block_diag_attn and not cfg.packs:
+        remedy = "leave it out, or set data.packing=true"
+        yield Problem("model.block_diag_attn", True, "has no effect: rows are not packed", remedy)
 
 
 @rule("model.shift_attn", "model.block_diag_attn", "data.neat_packing", "stage.name")

@@ -79,8 +79,7 @@ class Config:
     @property
     def block_diagonal(self) -> bool:
         """Whether attention keeps the rows of a pack apart."""
-        asked = self.model.block_diag_attn
-        return self.data.neat_packing if asked is None else asked
+        return self.data.neat_packing or self.model.block_diag_attn
 
     @property
     def trained_adapter(self) -> str | None:

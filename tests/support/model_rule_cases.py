@@ -27,9 +27,9 @@ MODEL_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**SHIFTED, "data.packing": True}, {**SHIFTED, **DPO, "rlhf.pref_loss": "simpo"}, {**SHIFTED, **RM}],
     ),
     "blocks_are_rows_of_packs": (
-        [{"model.block_diag_attn": True}, {"model.block_diag_attn": False, **RM}],
+        [{"model.block_diag_attn": True}, {"model.block_diag_attn": True, **RM}],
         [{"model.block_diag_attn": True, "data.packing": True},
-         {"model.block_diag_attn": False, "data.neat_packing": True}],
+         {"model.block_diag_attn": True, "data.neat_packing": True}, {"data.packing": True}],
     ),
     "depths_hold_one_row": (
         [{**DEPTHS, "data.neat_packing": True}, {**DEPTHS, **SHIFTED},

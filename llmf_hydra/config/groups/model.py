@@ -127,6 +127,6 @@ class ModelConfig:
     model_max_length: int | None = param(
         None, "Maximum input length of the model in tokens; null uses data.cutoff_len.", ge=1
     )
-    block_diag_attn: bool | None = param(
-        None, "Keep the rows of a pack apart in attention; null follows data.neat_packing."
+    block_diag_attn: bool = param(
+        False, "Keep the rows of a pack apart in attention; data.neat_packing implies it."
     )
