@@ -113,7 +113,14 @@ def shifted_groups_hold_one_row(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.shift_attn", True, what, "leave it out")
 
 
-@rule("model.mixture_of_depths", "model.block_diag_attn", "data.neat_packing", "model.shift_attn", LIGER)
+@rule(
+    "model.mixture_of_depths",
+    "model.block_diag_attn",
+    "data.neat_packing",
+    "model.shift_attn",
+    LIGER,
+    SCRATCH,
+)
 def depths_hold_one_row(cfg: Config) -> Iterator[Problem]:
     """model.mixture_of_depths attends among the tokens that it chooses of a sequence: no packs whose rows are kept
     apart, no other attention, no kernels of Liger."""
@@ -129,6 +136,14 @@ def depths_hold_one_row(cfg: Config) -> Iterator[Problem]:
         if contradicts:
             what = f"contradicts model.mixture_of_depths={cfg.model.mixture_of_depths}, which attends in its own way"
             yield Problem(key, True, what, "leave one of them out")
+
+
+@rule("model.mixture_of_depths", "model.train_from_scratch")
+def routers_are_read_from_files(cfg: Config) -> Iterator[Problem]:
+    """model.mixture_of_depths=load reads weights, and model.train_from_scratch reads none."""
+    if cfg.model.mixture_of_depths == "load" and cfg.model.train_from_scratch:
+        what = "contradicts model.mixture_of_depths=load, which reads a converted model's weights"
+        yield Problem("model.train_from_scratch", True, what, "set model.mixture_of_depths=convert")
 
 
 @rule("model.use_unsloth", *BY_UNSLOTH)

@@ -39,7 +39,7 @@ def refused(rows: Path, changes: dict[str, object]) -> list[str]:
 
 
 @parameter("model.rope_scaling")
-def test_scaled_positions_train_and_are_saved(train: Train) -> None:
+def test_scaled_positions_train_and_are_saved(train: Train, rows: Path) -> None:
     losses = [train(FULL).losses[0]]
     for kind in ("linear", "yarn", "llama3"):
         done = train({**FULL, **LONG, "model.rope_scaling": kind})
@@ -54,6 +54,14 @@ def test_scaled_positions_train_and_are_saved(train: Train) -> None:
     final = adapted.out / "final"
     base = AutoModelForCausalLM.from_pretrained(ready(), config=AutoConfig.from_pretrained(final))
     assert torch.equal(logits(PeftModel.from_pretrained(base, final)), logits(adapted.trainer.model))
+    given = {"model.adapter_name_or_path": str(final)}
+    scaled = {"model.rope_scaling": "linear"}
+    assert refused(rows, {**given, **scaled, **LONG}) == []
+    assert any(
+        "was trained with linear; set model.rope_scaling=linear" in line for line in refused(rows, given)
+    )
+    longer = refused(rows, {**given, **scaled, "data.cutoff_len": 5000})
+    assert any("scales by 3, and" in line and "model.model_max_length=4096" in line for line in longer)
     plain = AutoModelForCausalLM.from_pretrained(ready())
     assert not torch.allclose(logits(PeftModel.from_pretrained(plain, final)), logits(base), atol=1e-4)
 

@@ -36,6 +36,10 @@ MODEL_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
          {**DEPTHS, "data.packing": True, "model.block_diag_attn": True}],
         [{**DEPTHS, "data.packing": True}, DEPTHS],
     ),
+    "routers_are_read_from_files": (
+        [{**FULL, "model.mixture_of_depths": "load", "model.train_from_scratch": True}],
+        [{**DEPTHS, "model.train_from_scratch": True}, {**FULL, "model.mixture_of_depths": "load"}],
+    ),
     "unsloth_loads_the_model_itself": (
         [{**UNSLOTH, **YARN}, {**UNSLOTH, "model.flash_attn": "sdpa"}, {**UNSLOTH, "model.device_map": "cpu"}],
         [UNSLOTH],

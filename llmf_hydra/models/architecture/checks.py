@@ -2,15 +2,17 @@
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
 from llmf_hydra.checks.values import GPU_DRIVERS
 from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
-from llmf_hydra.models.architecture.fits import DEPTHS, DEPTHS_FIELD, EXPERTS, SHIFTED
+from llmf_hydra.models.architecture.fits import DEPTHS, DEPTHS_FIELD, EXPERTS, SHIFTED, rope_factor
 from llmf_hydra.models.config_file import read_config
 
 ROPE, SHIFT, DEPTH, BALANCE = (
@@ -32,6 +34,30 @@ def the_input_is_longer_than_the_model(cfg: Config) -> Iterator[Problem]:
     if isinstance(own, int) and cfg.input_length <= own:
         what = f"has no effect: the model takes {own} tokens by itself, and the input has at most {cfg.input_length}"
         yield Problem(ROPE, cfg.model.rope_scaling, what, "raise data.cutoff_len, or leave it out")
+
+
+@rule(
+    ROPE,
+    "model.adapter_name_or_path",
+    "model.model_max_length",
+    "data.cutoff_len",
+    jobs=LEARNING_JOBS,
+    phase=DISK,
+)
+def adapters_keep_their_positions(cfg: Config) -> Iterator[Problem]:
+    """Adapters go on with the model.rope_scaling, and the factor, that they were trained with."""
+    own = (read_config(cfg.model) or {}).get("max_position_embeddings")
+    for name in names(cfg.model.adapter_name_or_path):
+        saved = (read_config(replace(cfg.model, model_name_or_path=name)) or {}).get("rope_parameters")
+        if saved is None or not isinstance(own, int):
+            continue  # the base as it is, or somewhere else
+        kind, factor = saved.get("rope_type"), saved.get("factor")
+        if cfg.model.rope_scaling != kind:
+            what = f"{name} was trained with {kind}"
+            yield Problem(ROPE, cfg.model.rope_scaling, what, f"set {ROPE}={kind}")
+        elif factor != rope_factor(cfg.input_length, own):
+            what = f"scales by {rope_factor(cfg.input_length, own):g}, and {name} was trained with {factor:g}"
+            yield Problem(ROPE, kind, what, f"set model.model_max_length={int(own * factor)}")
 
 
 @rule(SHIFT, MODEL, phase=DISK)

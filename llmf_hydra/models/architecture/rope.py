@@ -5,7 +5,6 @@ The factor is the smallest whole number of times that the model's own length mus
 arXiv:2309.00071) and `llama3` are computed by Transformers, from the config's `rope_parameters`.
 """
 
-import math
 from typing import Any
 
 from torch import nn
@@ -13,14 +12,10 @@ from transformers import PretrainedConfig
 
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.architecture.fits import rope_factor
 
 KEY = "model.rope_scaling"
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # as Llama 3.1 was trained
-
-
-def factor_of(length: int, own: int) -> float:
-    """How many times a model's own length holds `length` tokens."""
-    return float(math.ceil(length / own))
 
 
 def scale(config: PretrainedConfig, model: ModelConfig) -> None:
@@ -32,7 +27,7 @@ def scale(config: PretrainedConfig, model: ModelConfig) -> None:
     if length is None or length <= own:
         raise _refused(model.rope_scaling, f"has no effect: the model takes {own} tokens by itself, and the input "
                        f"has at most {length}", "raise data.cutoff_len, or leave it out")  # fmt: skip
-    factor = factor_of(length, own)
+    factor = rope_factor(length, own)
     scaled = {**text.rope_parameters, "rope_type": model.rope_scaling, "factor": factor}
     if model.rope_scaling in ("yarn", "llama3"):
         scaled["original_max_position_embeddings"] = own

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import Refused
-from llmf_hydra.models.architecture import rope
+from llmf_hydra.models.architecture.fits import rope_factor
 from llmf_hydra.models.load import load_config, load_model
 
 SHAPE = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -58,7 +58,7 @@ def test_linear_divides_positions_by_the_factor(short: Path) -> None:
         load_model(model(short, kind), torch.float32).model.rotary_emb.inv_freq for kind in (None, "linear")
     ]
     assert torch.allclose(frequencies[0] / 3, frequencies[1])
-    assert [rope.factor_of(length, 32) for length in (33, 64, 65)] == [2, 2, 3]
+    assert [rope_factor(length, 32) for length in (33, 64, 65)] == [2, 2, 3]
 
 
 def test_dynamic_scales_by_the_input_at_hand_whatever_came_before(short: Path) -> None:
