@@ -119,7 +119,6 @@ def shifted_groups_hold_one_row(cfg: Config) -> Iterator[Problem]:
     "data.neat_packing",
     "model.shift_attn",
     LIGER,
-    SCRATCH,
 )
 def depths_hold_one_row(cfg: Config) -> Iterator[Problem]:
     """model.mixture_of_depths attends among the tokens that it chooses of a sequence: no packs whose rows are kept

@@ -1,4 +1,4 @@
-"""What the changes of a network meet in each stage: its own way to read logits, a reference, a layout of its batches."""
+"""What the changes of a network meet in each stage: how it reads logits, its reference, the layout of its batches."""
 
 import pytest
 from support.stage_runs import SGD, Build
