@@ -181,7 +181,7 @@ def something_is_upcast(cfg: Config) -> Iterator[Problem]:
 @rule("model.device_map", "launch.nproc_per_node")
 def weights_have_one_place(cfg: Config) -> Iterator[Problem]:
     """model.device_map is a name or a mapping of modules to devices, for one process: several place the model
-    themselves."""
+    themselves. Weights that are on disk can't be trained through."""
     placed = cfg.model.device_map
     if placed is None:
         return
@@ -193,8 +193,11 @@ def weights_have_one_place(cfg: Config) -> Iterator[Problem]:
         yield Problem(
             "model.device_map", placed, "maps the whole model ('') and parts of it", "map each part"
         )
+    elif isinstance(placed, dict) and "disk" in placed.values():
+        what = "puts weights on disk, through which nothing can be trained"
+        yield Problem("model.device_map", placed, what, "name cpu, or a GPU's number")
     elif isinstance(placed, dict) and not all(_is_place(str(place), ("disk",)) for place in placed.values()):
-        yield Problem("model.device_map", placed, "maps to something that is no device", "name cpu, disk, or a GPU's "
+        yield Problem("model.device_map", placed, "maps to something that is no device", "name cpu, or a GPU's "
                       "number")  # fmt: skip
     if cfg.launch.nproc_per_node > 1:
         what = f"is for one process, and each of launch.nproc_per_node={cfg.launch.nproc_per_node} has its own device"

@@ -19,6 +19,7 @@ from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.architecture.apply import check_precision
 from llmf_hydra.models.architecture.kernels import patch_unsloth
+from llmf_hydra.models.architecture.placement import check_in_memory
 from llmf_hydra.models.load import load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
@@ -69,6 +70,7 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
         model = load_scorer(cfg.network, precision.weights, tokenizer)
     else:
         model = load_model(cfg.network, precision.weights)
+    check_in_memory(model, cfg.model.device_map)
     # With all adapters merged it is a bare model again.
     bare = cast("PreTrainedModel", put_on(model, cfg.merged_adapters, "model.adapter_name_or_path"))
     trainable = _trainable(cfg, bare)

@@ -55,14 +55,14 @@ MODEL_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     ),
     "weights_have_one_place": (
         [{"model.device_map": "nowhere"}, {"model.device_map": {"": "moon"}}, {"model.device_map": [1]},
+         {"model.device_map": PLACES},
          {"model.device_map": {"": "cpu", "model.norm": "disk"}},
          {"model.device_map": True}, {"model.device_map": "cpu", "launch.nproc_per_node": 2}],
-        [{"model.device_map": "auto"}, {"model.device_map": PLACES},
+        [{"model.device_map": "auto"}, {"model.device_map": {"model.embed_tokens": "cpu", "model.norm": "0"}},
          {"launch.nproc_per_node": 2}],
     ),
     "something_is_offloaded": (
         [{"model.offload_folder": "a"}, {"model.offload_folder": "a", "model.device_map": {"": "cpu"}}],
-        [{"model.offload_folder": "a", "model.device_map": "auto"},
-         {"model.offload_folder": "a", "model.device_map": PLACES}],
+        [{"model.offload_folder": "a", "model.device_map": "auto"}],
     ),
 }  # fmt: skip

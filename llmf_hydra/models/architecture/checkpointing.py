@@ -24,7 +24,7 @@ def offload_checkpoints(network: PreTrainedModel) -> None:
             gradient_checkpointing_func=functools.partial(_offloaded, gradient_checkpointing_func), **more
         )
 
-    network._set_gradient_checkpointing = enable
+    network._set_gradient_checkpointing = enable  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _offloaded(checkpoint: Checkpoint, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
