@@ -23,6 +23,7 @@ from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.data import checks as dataset_files
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.models import checks as model_files
+from llmf_hydra.models.architecture import checks as architecture
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.training.rl.rewards import checks as reward_files
 
@@ -41,6 +42,7 @@ REGISTERED = (
     training,
     dataset_files,
     model_files,
+    architecture,
     reward_files,
 )
 

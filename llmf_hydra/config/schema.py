@@ -64,6 +64,23 @@ class Config:
         return data.neat_packing or (self.stage.rows == "text" if data.packing is None else data.packing)
 
     @property
+    def network(self) -> ModelConfig:
+        """The group `model` as the trained model is loaded: with the length that scaled positions must hold."""
+        if self.model.rope_scaling is None and not self.model.use_unsloth:
+            return self.model
+        return dataclasses.replace(self.model, model_max_length=self.input_length)
+
+    @property
+    def input_length(self) -> int:
+        """Maximum tokens of the model's input: as given, else those of a row."""
+        return self.model.model_max_length or self.data.cutoff_len
+
+    @property
+    def block_diagonal(self) -> bool:
+        """Whether attention keeps the rows of a pack apart."""
+        return self.data.neat_packing or self.model.block_diag_attn
+
+    @property
     def trained_adapter(self) -> str | None:
         """The saved adapter that the run trains on: the last one given, unless a new one is put on top of them all."""
         given = self._adapters

@@ -106,8 +106,13 @@ def make_collator(
     form: str = "positions",
     dtype: torch.dtype = torch.float32,
     multiple_of: int = 1,
+    *,
+    neat: bool | None = None,
 ) -> Collator:
-    """The collator of a run; it takes packed rows and others. The tokenizer has a pad token."""
+    """The collator of a run; it takes packed rows and others. The tokenizer has a pad token.
+
+    `neat` says whether rows of a pack are kept apart; None takes data.neat_packing's word.
+    """
     pad_id = cast("int", tokenizer.pad_token_id)
     padding = IGNORED if data.ignore_pad_token_for_loss else pad_id
-    return Collator(pad_id, padding, data.neat_packing, form, multiple_of, dtype)
+    return Collator(pad_id, padding, data.neat_packing if neat is None else neat, form, multiple_of, dtype)

@@ -17,6 +17,9 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
+from llmf_hydra.models.architecture.apply import check_precision
+from llmf_hydra.models.architecture.kernels import patch_unsloth
+from llmf_hydra.models.architecture.placement import check_in_memory
 from llmf_hydra.models.load import load_config, load_model, load_scorer, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
@@ -51,13 +54,14 @@ def load_inputs(cfg: Config) -> Inputs:
     """Tokenizer, tokenized rows, and an estimate of the memory. Raises Refused."""
     _check_devices(cfg)
     _check_saved_weights(cfg)
-    tokenizer = load_tokenizer(cfg.model)
+    tokenizer = load_tokenizer(cfg.network)
     _check_vocabulary(cfg, tokenizer)
     rows = prepare(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, cfg.training.seed, cfg.packs)
     if cfg.data.template is not None:  # saved with the tokenizer, so that serving speaks as training did
         tokenizer.chat_template = load_chat(cfg.data, cfg.generation, tokenizer).text
     _check_images(cfg, rows)
     precision = decide(cfg)
+    check_precision(cfg.model, precision)
     needed = _estimate(cfg, rows, precision)
     if (problem := far_too_large(cfg, needed)) is not None:
         raise Refused([problem])
@@ -100,9 +104,9 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     """The model to be trained, with its method applied. The seed is set first: some weights start random."""
     set_seed(cfg.training.seed)
     trainable = _trainable(cfg, _base(cfg, precision, tokenizer))
-    if (adapter := _trained_adapter(cfg)) is None:
-        return trainable
-    return load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), adapter)
+    if (adapter := _trained_adapter(cfg)) is not None:
+        trainable = load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), adapter)
+    return patch_unsloth(trainable) if cfg.model.use_unsloth else trainable
 
 
 def _trained_adapter(cfg: Config) -> str | None:
@@ -116,9 +120,10 @@ def _base(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase)
     dtype, merged = precision.weights, cfg.merged_adapters
     while_loading = FULL_PRECISION if merged else cfg.quantization
     if cfg.stage.scores:
-        model = load_scorer(cfg.model, dtype, tokenizer, while_loading)
+        model = load_scorer(cfg.network, dtype, tokenizer, while_loading)
     else:
-        model = load_model(cfg.model, dtype, while_loading)
+        model = load_model(cfg.network, dtype, while_loading)
+    check_in_memory(model, cfg.model.device_map)
     if not merged:
         return model
     # With all adapters merged it is a bare model again.

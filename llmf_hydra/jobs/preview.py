@@ -14,7 +14,7 @@ TRAINED, MASKED, CUT, PLAIN = "\x1b[32m", "\x1b[2m", "\x1b[31m", "\x1b[0m"  # gr
 def run(cfg: Config, out: Path, *, resume: bool) -> None:
     """Print `job.preview_rows` rows, and leave them in `preview.txt` without colours."""
     job = cfg.job
-    tokenizer = load_tokenizer(cfg.model)
+    tokenizer = load_tokenizer(cfg.network)
     rows = preview(cfg.data, cfg.stage.rows, tokenizer, cfg.generation, job.preview_rows, cfg.packs)
     (out / "preview.txt").write_text(
         "\n\n".join("\n".join(row.lines()) for row in rows) + "\n", encoding="utf8"

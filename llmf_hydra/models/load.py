@@ -1,5 +1,6 @@
 """Tokenizer and weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,14 +20,15 @@ from transformers import (
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.groups.quantization import QuantizationConfig
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.architecture.apply import attention, configure, finish
+from llmf_hydra.models.architecture.kernels import load_unsloth
+from llmf_hydra.models.architecture.placement import placement
 from llmf_hydra.models.quantization import weights as quantized
 from llmf_hydra.models.quantization.weights import FULL_PRECISION
 from llmf_hydra.models.ref import is_on_hub
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.models.vocabulary.slow import slow_tokenizer
-
-ATTENTION = {"auto": None, "disabled": "eager", "sdpa": "sdpa"}  # spec's flash_attn -> Transformers' name
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -36,6 +38,8 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer = slow_tokenizer(hubs.folder_of(model, weights=False))
     vocabulary.add_tokens(tokenizer, model)
     tokenizer.split_special_tokens = model.split_special_tokens
+    if model.model_max_length is not None:
+        tokenizer.model_max_length = model.model_max_length
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -43,7 +47,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 def load_config(model: ModelConfig, **fields: Any) -> PretrainedConfig:
     """The model's config, without its weights; `fields` stand in for its own. Raises Refused."""
-    return _from_hub(AutoConfig, model, **fields)
+    return configure(_from_hub(AutoConfig, model, **fields), model)
 
 
 def load_sized_config(model: ModelConfig) -> PretrainedConfig:
@@ -88,6 +92,22 @@ def load_scorer(
     return loaded
 
 
+def another(model: ModelConfig, name: str | None) -> ModelConfig:
+    """How a model beside the trained one is loaded: in the same way, without what changes the trained one."""
+    return replace(
+        model,
+        model_name_or_path=name,
+        model_revision="main",
+        train_from_scratch=False,
+        rope_scaling=None,
+        shift_attn=False,
+        mixture_of_depths=None,
+        moe_aux_loss_coef=None,
+        device_map=None,
+        use_unsloth=False,
+    )
+
+
 def _loaded(
     factory,
     model: ModelConfig,
@@ -95,14 +115,19 @@ def _loaded(
     quantization: QuantizationConfig,
     num_labels: int | None = None,
 ):
-    options: dict[str, object] = {"dtype": dtype, "attn_implementation": ATTENTION[model.flash_attn]}
-    fields = {} if num_labels is None else {"num_labels": num_labels}
-    if not model.train_from_scratch:
-        options |= quantized.loading_options(quantization, dtype)
-        loaded = _sized(_from_hub(factory, model, weights=True, **options, **fields), model)
-        return quantized.finish(loaded, quantization, dtype)
-    config = load_config(model, **fields)
-    return _sized(factory.from_config(config, trust_remote_code=model.trust_remote_code, **options), model)
+    options: dict[str, object] = {"dtype": dtype, "attn_implementation": attention(model)}
+    config = load_config(model, **({} if num_labels is None else {"num_labels": num_labels}))
+    folder = hubs.folder_of(model, weights=not model.train_from_scratch)
+    if model.train_from_scratch:
+        trusted = model.trust_remote_code
+        network = _sized(factory.from_config(config, trust_remote_code=trusted, **options), model)
+    elif model.use_unsloth:
+        network = load_unsloth(model, folder, dtype)
+    else:
+        options |= quantized.loading_options(quantization, dtype) | placement(model)
+        network = _sized(_from_hub(factory, model, weights=True, config=config, **options), model)
+        network = quantized.finish(network, quantization, dtype)
+    return finish(network, model, folder)
 
 
 def _sized(loaded: PreTrainedModel, model: ModelConfig) -> PreTrainedModel:

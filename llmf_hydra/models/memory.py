@@ -1,7 +1,7 @@
 """What a run will take in memory, from a model without weights (on the meta device)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.models.load import load_config, load_sized_config, text_factory
+from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
 from llmf_hydra.runs.manifest import total_memory
@@ -87,7 +87,7 @@ def estimate(
     Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
     widened for gated MLPs, plus the logits of the trained tokens in float32.
     """
-    config = load_sized_config(cfg.model)
+    config = load_sized_config(cfg.network)
     config.num_labels = 1  # read by a head of scores alone
     factory = AutoModelForSequenceClassification if cfg.stage.scores else text_factory(config)
     with torch.device("meta"):
@@ -131,7 +131,7 @@ def _reward(cfg: Config, precision: Precision) -> int:
 def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision: Precision) -> int:
     """Bytes of a model beside the policy. Raises Refused, under the key that names it."""
     try:
-        config = load_config(replace(cfg.model, model_name_or_path=name, model_revision="main"))
+        config = load_config(another(cfg.model, name))
     except Refused as refused:
         known = [str(problem).replace("model.model_name_or_path", key) for problem in refused.problems]
         raise Refused(known) from None

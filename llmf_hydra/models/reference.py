@@ -10,7 +10,7 @@ from llmf_hydra.config.groups.rlhf import RlhfConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.load import load_model
+from llmf_hydra.models.load import another, load_model
 from llmf_hydra.models.quantization.weights import bits_alone
 
 
@@ -23,7 +23,7 @@ def load_reference(
     """
     named = replace(model, train_from_scratch=False)
     if rlhf.ref_model is not None:
-        named = replace(named, model_name_or_path=rlhf.ref_model, model_revision="main")
+        named = another(model, rlhf.ref_model)
     loaded = load_model(named, dtype, bits_alone(rlhf.ref_model_quantization_bit))
     if loaded.config.vocab_size != vocabulary:
         what = f"knows {loaded.config.vocab_size} tokens and the trained model {vocabulary}"

@@ -8,6 +8,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -85,7 +86,7 @@ def _loaded(folder: Path, adapter: Mapping[str, Any] | None) -> tuple[Network, P
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
     base = folder if adapter is None else adapter["base_model_name_or_path"]
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32
+        base, num_labels=1, dtype=torch.float32, **_scaled(folder, adapter)
     )
     if adapter is not None and len(tokenizer) > model.config.get_text_config().vocab_size:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)  # its rows come with the adapter
@@ -95,3 +96,10 @@ def _loaded(folder: Path, adapter: Mapping[str, Any] | None) -> tuple[Network, P
     residual = residual_of(str(folder))
     merged: Any = model if residual is None else PeftModel.from_pretrained(model, residual).merge_and_unload()
     return PeftModel.from_pretrained(merged, folder).eval(), tokenizer
+
+
+def _scaled(folder: Path, adapter: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The config beside an adapter whose base was loaded with another one than its folder's."""
+    if adapter is None or not (folder / "config.json").is_file():
+        return {}
+    return {"config": AutoConfig.from_pretrained(folder, num_labels=1)}

@@ -12,6 +12,7 @@ import transformers
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from llmf_hydra.config.groups.generation import GenerationConfig
+from llmf_hydra.models.architecture.mixture_of_depths import is_converted
 from llmf_hydra.models.network import Network
 
 
@@ -129,7 +130,7 @@ def sampling(
         num_beams=1,
         eos_token_id=list(every),
         pad_token_id=tokenizer.pad_token_id,
-        use_cache=True,
+        use_cache=not is_converted(model.config),
     )
     pad_id = int(tokenizer.pad_token_id)  # pyright: ignore  # load_tokenizer has seen to it
     stop_texts = StopTexts(tokenizer, several) if several else None

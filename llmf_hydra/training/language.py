@@ -10,9 +10,16 @@ import torch
 from torch import nn
 
 from llmf_hydra.data.collate import TokenRow, make_collator
+from llmf_hydra.models.architecture.mixture_of_depths import LOSS_WEIGHT, take_router_loss
 from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext, attention_of
-from llmf_hydra.training.token_logprobs import IGNORED, install_head, next_tokens, token_log_probs
+from llmf_hydra.training.token_logprobs import (
+    IGNORED,
+    TokenLogProbs,
+    install_head,
+    next_tokens,
+    token_log_probs,
+)
 from llmf_hydra.training.trainer import StageTrainer
 
 
@@ -30,9 +37,12 @@ class LanguageTrainer(StageTrainer[LanguageBatch]):
 
     def __init__(self, context: RunContext):
         form = "flat" if attention_of(context.model.config).startswith("flash") else "positions"
-        collate = make_collator(context.cfg.data, context.tokenizer, form, context.model.dtype)
+        neat = context.cfg.block_diagonal
+        collate = make_collator(context.cfg.data, context.tokenizer, form, context.model.dtype, neat=neat)
         super().__init__(context, TrackedCollator(collate, _tokens))
         install_head(context.model, top=context.cfg.training.compute_accuracy)
+        self._balance = context.cfg.model.moe_aux_loss_coef
+        self._own_losses: list[torch.Tensor] = []
 
     def loss_terms(self, batch: LanguageBatch) -> torch.Tensor:
         return (next_tokens(batch["labels"]) != IGNORED).sum()
@@ -40,11 +50,26 @@ class LanguageTrainer(StageTrainer[LanguageBatch]):
     def unreduced_loss(self, model: nn.Module, batch: LanguageBatch) -> torch.Tensor:
         targets = next_tokens(batch["labels"])
         inputs = {name: cast("torch.Tensor", value) for name, value in batch.items() if name != "labels"}
-        tokens = token_log_probs(model, inputs, targets)
+        asked = {} if self._balance is None else {"output_router_logits": True}
+        tokens = token_log_probs(model, inputs, targets, **asked)
+        self._own_losses = self._losses_of_network(tokens)
         trained = targets != IGNORED
         if tokens.is_top is not None and not cast("nn.Module", self.model).training:
             self.note_where("accuracy", tokens.is_top, trained)
         return -tokens.log_probs[trained]
+
+    def network_loss(self) -> torch.Tensor | float:
+        return sum(self._own_losses, 0.0)
+
+    def _losses_of_network(self, tokens: TokenLogProbs) -> list[torch.Tensor]:
+        """What the routers of experts and of depths add to the loss, weighted; noted without their weights."""
+        balance, depths = tokens.aux_loss, take_router_loss(self.context.model)
+        if balance is not None:
+            self.note(aux_loss=balance.detach())
+        if depths is not None:
+            self.note(router_loss=depths.detach())
+        weighted = [] if balance is None or self._balance is None else [self._balance * balance]
+        return weighted if depths is None else [*weighted, LOSS_WEIGHT * depths]
 
 
 def _tokens(row: TokenRow) -> int:

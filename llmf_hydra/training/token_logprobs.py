@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from llmf_hydra.models.architecture.upcast import Float32Head
 from llmf_hydra.models.network import Network
 
 IGNORED = -100  # a target that isn't trained
@@ -25,6 +26,9 @@ class TokenLogProbs(NamedTuple):
 
     log_probs: torch.Tensor  # log p(target | what stands before it), float32
     is_top: torch.Tensor | None  # whether the target is the likeliest token; None where the head doesn't say
+    aux_loss: torch.Tensor | None = (
+        None  # of a mixture of experts that was asked for its routers' numbers; a scalar
+    )
 
 
 class HeadOutput(NamedTuple):
@@ -32,6 +36,7 @@ class HeadOutput(NamedTuple):
 
     log_probs: torch.Tensor
     is_top1: torch.Tensor | None
+    aux_loss: torch.Tensor | None
 
 
 def install_head(model: Network, *, top: bool = False) -> None:
@@ -47,17 +52,22 @@ def install_head(model: Network, *, top: bool = False) -> None:
     if torch.cuda.is_available():
         from trl.trainer.utils import add_fused_lm_head  # a second of imports that a CPU doesn't need
 
-        add_fused_lm_head(base, outputs=("log_probs", "is_top1") if top else ("log_probs",))
+        single = isinstance(base.get_output_embeddings(), Float32Head)
+        outputs = ("log_probs", "is_top1") if top else ("log_probs",)
+        add_fused_lm_head(base, cast_lm_head_to_fp32=single, outputs=outputs)
     else:
         base.forward = types.MethodType(_picking(base, top), base)
 
 
 def token_log_probs(
-    model: nn.Module, inputs: Mapping[str, torch.Tensor], targets: torch.Tensor
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], targets: torch.Tensor, **asked: bool
 ) -> TokenLogProbs:
-    """Log-probabilities of `targets` (batch, length), each the token after its position of `inputs["input_ids"]`."""
-    output = model(**inputs, shift_labels=targets, fused_lm_head=True, use_cache=False)
-    return TokenLogProbs(output.log_probs, output.is_top1)
+    """Log-probabilities of `targets` (batch, length), each the token after its position of `inputs["input_ids"]`.
+
+    `asked` are further outputs of the model, such as `output_router_logits=True`.
+    """
+    output = model(**inputs, **asked, shift_labels=targets, fused_lm_head=True, use_cache=False)
+    return TokenLogProbs(output.log_probs, output.is_top1, output.aux_loss)
 
 
 def next_tokens(labels: torch.Tensor) -> torch.Tensor:
@@ -84,13 +94,14 @@ def _picking(model: PreTrainedModel, top: bool) -> Callable[..., Any]:
         head = cast("nn.Module", self.get_output_embeddings())
         hook = head.register_forward_pre_hook(lambda _, given: (given[0][trained], *given[1:]))
         try:
-            logits = original(*args, **kwargs).logits.float()
+            output = original(*args, **kwargs)
         finally:
             hook.remove()
-        targets = shift_labels[trained]
+        logits, targets = output.logits.float(), shift_labels[trained]
         return HeadOutput(
             log_probs=_spread(-F.cross_entropy(logits, targets, reduction="none"), trained),
             is_top1=_spread(logits.detach().argmax(dim=-1) == targets, trained) if top else None,
+            aux_loss=output.get("aux_loss"),
         )
 
     return forward

@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from llmf_hydra.methods import loraplus, pissa
+from llmf_hydra.models.architecture.apply import save_changed_config
 from llmf_hydra.optimizers.build import (
     Rates,
     build_optimizer,
@@ -92,6 +93,10 @@ class StageTrainer(Trainer, Generic[Batch]):
         """How many terms `unreduced_loss` will give, a scalar, before they are computed: here one per row."""
         return torch.tensor(len(batch[ROWS]))
 
+    def network_loss(self) -> torch.Tensor | float:
+        """What a network adds to the loss of the batch that was just computed, a scalar; most add nothing."""
+        return 0.0
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -99,14 +104,18 @@ class StageTrainer(Trainer, Generic[Batch]):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The batch's part of the mean over the whole step; at evaluation the mean of the batch itself."""
+        """The batch's part of the mean over the whole step; at evaluation the mean of the batch itself.
+
+        In training the network's own loss is added, weighted by the batch's share of the terms.
+        """
         losses = self.unreduced_loss(model, cast("Batch", inputs))
         if num_items_in_batch is None:
             self.note(loss=losses.detach())
             return losses.sum() / max(len(losses), 1)
         # DDP divides by the processes.
         terms = cast("torch.Tensor", num_items_in_batch).clamp(min=1)
-        return losses.sum() * self.accelerator.num_processes / terms
+        whole = losses.sum() + self.network_loss() * len(losses)
+        return whole * self.accelerator.num_processes / terms
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -347,6 +356,7 @@ class StageTrainer(Trainer, Generic[Batch]):
         folder, model = output_dir or str(self.args.output_dir), self.model
         if isinstance(model, PeftModel):
             model.save_pretrained(folder, selected_adapters=[TRAINED], state_dict=state_dict)
+            save_changed_config(model, folder, self.context.cfg.model)
         else:
             model.save_pretrained(folder, state_dict=state_dict)  # pyright: ignore
         self.context.tokenizer.save_pretrained(folder)

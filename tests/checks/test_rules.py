@@ -2,6 +2,7 @@
 
 import pytest
 from support.method_rule_cases import METHOD_CASES
+from support.model_rule_cases import MODEL_CASES
 from support.stage_rule_cases import STAGE_CASES
 
 from llmf_hydra import refusals
@@ -172,6 +173,7 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     ),
     **STAGE_CASES,
     **METHOD_CASES,
+    **MODEL_CASES,
 }  # fmt: skip
 
 

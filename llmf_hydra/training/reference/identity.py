@@ -18,6 +18,7 @@ from peft import PeftModel
 from llmf_hydra import paths
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
+from llmf_hydra.models.architecture import rope, shifted_attention, upcast
 from llmf_hydra.models.digests import weights_digest
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.sources import hubs
@@ -26,11 +27,12 @@ from llmf_hydra.training import pairs, token_logprobs
 from llmf_hydra.training.context import RunContext, attention_of
 
 FILES = ("*.safetensors", "*.bin", "*.py", "adapter_config.json")  # of a model's folder
-CODE = (pairs, token_logprobs)  # their text stands for what it computes
+CODE = (pairs, token_logprobs, rope, shifted_attention, upcast)  # their text stands for what it computes
 IRRELEVANT = {
     "model_name_or_path", "adapter_name_or_path", "adapter_folder", "model_revision", "cache_dir", "hf_hub_token",
     "ms_hub_token", "om_hub_token", "print_param_status", "disable_gradient_checkpointing", "use_reentrant_gc",
-    "use_unsloth_gc", "split_special_tokens",
+    "use_unsloth_gc", "split_special_tokens", "low_cpu_mem_usage", "offload_folder", "block_diag_attn",
+    "model_max_length",
 }  # fmt: skip
 """Parameters of the model that change no number of its forward pass, or are told by weights and inputs."""
 

@@ -190,10 +190,10 @@ def reference_model(context: RunContext) -> PreTrainedModel | None:
     cfg, policy, dtype = context.cfg, context.model, context.precision.weights
     rlhf = cfg.rlhf
     if rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
-        return load_reference(rlhf, cfg.model, dtype, policy.config.vocab_size)
+        return load_reference(rlhf, cfg.network, dtype, policy.config.vocab_size)
     if isinstance(policy, PeftModel):
         return None
-    copy = load_model(cfg.model, dtype)
+    copy = load_model(cfg.network, dtype)
     copy.load_state_dict(policy.state_dict())
     return copy
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
+from llmf_hydra.models.architecture.apply import save_changed_config
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.rl import losses
@@ -148,6 +149,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
             return
         folder = output_dir or str(self.args.output_dir)
         self.model.save_pretrained(folder)
+        save_changed_config(self.context.model, folder, self.context.cfg.model)
         self.processing_class.save_pretrained(folder)  # pyright: ignore
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -28,7 +28,7 @@ def build_reward(context: RunContext, reference: Reference) -> Reward:
     if isinstance(context.model, PeftModel):
         return AdapterReward(context.model, name, context.pad_id)
     if reference.own is None or rlhf.ref_model or rlhf.ref_model_adapters or rlhf.ref_model_quantization_bit:
-        return AdapterReward(load_model(cfg.model, weights), name, context.pad_id)
+        return AdapterReward(load_model(cfg.network, weights), name, context.pad_id)
     reward = AdapterReward(reference.own, name, context.pad_id)  # pyright: ignore[reportArgumentType]  # not placed yet
     reference.host(reward.host)
     return reward

@@ -12,7 +12,7 @@ from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.load import load_scorer
+from llmf_hydra.models.load import another, load_scorer
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.quantization.weights import bits_alone
 from llmf_hydra.models.value_head import positions
@@ -33,12 +33,7 @@ class ModelReward:
     def load(cls, cfg: Config, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
         """The model that `reward_model` names, quantized or with its adapters merged. Raises Refused."""
         rlhf = cfg.rlhf
-        named = replace(
-            cfg.model,
-            model_name_or_path=rlhf.reward_model,
-            model_revision="main",
-            train_from_scratch=False,
-        )
+        named = replace(another(cfg.model, rlhf.reward_model), upcast_lmhead_output=False)
         bits = rlhf.reward_model_quantization_bit
         try:
             model = load_scorer(named, dtype, tokenizer, bits_alone(bits))
