@@ -29,6 +29,7 @@ ROWS = {
     "muon": [FULL, "optimizer=muon", "training.learning_rate=5e-5"],
     "freeze": ["method=freeze", "training.learning_rate=5e-5"],
     "lora": ["method=lora", "training.learning_rate=2e-4"],
+    "qlora": ["method=qlora", "training.learning_rate=2e-4"],
 }  # fmt: skip
 COLUMNS = {
     "state_mb": "optimizer state, MB",
