@@ -118,9 +118,9 @@ def test_the_file_at_fault_is_named_and_no_other(
     broken, typo, fine, *unknown = answers([*lines, *named], tmp_path, environment)
     for answer in unknown:
         assert answer.code == 2 and "Traceback" not in answer.said and not answer.torch, answer
-        assert "method.name (in method/mine.yaml)=mine: is not one of lora, freeze, full" in answer.said, (
-            answer
-        )
+        assert (
+            "method.name (in method/mine.yaml)=mine: is not one of lora, oft, freeze, full" in answer.said
+        ), answer
     assert (
         broken[0] == 2
         and "broken.yaml: is not readable YAML" in broken[1]

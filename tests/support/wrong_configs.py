@@ -107,7 +107,7 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     ),
     # declared, not built yet
     "job not built": (["job=api"], ["job=api", "not built yet"]),
-    "parameter not built": (["method.pissa_init=true"], ["method.pissa_init=true", "not built yet"]),
+    "parameter not built": (["model.infer_dtype=float16"], ["method.pissa_init=true", "not built yet"]),
     # a stage used the wrong way
     "smoothing of another loss": (
         ["stage=dpo", "rlhf.pref_loss=hinge", "rlhf.dpo_label_smoothing=0.1"],

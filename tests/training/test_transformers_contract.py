@@ -14,16 +14,22 @@ from transformers import Trainer
 
 from llmf_hydra.config.choices import STAGES
 from llmf_hydra.paths import PACKAGE
-from llmf_hydra.training.trainer import StageTrainer
+from llmf_hydra.training.resumable import ResumableTrainer
 
 METHODS = {  # called or replaced by ours -> parameters in their order
+    "_get_eval_sampler": "eval_dataset",
     "_get_grad_norm": "model grad_norm",
     "_get_output_dir": "trial",
     "_load_best_model": "",
     "_load_from_checkpoint": "resume_from_checkpoint model",
+    "_load_rng_state": "checkpoint",
+    "_maybe_log_save_evaluate": "tr_loss grad_norm model trial epoch ignore_keys_for_eval start_time learning_rate",
     "_prepare_inputs": "inputs",
+    "_run_epoch": "model epoch train_dataloader steps_in_epoch num_update_steps_per_epoch trial ignore_keys_for_eval "
+    "start_time resume_from_checkpoint epochs_trained steps_trained_in_current_epoch",
     "_save": "output_dir state_dict",
     "_save_checkpoint": "model trial",
+    "_save_rng_state": "output_dir",
     "compute_loss": "model inputs return_outputs num_items_in_batch",
     "create_optimizer": "model",
     "evaluate": "eval_dataset ignore_keys metric_key_prefix",
@@ -39,6 +45,8 @@ METHODS = {  # called or replaced by ours -> parameters in their order
 }
 CALLED = (
     "_get_grad_norm",
+    "_load_rng_state",
+    "_run_epoch",
     "_save",
     "_save_checkpoint",
     "_load_best_model",
@@ -71,7 +79,7 @@ def our_trainers() -> Iterator[type]:
     """The trainers of all stages and their bases."""
     for stage in STAGES:
         import_module(f"llmf_hydra.stages.{stage}")
-    waiting: list[type] = [StageTrainer]
+    waiting: list[type] = [ResumableTrainer]
     while waiting:
         waiting += waiting[0].__subclasses__()
         yield waiting.pop(0)
@@ -93,7 +101,7 @@ def test_a_name_that_is_gone_and_another_signature_are_told() -> None:
     told = "\n".join(problems(Other))
     assert "Trainer._get_grad_norm is gone" in told and "Trainer._tr_loss" not in told
     assert "Trainer._save takes (folder), and llmf_hydra expects (output_dir, state_dict)" in told
-    assert "Trainer._total_loss_scalar isn't used any more" in told and "evaluate" not in told
+    assert "Trainer._total_loss_scalar isn't used any more" in told and "Trainer.evaluate" not in told
 
 
 def test_the_list_is_whole() -> None:
