@@ -30,9 +30,10 @@ def test_each_preset_composes_and_its_template_exists() -> None:
     assert len(HUB) > 20
     for one in HUB:
         assert one.size is not None and one.name is not None and one.name.count("/") == 1, one
+        assert one.template is None or one.template in template_names()
+    for one in HUB[::9]:
         cfg = composed(f"model={one.choice}", model=None)
         assert (cfg.model.model_name_or_path, cfg.data.template) == (one.name, one.template)
-        assert one.template is None or one.template in template_names()
         assert composed(f"model={one.choice}", "data.template=chatml", model=None).data.template == "chatml"
 
 

@@ -47,7 +47,7 @@ def named(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param(s, marks=[] if s in ("sft", "dpo", "ppo") else pytest.mark.slow) for s in STAGES]
+    "stage", [pytest.param(s, marks=[] if s in ("sft", "dpo") else pytest.mark.slow) for s in STAGES]
 )
 def test_each_stage_is_repeated_to_the_byte(cli: Cli, finished: Finished, tmp_path: Path, stage: str) -> None:
     reward = [f"rlhf.reward_model={finished('rm').out / 'final'}"] if stage == "ppo" else []
