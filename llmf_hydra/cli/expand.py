@@ -27,9 +27,8 @@ def main(argv: Sequence[str]) -> int:
     from llmf_hydra.jobs.expand import expand  # here: it imports torch, which a refusal doesn't wait for
 
     added, layers = expand(model, asked.blocks, asked.out)
-    print(
-        f"{asked.out}: {layers} layers, of which {', '.join(map(str, added))} are new and change nothing yet"
-    )
+    numbers = ", ".join(map(str, added))
+    print(f"{asked.out}: {layers} layers; new, and without effect yet, counted from 0: {numbers}")
     print(
         f"train them: llmf-hydra stage=sft method=llama_pro method.freeze_trainable_layers={asked.blocks} "
         f"model.model_name_or_path={asked.out}"

@@ -16,7 +16,9 @@ from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.methods.layers import hidden_layers
 from llmf_hydra.methods.llama_pro import RECORD
+from llmf_hydra.models.architecture.mixture_of_depths import is_converted
 from llmf_hydra.models.ref import locate
+from llmf_hydra.runs import checkpoints
 
 # Modules and weights of a layer that write into the residual stream, by the names that Transformers gives them.
 OUTPUTS = (
@@ -32,6 +34,7 @@ OUTPUTS = (
     "linear_out",
 )
 TOLERANCE = 1e-4  # of the logits, relative to the largest
+NO_CODE = {"trust_remote_code": False}  # else Transformers asks on the terminal whether to run a model's own
 Weights = dict[str, torch.Tensor]
 
 
@@ -43,10 +46,13 @@ def expand(name: str, blocks: int, out: Path) -> tuple[list[int], int]:
     """
     folder = locate(ModelConfig(model_name_or_path=name))
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
     except (OSError, ValueError) as error:
-        raise Refused([Problem("MODEL", name, str(error).strip().splitlines()[0])]) from error
+        raise Refused([_not_loaded(name, error)]) from error
+    if is_converted(model.config):
+        what = "was converted by model.mixture_of_depths, whose routers a copied layer would not have"
+        raise Refused([Problem("MODEL", name, what, "expand the model that it was made from")])
     path, layers = hidden_layers(model)
     count = len(layers)
     if count % blocks:
@@ -64,10 +70,14 @@ def expand(name: str, blocks: int, out: Path) -> tuple[list[int], int]:
     expanded.load_state_dict(_weights(model, f"{path}.", origin, added))
     expanded.generation_config = model.generation_config
     _check_logits(model, expanded, name)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    except OSError as error:
+        raise Refused([Problem("--out", out, f"cannot be written: {error.strerror}")]) from error
     try:
         expanded.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
+        checkpoints.tidy(draft)
         draft.chmod(0o755)
         if out.exists():  # made by another since it was looked for
             raise Refused([Problem("--out", out, "is there already", "name a new folder")])
@@ -77,9 +87,15 @@ def expand(name: str, blocks: int, out: Path) -> tuple[list[int], int]:
     return added, len(origin)
 
 
+def _not_loaded(name: str, error: Exception) -> Problem:
+    if "trust_remote_code" in str(error):
+        return Problem("MODEL", name, "comes with code of its own, which is not run", "expand another model")
+    return Problem("MODEL", name, str(error).strip().splitlines()[0])
+
+
 def _config(folder: str, count: int, origin: list[int], added: list[int]) -> PretrainedConfig:
     """The config with more layers: what it says of each layer is said of the copies too."""
-    config: Any = AutoConfig.from_pretrained(folder)
+    config: Any = AutoConfig.from_pretrained(folder, **NO_CODE)
     text: Any = config.get_text_config()
     for key, value in text.to_dict().items():
         if isinstance(value, list) and len(value) == count and key != RECORD:

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmf_hydra.checks.residual import RESIDUAL
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.quoting import command_line
-from llmf_hydra.config.schema import Config
+from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.config.secrets import MASK
 from llmf_hydra.runs.checkpoints import FINAL
 
@@ -85,17 +85,47 @@ def _next(cfg: Config, folder: str, command: Sequence[str]) -> Iterable[tuple[st
         yield (
             "train it on",
             command_line(
-                [f"stage={cfg.stage.name}", model, f"model.adapter_name_or_path={quoted}", *_of_base(cfg)]
+                [
+                    f"stage={cfg.stage.name}",
+                    *_of_method(cfg),
+                    model,
+                    f"model.adapter_name_or_path={quoted}",
+                    *_of_base(cfg),
+                    *_of_optimizer(cfg),
+                ]
             ),
         )
     else:
         whole = f"model.model_name_or_path={folder}/{FINAL}"
-        yield "train it on", command_line([f"stage={cfg.stage.name}", f"method={cfg.method.name}", whole])
+        routed = ["model.mixture_of_depths=load"] if cfg.model.mixture_of_depths else []
+        words = [f"stage={cfg.stage.name}", *_of_method(cfg), whole, *routed, *_of_optimizer(cfg)]
+        yield "train it on", command_line(words)
     yield "all runs", "llmf runs"
 
 
+def _of_method(cfg: Config) -> Iterable[str]:
+    """Words that choose the run's method, where that isn't the default one."""
+    method = cfg.method
+    if method.name == "freeze" and method.use_llama_pro:
+        yield "method=llama_pro"
+        yield f"method.freeze_trainable_layers={method.freeze_trainable_layers}"
+    elif method.name != entries()["method.name"].param.default:
+        yield f"method={method.name}"
+
+
+def _of_optimizer(cfg: Config) -> Iterable[str]:
+    """The run's optimizer, whose memory the next run may need to fit in."""
+    if cfg.optimizer.name != entries()["optimizer.name"].param.default:
+        yield f"optimizer={cfg.optimizer.name}"
+
+
 def _of_base(cfg: Config) -> Iterable[str]:
-    """Words that make the base what the adapter was trained on: its new tokens, and its bits."""
+    """Words that make the base what the adapter was trained on: its new tokens, its positions, and its bits."""
+    if cfg.model.rope_scaling is not None:
+        yield f"model.rope_scaling={cfg.model.rope_scaling}"
+        yield f"data.cutoff_len={cfg.data.cutoff_len}"
+        if cfg.model.model_max_length is not None:
+            yield f"model.model_max_length={cfg.model.model_max_length}"
     if cfg.model.new_special_tokens:
         yield f"model.new_special_tokens='{cfg.model.new_special_tokens}'"
     if cfg.model.resize_vocab:

@@ -62,7 +62,10 @@ def load(model: PeftModel, adapter: str) -> PeftModel:
     odd = sorted(fresh.keys() ^ saved.keys())
     odd += [name for name in fresh if name not in odd and fresh[name].shape != saved[name].shape]
     if odd:
-        raise _refused(adapter, f"its weights aren't those that its config describes on this model: {odd[0]}")
+        what = f"its weights aren't those that its config describes on this model: {odd[0]}"
+        if any("embed_tokens" in name or "lm_head" in name for name in odd):
+            what += "; if it was trained with new tokens, set model.new_special_tokens and model.resize_vocab as then"
+        raise _refused(adapter, what)
     set_peft_model_state_dict(model, saved)
     return model
 

@@ -1,11 +1,15 @@
 """LLaMA Pro (Wu et al. 2024, arXiv:2401.02415): the blocks that `llmf expand` has added to a model, which alone are
 trained."""
 
+import logging
+
 from torch import nn
 from transformers import PreTrainedModel
 
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.layers import hidden_layers
+
+log = logging.getLogger(__name__)
 
 RECORD = "expanded_layers"  # in the model's config: the numbers of the layers that were added
 KEY, COUNT = "method.use_llama_pro", "method.freeze_trainable_layers"
@@ -33,6 +37,12 @@ def added_layers(model: PreTrainedModel, count: int) -> list[int]:
     if known is not None and chosen != known:
         what = f"means the layers {_list(chosen)}, and `llmf expand` has added {_list(known)}"
         raise Refused([Problem(COUNT, count, what, fix)])
+    if known is None:
+        log.warning(
+            "%s=true: the model's config names no added blocks, so the layers %s are taken to be those",
+            KEY,
+            _list(chosen),
+        )
     return chosen
 
 

@@ -139,8 +139,12 @@ def _from_hub(factory, model: ModelConfig, *, weights: bool = False, **options):
     try:
         loaded = factory.from_pretrained(folder, trust_remote_code=model.trust_remote_code, **options)
     except (OSError, ValueError) as error:  # a ValueError: code of its own, or no known kind of model
-        what = str(error).strip().splitlines()[0]
-        raise Refused([Problem("model.model_name_or_path", model.model_name_or_path, what)]) from error
+        what, remedy = str(error).strip().splitlines()[0], ""
+        if "trust_remote_code" in str(error):
+            what = "comes with code of its own, which is not run"
+            remedy = "set model.trust_remote_code=true if you trust it"
+        problem = Problem("model.model_name_or_path", model.model_name_or_path, what, remedy)
+        raise Refused([problem]) from error
     if is_on_hub(str(model.model_name_or_path)) and hubs.hub_of(model) == hubs.HUGGING_FACE:
         _name(loaded, str(model.model_name_or_path))
     return loaded

@@ -15,6 +15,7 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.architecture.placement import check_names
 from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
@@ -94,6 +95,7 @@ def estimate(
         bare = factory.from_config(
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
         )
+        check_names(bare, cfg.model.device_map)
         parameters = bare.num_parameters()
         saved = _bytes(bare) - quantized.size(bare, cfg.quantization, precision.weights)
         model = trainable(bare)

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from support.command_line import Cli
 from support.finished_runs import Finished, FinishedRun
+from support.stage_runs import composed
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.jobs.model_card import card
-from llmf_hydra.jobs.summary import changes
+from llmf_hydra.jobs.summary import changes, closing
 
 RUNS = (("sft",), ("rm",), ("dpo", "method=full"))
 PICKLED = (".bin", ".pt", ".pth", ".pkl")
@@ -52,6 +53,24 @@ def test_the_end_names_the_folder_the_change_of_metrics_and_what_comes_next(
     assert seen.returncode == 0 and "»" in seen.stdout, seen.stderr
     on = cli(*commands["train it on"], "job=check", cwd=sft.cwd)
     assert on.returncode == 0, on.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["method=oft"], {"method=oft"}),
+        (["method=full", "optimizer=galore"], {"method=full", "optimizer=galore"}),
+        (["method=full", "model.mixture_of_depths=convert"], {"model.mixture_of_depths=load"}),
+        (["method=llama_pro", "method.freeze_trainable_layers=1"],
+         {"method=llama_pro", "method.freeze_trainable_layers=1"}),
+        (["model.rope_scaling=linear", "data.cutoff_len=4096"],
+         {"model.rope_scaling=linear", "data.cutoff_len=4096"}),
+    ],
+)  # fmt: skip
+def test_the_next_run_trains_what_this_one_did(tmp_path: Path, words: list[str], wanted: set[str]) -> None:
+    end = closing(composed("stage=sft", *words), tmp_path, ["llmf-hydra", *words], [])
+    (on,) = (shlex.split(line) for line in end if "train it on" in line)
+    assert wanted <= set(on)
 
 
 def test_final_holds_no_pickle_and_every_model_can_be_read_by_all(runs: list[FinishedRun]) -> None:

@@ -1,5 +1,7 @@
 """`llmf expand` and `method=llama_pro`: the expanded model gives the same logits, and only new blocks are trained."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.errors import Refused
 from llmf_hydra.jobs.expand import expand
 from llmf_hydra.methods import freeze, lora
+from llmf_hydra.models.architecture.fits import DEPTHS_FIELD
 from llmf_hydra.models.builtin import tiny
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
@@ -105,13 +108,33 @@ def test_a_number_of_layers_that_were_not_added_is_refused(saved: Any, tmp_path:
         freeze.apply(model, method, pure=False)
 
 
+def test_code_that_comes_with_a_model_is_not_run_and_routers_are_not_lost(
+    saved: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(saved(CONFIGS["llama"]))
+    own, routed = (shutil.copytree(folder, tmp_path / name) for name in ("own", "routed"))
+    known = json.loads((folder / "config.json").read_text())
+    auto = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (own / "config.json").write_text(json.dumps({**known, "model_type": "mine", "auto_map": auto}))
+    (own / "code.py").write_text("raise SystemExit(77)")
+    with pytest.raises(Refused, match="comes with code of its own, which is not run"):
+        expand(str(own), 1, tmp_path / "new")
+    assert "[y/N]" not in "".join(capfd.readouterr())
+    (routed / "config.json").write_text(json.dumps({**known, DEPTHS_FIELD: {"capacity": 0.125, "every": 2}}))
+    with pytest.raises(Refused, match="whose routers a copied layer would not have"):
+        expand(str(routed), 1, tmp_path / "new")
+    with pytest.raises(Refused, match="--out=/proc/new: cannot be written: "):
+        expand(str(folder), 1, Path("/proc/new"))
+    assert not (tmp_path / "new").exists()
+
+
 def test_only_the_new_blocks_change(
     cli: Cli, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLMF_CACHE", str(cache))
     made = cli("expand", "tiny", "--blocks", "1", "--out", "pro")
     assert made.returncode == 0, made.stderr
-    assert "pro: 3 layers, of which 2 are new and change nothing yet" in made.stdout
+    assert "pro: 3 layers; new, and without effect yet, counted from 0: 2" in made.stdout
     assert torch.equal(logits(tmp_path / "pro"), logits(tiny.ready()))
     words = ["method=llama_pro", "model.model_name_or_path=./pro", "method.freeze_trainable_layers=1"]
     done = cli(*SHORT, *words, "hydra.run.dir=out")

@@ -14,8 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, MixtralConfig, Qwen2M
 
 from llmf_hydra import refusals
 from llmf_hydra.config.groups.model import ModelConfig
+from llmf_hydra.errors import Refused
 from llmf_hydra.models.architecture import checkpointing
 from llmf_hydra.models.architecture.mixture_of_depths import LOSS_WEIGHT, ROUTER
+from llmf_hydra.models.architecture.placement import check_names
 from llmf_hydra.models.builtin.tiny import ready
 from llmf_hydra.models.load import load_model, load_tokenizer
 
@@ -138,6 +140,10 @@ def test_a_device_map_places_the_weights(rows: Path, train: Train) -> None:
     for where, what in said.items():
         assert any(what in line for line in refused(rows, {"model.device_map": where})), where
     assert any("maps to something" in line for line in refused(rows, {"model.device_map": {"": "moon"}}))
+    with pytest.raises(Refused, match="the model has no module modell; did you mean 'model'"):
+        check_names(placed, {"modell": "cpu"})
+    with pytest.raises(Refused, match="has no place for lm_head"):
+        check_names(placed, {"model": "cpu"})
     several = refused(rows, {"model.device_map": "cpu", "launch.nproc_per_node": 2})
     assert any("has its own device" in line for line in several)
 

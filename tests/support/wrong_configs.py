@@ -107,6 +107,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     ),
     # declared, not built yet
     "job not built": (["job=api"], ["job=api", "not built yet"]),
+    "qlora on whole weights": (
+        ["method=qlora", "quantization=none"],
+        ["method=qlora: is LoRA on quantized weights, and quantization=none"],
+    ),
     "parameter not built": (["model.infer_dtype=float16"], ["method.pissa_init=true", "not built yet"]),
     # a stage used the wrong way
     "smoothing of another loss": (

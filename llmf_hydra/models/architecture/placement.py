@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from llmf_hydra.config.groups.model import ModelConfig
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.errors import Problem, Refused, did_you_mean
 
 
 def placement(model: ModelConfig) -> dict[str, Any]:
@@ -18,6 +18,26 @@ def placement(model: ModelConfig) -> dict[str, Any]:
     if model.device_map is not None:
         options |= {"device_map": model.device_map, "offload_folder": model.offload_folder}
     return options
+
+
+def check_names(network: nn.Module, asked: object) -> None:
+    """Raise Refused for names in a device map that the network, which may have no weights yet, doesn't have."""
+    if not isinstance(asked, dict):
+        return
+    known = [name for name, _ in (*network.named_modules(), *network.named_parameters())]
+    unknown = [str(name) for name in asked if name not in known]
+    if unknown:
+        remedy = (
+            did_you_mean(unknown[0], known) or "name modules such as model.embed_tokens or model.layers.0"
+        )
+        raise Refused([Problem("model.device_map", asked, f"the model has no module {unknown[0]}", remedy)])
+    bare = [
+        name for name, _ in network.named_parameters()
+        if not any(not place or f"{name}.".startswith(f"{place}.") for place in asked)
+    ]  # fmt: skip
+    if bare:
+        what = f"has no place for {bare[0]}"
+        raise Refused([Problem("model.device_map", asked, what, "map each part of the model, or '' alone")])
 
 
 def check_in_memory(network: nn.Module, asked: object) -> None:
