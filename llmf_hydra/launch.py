@@ -214,9 +214,6 @@ def checked(cfg: Config, choices: Mapping[str, object]) -> None:
 
     shipped = shipped_values(choices)
     found = [*refusals.problems(cfg, shipped), *_already_started()]
-    if choices.get("method") == "qlora" and cfg.quantization.quantization_bit is None:
-        what = "is LoRA on quantized weights, and quantization=none leaves them as they are"
-        found.append(Problem("method", "qlora", what, "choose method=lora, or leave quantization out"))
     if not cfg.launch.enable_short_console and COMMAND == "llmf":
         found.append(
             Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra")

@@ -12,6 +12,7 @@ from llmf_hydra import paths
 from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.conf_files import DEMO, shipped_values
 from llmf_hydra.config.schema import entries
+from llmf_hydra.errors import Problem, Refused
 
 MODEL, VAL_SIZE = "model.model_name_or_path", "data.val_size"
 # Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
@@ -30,7 +31,7 @@ Compose = Callable[[list[str]], DictConfig]  # from overrides to what Hydra comp
 def settled(
     words: list[str], compose: Compose, composed: DictConfig | None = None
 ) -> tuple[list[str], DictConfig]:
-    """The overrides with those that they imply at their end, and what is composed from them all.
+    """The overrides with those that they imply at their end, and what is composed from them all. Raises Refused.
 
     `composed` is what the overrides alone are composed to, where that is known.
     """
@@ -39,6 +40,7 @@ def settled(
         choices = composed.hydra.runtime.choices
         shipped = shipped_values(choices)
         said = {word.lstrip("+").partition("=")[0] for word in words}
+        _check_bits(choices, said)
         gives_way = {key: value for key, value in shipped.items() if key not in said or key == MODEL}
         more = [
             *_demo(composed, choices),
@@ -51,6 +53,13 @@ def settled(
         words = [*words, *more]
         composed = compose(words)
     return words, composed
+
+
+def _check_bits(choices: Mapping[str, object], said: set[str]) -> None:
+    """Raise Refused for a choice of whole weights beside a method that brings bits, which would win in silence."""
+    if choices.get("method") == "qlora" and choices.get("quantization") == "none" and "quantization" in said:
+        what = "leaves the weights as they are, and method=qlora is LoRA on quantized weights"
+        raise Refused([Problem("quantization", "none", what, "choose method=lora, or leave it out")])
 
 
 def _demo(composed: DictConfig, choices: Mapping[str, object]) -> Iterator[str]:

@@ -186,7 +186,7 @@ def test_a_changed_line_of_code_is_named_and_the_threads_are_the_recorded_ones(
     for folder in ("llmf_hydra", "conf", "data", "sweeps"):
         shutil.copytree(ROOT / folder, clone / folder, ignore=shutil.ignore_patterns("__pycache__"))
     source = clone / "llmf_hydra" / "training" / "trainer.py"
-    line = "return losses.sum() * self.accelerator.num_processes / terms"
+    line = "return whole * self.accelerator.num_processes / terms"
     text = source.read_text(encoding="utf8")
     assert text.count(line) == 1
     source.write_text(text.replace(line, f"{line} * 1.01"), encoding="utf8")

@@ -126,6 +126,7 @@ def test_a_full_run_trains_every_weight_and_saves_a_plain_model(finished: Finish
     assert all((saved[name] != before[name]).any() for name in saved)
 
 
+@pytest.mark.slow
 def test_the_worker_reads_the_run_folder_and_nothing_else(
     cli: Cli, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -148,6 +148,7 @@ def test_an_adapter_of_another_tool_lacks_its_residual(first: Path) -> None:
     assert "was trained on a residual of its base (init_lora_weights=pissa_niter_16)" in str(problem)
 
 
+@pytest.mark.slow
 def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     """A reward model by PiSSA is scored on its residual; the lines at the end and the card name it."""
     short = ["model=tiny", "training.max_steps=2", "training.eval_strategy=no", "data.val_size=0",

@@ -176,7 +176,7 @@ def own(flat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @parameter("model.trust_remote_code")
 def test_code_of_a_model_is_run_on_request_alone(own: Path, rows: Path) -> None:
     cfg = config(rows, {"model.model_name_or_path": str(own)})
-    with pytest.raises(Refused, match="custom code"):
+    with pytest.raises(Refused, match="code of its own"):
         load_model(cfg.model, SINGLE)
     cfg.model.trust_remote_code = True
     loaded = load_model(cfg.model, SINGLE)
@@ -186,7 +186,7 @@ def test_code_of_a_model_is_run_on_request_alone(own: Path, rows: Path) -> None:
 @parameter("model.trust_remote_code")
 def test_a_model_with_its_own_code_is_trained(own: Path, train: Train) -> None:
     named = {"model.model_name_or_path": str(own)}
-    with pytest.raises(Refused, match="custom code"):
+    with pytest.raises(Refused, match="code of its own"):
         train(named)
     done = train({**named, "model.trust_remote_code": True})
     assert done.losses[0] == pytest.approx(math.log(1024), abs=1e-6)

@@ -296,6 +296,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(small_disk: Path, cli: Cli, 
     assert (out / "final" / WEIGHTS).read_bytes() == (tmp_path / "whole" / "final" / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_limit_on_files_is_named(cli: Cli, environment: dict[str, str], tmp_path: Path) -> None:
     """`ulimit -f` under the size of the optimizer's state, which PyTorch reports as an inner assertion of its own."""
     words = [*QUICK, "method=full", "training.max_steps=4"]

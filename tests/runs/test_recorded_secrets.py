@@ -23,6 +23,7 @@ def stolen(folder: Path, *printed: str) -> list[str]:
     return files + [text for text in printed if MARK in text]
 
 
+@pytest.mark.slow
 def test_a_run_with_trackers_records_no_secret_and_its_resume_says_what_it_misses(
     cli: Cli, tmp_path: Path
 ) -> None:

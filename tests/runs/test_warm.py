@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.command_line import Cli, log_of, worker_environment
 
 from llmf_hydra.runs import warm
@@ -38,6 +39,7 @@ def test_a_forked_run_gives_the_bytes_of_a_cold_one(cli: Cli, tmp_path: Path) ->
     assert len(lines[0]) == len(lines[1]) and forked.stderr == cold.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_whose_surroundings_differ_is_started_cold(cli: Cli, tmp_path: Path) -> None:
     found = {}
     for name, words, env in (
@@ -60,6 +62,7 @@ def test_what_a_library_reads_at_its_import_is_in_the_fingerprint() -> None:
     assert fingerprint({"LLMF_CACHE": "1", "RANK": "1", "HYDRA_FULL_ERROR": "1"}) == plain
 
 
+@pytest.mark.slow
 def test_a_server_ends_with_its_owner_and_its_workers_save(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

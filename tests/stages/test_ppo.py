@@ -40,6 +40,7 @@ def peaked(folder: Path) -> None:
     AutoTokenizer.from_pretrained(tiny.ready()).save_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_it_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> None:
     """The reward is the share of some letters: at least half of what is to be gained, with a KL near its target."""
     peaked(tmp_path / "start")

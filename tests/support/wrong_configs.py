@@ -109,9 +109,9 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "job not built": (["job=api"], ["job=api", "not built yet"]),
     "qlora on whole weights": (
         ["method=qlora", "quantization=none"],
-        ["method=qlora: is LoRA on quantized weights, and quantization=none"],
+        ["quantization=none: leaves the weights as they are, and method=qlora is LoRA on quantized"],
     ),
-    "parameter not built": (["model.infer_dtype=float16"], ["method.pissa_init=true", "not built yet"]),
+    "parameter not built": (["model.infer_dtype=float16"], ["model.infer_dtype=float16", "not built yet"]),
     # a stage used the wrong way
     "smoothing of another loss": (
         ["stage=dpo", "rlhf.pref_loss=hinge", "rlhf.dpo_label_smoothing=0.1"],

@@ -5,6 +5,7 @@ import shlex
 from html import unescape
 from pathlib import Path
 
+import pytest
 from support.command_line import Cli, log_of
 
 SHORT = ("stage=sft", "data.max_samples=8", "data.val_size=0", "training.eval_strategy=no",
@@ -12,6 +13,7 @@ SHORT = ("stage=sft", "data.max_samples=8", "data.val_size=0", "training.eval_st
          "training.plot_loss=false")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_best_command_keeps_the_folders_of_configs(cli: Cli, tmp_path: Path) -> None:
     for folder, content in (
         ("mine/method", "lora_rank: 3"),

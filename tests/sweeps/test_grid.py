@@ -84,6 +84,7 @@ def mlflow_has_one_parent_and_its_children(folder: Path) -> None:
     assert reason.startswith("3 of 4 trials ended well; trial 2 refused: ")
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_told_with_its_reason_and_its_log(cli: Cli, tmp_path: Path) -> None:
     done = cli("-m", *SHORT, "training.learning_rate=1e25,0.05", "tracking=mlflow", "hydra.sweep.dir=study")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
@@ -112,6 +113,7 @@ def test_a_refused_combination_is_counted_and_the_others_run(cli: Cli, tmp_path:
     ]
 
 
+@pytest.mark.slow
 def test_a_glob_tries_every_file_of_a_group(cli: Cli, tmp_path: Path) -> None:
     done = cli("-m", "stage=dpo", "model=tiny", "job=check", "rlhf=glob(*)", "hydra.sweep.dir=study")
     trials = json.loads((tmp_path / "study" / "sweep.json").read_text(encoding="utf8"))["trials"]

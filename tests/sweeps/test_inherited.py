@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from support.command_line import Cli
 from support.own_model import change_a_bit, tiny_model
 
@@ -10,6 +11,7 @@ WORDS = ("-m", "job=check", "stage=dpo", "data.val_size=0", "training.eval_strat
          "hydra.sweep.dir=study")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_value_of_what_is_swept_is_looked_at(cli: Cli, cache: Path, tmp_path: Path) -> None:
     assert cli("job=check", "stage=sft", "model=tiny", "hydra.run.dir=built").returncode == 0
     (tmp_path / "data").mkdir()

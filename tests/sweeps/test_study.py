@@ -289,6 +289,7 @@ def test_a_wrong_study_is_refused_before_anything_is_written(
     assert "secretpass" not in done.stderr and not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_an_objective_that_is_never_logged_fails_its_trials(cli: Cli, tmp_path: Path) -> None:
     words = [*SHORT, "training.max_steps=1", "training.seed=1,2", "tracking.objective=eval_los"]
     done = cli("-m", *words, "hydra.sweep.dir=study")
@@ -302,6 +303,7 @@ def test_an_objective_that_is_never_logged_fails_its_trials(cli: Cli, tmp_path: 
     }
 
 
+@pytest.mark.slow
 def test_several_objectives_have_a_front_and_constraints_a_best(cli: Cli, tmp_path: Path) -> None:
     words = [*SHORT, "training.max_steps=1", "method.lora_rank=4,8", "training.seed=1"]
     objectives = "hydra.sweeper.objectives={train_loss: minimize, peak_memory_mb: minimize}"
