@@ -34,9 +34,16 @@ def kill_when(
     os.kill(launcher.pid, signal.SIGKILL)  # first, so that it can't say how the worker ended
     os.kill(pid, signal.SIGKILL)
     launcher.communicate()
-    while Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+    while _runs(pid):
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf8")
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends while its state is read
+        return False
 
 
 def has_logged(lines: int) -> Callable[[Path], bool]:
