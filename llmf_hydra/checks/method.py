@@ -126,7 +126,7 @@ def dora_stays_pissa(cfg: Config) -> Iterator[Problem]:
         yield Problem("method.pissa_convert", True, what, "leave it out, or set method.use_dora=false")
 
 
-@rule("method.pissa_init")
+@rule("method.pissa_init", "quantization.quantization_bit")
 def pissa_needs_whole_weights(cfg: Config) -> Iterator[Problem]:
     """PiSSA decomposes the weights of the base, so they must not be quantized."""
     bits = cfg.quantization.quantization_bit
@@ -162,10 +162,11 @@ def oft_has_one_size(cfg: Config) -> Iterator[Problem]:
     if method.name != "oft":
         return
     if method.oft_rank and method.oft_block_size not in (0, default):
-        what = f"with method.oft_block_size={method.oft_block_size}: their product is the width of a layer"
+        what = f"contradicts method.oft_block_size={method.oft_block_size}: each follows from the other"
         yield Problem("method.oft_rank", method.oft_rank, what, "give one of them")
     elif not method.oft_rank and not method.oft_block_size:
-        yield Problem("method.oft_block_size", 0, "with method.oft_rank=0", "give one of them")
+        what = "gives no size, and method.oft_rank=0 none either"
+        yield Problem("method.oft_block_size", 0, what, "give one of them")
     elif method.oft_block_size == 1 and not method.oft_rank:
         yield Problem(
             "method.oft_block_size", 1, "rotates single numbers, which has no effect", "take 2 or more"

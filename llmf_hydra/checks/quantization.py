@@ -43,14 +43,6 @@ def training_places_the_model(cfg: Config) -> Iterator[Problem]:
         yield Problem("quantization.quantization_device_map", given, what, "leave it out")
 
 
-@rule("method.pissa_init", BIT, phase=PACKAGES)
-def pissa_takes_full_precision(cfg: Config) -> Iterator[Problem]:
-    """method.pissa_init decomposes weights in full precision."""
-    if cfg.method.pissa_init and cfg.quantization.quantization_bit is not None:
-        what = "decomposes weights in full precision, and the weights are quantized"
-        yield Problem("method.pissa_init", True, what, "leave it out, or set quantization=none")
-
-
 @rule(BIT, METHOD, phase=PACKAGES, jobs=LEARNING_JOBS)
 def the_library_is_installed(cfg: Config) -> Iterator[Problem]:
     """Quantization needs its library: bitsandbytes, hqq, or kernels for eetq, which needs an NVIDIA GPU too."""

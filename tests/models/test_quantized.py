@@ -14,7 +14,7 @@ from support.command_line import Cli, losses
 from support.stage_runs import SGD, Build, composed, steps
 
 from llmf_hydra import refusals
-from llmf_hydra.checks.quantization import pissa_takes_full_precision
+from llmf_hydra.checks.method import pissa_needs_whole_weights
 from llmf_hydra.config import record
 from llmf_hydra.config.groups.quantization import QuantizationConfig
 from llmf_hydra.errors import Refused
@@ -272,9 +272,9 @@ def test_quantized_modules_are_not_trained_whole(cache: Path, monkeypatch: pytes
 
 def test_pissa_decomposes_weights_in_full_precision() -> None:
     cfg = composed("stage=sft", FOUR)
-    assert not list(pissa_takes_full_precision(cfg))
+    assert not list(pissa_needs_whole_weights(cfg))
     cfg.method.pissa_init = True
-    assert "decomposes weights in full precision" in str(*pissa_takes_full_precision(cfg))
+    assert "quantized weights can't be decomposed" in str(*pissa_needs_whole_weights(cfg))
 
 
 @pytest.mark.parametrize(("package", "choice"), [("bitsandbytes", "bnb4"), ("hqq", "hqq4")])
