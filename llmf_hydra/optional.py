@@ -2,9 +2,20 @@
 
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
+
+# Imported by Transformers and Accelerate wherever they are installed, for seconds and with warnings of their own, and
+# used by no process that imports these: our wandb tracker has its own.
+UNUSED = ("wandb", "deepspeed")
+
+
+def leave_out_unused() -> None:
+    """Have this process import none of UNUSED; called before Transformers is imported."""
+    for name in UNUSED:
+        sys.modules[name] = None  # type: ignore[assignment]
 
 
 def missing(package: str, *, extra: str, key: str) -> Problem | None:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from llmf_hydra import terminal
+from llmf_hydra import optional, terminal
 from llmf_hydra.config import record
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.groups.model import ModelConfig
@@ -41,9 +41,6 @@ LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
 )
-# Imported by Transformers and Accelerate wherever they are installed, for seconds, and used by no worker: our wandb
-# tracker has its own process.
-UNUSED = ("wandb", "deepspeed")
 ERROR = "error.txt"  # the traceback of a failed run
 
 
@@ -193,8 +190,7 @@ def load_libraries() -> bool:
 
 def command(words: list[str]) -> int:
     """A worker on a run folder, or with `--serve` the server that forks them."""
-    for name in UNUSED:
-        sys.modules[name] = None  # type: ignore[assignment]
+    optional.leave_out_unused()
     warm = words[0] == SERVE
     if warm:
         asked = fork_server.serve(int(words[1]), load_libraries)

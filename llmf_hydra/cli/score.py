@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llmf_hydra import optional
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.errors import DONE, Problem, Refused
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
         raise Refused([Problem("--out", asked.out, what, "name a new file")])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    optional.leave_out_unused()
     from llmf_hydra.jobs.score import scores  # here: it imports torch, which a refusal doesn't wait for
 
     lines = (json.dumps(line) + "\n" for line in scores(asked.file, asked.model, asked.batch))

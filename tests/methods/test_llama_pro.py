@@ -135,6 +135,7 @@ def test_only_the_new_blocks_change(
     made = cli("expand", "tiny", "--blocks", "1", "--out", "pro")
     assert made.returncode == 0, made.stderr
     assert "pro: 3 layers; new, and without effect yet, counted from 0: 2" in made.stdout
+    assert "WARNING" not in made.stderr
     assert torch.equal(logits(tmp_path / "pro"), logits(tiny.ready()))
     words = ["method=llama_pro", "model.model_name_or_path=./pro", "method.freeze_trainable_layers=1"]
     done = cli(*SHORT, *words, "hydra.run.dir=out")
