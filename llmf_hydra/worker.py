@@ -182,6 +182,8 @@ def load_libraries() -> bool:
 
     for name in LIBRARIES:
         import_module(name)
+    # Transformers compiles its table of old weights' names when the first model is made, which each worker would do.
+    import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")
     for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
         for choice in choices:
             import_module(f"llmf_hydra.{room}.{choice}")

@@ -36,6 +36,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
 from llmf_hydra.config import conf_files, faults, home, implied, overrides
+from llmf_hydra.config.overrides import SEARCH_PATH
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.quoting import quoted_word
 from llmf_hydra.config.schema import GROUPS, Config, entries
@@ -122,7 +123,14 @@ class CommandLine:
         if not self.flags.shell_completion:
             found = overrides.problems(self.overrides, self.loader)
             if found:
-                raise Refused(found)
+                raise Refused([*self._search_path_in_file(), *found])
+
+    def _search_path_in_file(self) -> Iterator[Problem]:
+        """The refusal of a `hydra.searchpath` in the primary config: it may be why a choice isn't known."""
+        primary = self.loader.repository.load_config(self.config_name)
+        folders = OmegaConf.select(primary.config, SEARCH_PATH) if primary is not None else None
+        if folders:
+            yield overrides.idle_search_path(f"{SEARCH_PATH} (in {self.config_name}.yaml)", folders)
 
     def without_wrong_values(self) -> tuple[Config, set[str], set[str]] | None:
         """The config without the words whose values are wrong, the keys of those words, and the keys of the others.
@@ -274,8 +282,11 @@ def typed(config: DictConfig) -> Config:
 
 
 def _check_names(config: DictConfig) -> None:
-    """Raise Refused for a file of the user's own whose `name` is no stage, method, optimizer or job."""
+    """Raise Refused for a file of the user's own whose `name` is no stage, method, optimizer or job, or that names
+    folders of configs: the words of trials and of resumed studies would be read without them."""
     found: list[Problem] = []
+    if config.hydra.searchpath:
+        found.append(overrides.idle_search_path(SEARCH_PATH, config.hydra.searchpath))
     for entry in entries().values():
         if entry.is_choice and (name := config[entry.group].name) not in entry.param.choices:
             key = f"{entry.key} (in {entry.group}/{config.hydra.runtime.choices.get(entry.group)}.yaml)"

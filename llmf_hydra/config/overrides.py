@@ -22,6 +22,7 @@ from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean, shown
 
 RECIPES = ("experiment", DEMO)  # groups beside the schema's
 SHOWN = 80  # characters of a word that a message repeats
+SEARCH_PATH = "hydra.searchpath"
 LOOKED_AT = 1000  # values of one sweep that are checked before its first trial
 PACKAGES = {  # choices that a plugin of Hydra's brings -> the package to install
     "hydra/launcher": {
@@ -78,6 +79,12 @@ def several_values(word: str) -> Problem:
     return Problem(key, value, "is several values, and this is one run", remedy)
 
 
+def idle_search_path(key: str, folders: object) -> Problem:
+    """The refusal of folders that would add choices to the composition and not to what is checked, or to trials."""
+    remedy = "put a folder before the shipped one with LLMF_CONF=FOLDER, or add its choices with --config-dir FOLDER"
+    return Problem(key, folders, "is not read", remedy)
+
+
 def unknown_choice(group: str, name: object, known: Sequence[str]) -> Problem:
     """The refusal of a choice that no file and no plugin gives."""
     package = PACKAGES.get(group, {}).get(str(name))
@@ -100,6 +107,8 @@ def _of_override(override: Override, word: str, loader: ConfigLoader) -> Iterato
     key = override.key_or_group
     if key.startswith("hydra/") and not override.is_delete():
         yield from _of_choice(override, key, loader)
+    elif key == SEARCH_PATH and not override.is_delete():
+        yield idle_search_path(key, word.partition("=")[2])
     elif key.split(".")[0].split("/")[0] == "hydra":
         return
     elif override.is_delete():

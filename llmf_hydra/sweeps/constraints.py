@@ -1,12 +1,14 @@
 """Constraints of a study: bounds on metrics that the best trial has to hold."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmf_hydra.errors import Problem, Refused
 
-FORM = re.compile(r"^\s*(?P<metric>[\w/.-]+)\s*(?P<sign><=|>=)\s*(?P<bound>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+FORM = re.compile(rf"^\s*(?P<metric>[\w/.-]+)\s*(?P<sign><=|>=)\s*(?P<bound>{NUMBER})\s*$")
 
 
 @dataclass(frozen=True)
@@ -18,9 +20,9 @@ class Constraint:
     bound: float
 
     def broken_by(self, values: Mapping[str, float]) -> float:
-        """By how much these values break it; 0 or less: they hold it. A metric that wasn't logged breaks it."""
+        """By how much these values break it; 0 or less: they hold it. A metric that wasn't logged, or is NaN, breaks it."""
         value = values.get(self.metric)
-        if value is None:
+        if value is None or math.isnan(value):
             return 1.0
         return value - self.bound if self.at_most else self.bound - value
 

@@ -22,6 +22,8 @@ from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study
 
 STUDY = "study.json"
 LONGEST_NAME = 100  # characters; wandb's groups take 128
+FORMS = {"name": str, "storage": str, "cwd": str, "config_name": str, "created": str, "overrides": list, "space": dict,
+         "objectives": dict}  # of what is read again  # fmt: skip
 GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -89,7 +91,12 @@ def write(
 def read(folder: Path) -> dict[str, Any]:
     """The plan that a folder holds; raises Refused where it holds none."""
     try:
-        return json.loads((folder / STUDY).read_text(encoding="utf8"))
+        known = json.loads((folder / STUDY).read_text(encoding="utf8"))
+        if not isinstance(known, dict) or not all(
+            isinstance(known.get(key), kind) for key, kind in FORMS.items()
+        ):
+            raise ValueError(f"no plan of a study: {folder / STUDY}")
+        return known
     except (OSError, ValueError) as error:
         remedy = "name the folder of a sweep (hydra.sweep.dir); those of one folder: outputs/sweeps"
         raise Refused([Problem("sweep", folder, f"holds no {STUDY} that can be read", remedy)]) from error

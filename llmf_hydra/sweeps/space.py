@@ -168,7 +168,14 @@ def _dimension(override: Override, seed: int) -> Dimension:
     scalars = [value if isinstance(value, Scalar) else None for value, _ in values]
     texts = tuple(text for _, text in values)
     plain = len({type(value) for value in scalars}) == 1 and scalars[0] is not None
-    return Choices(key, tuple(scalars) if plain else texts, texts)
+    chosen = tuple(scalars) if plain else texts
+    if len(set(chosen)) < len(chosen):
+        twice = next(text for at, text in enumerate(texts) if chosen[at] in chosen[:at])
+        what = "is there twice, and two trials would be one"
+        raise Refused(
+            [Problem(key, masked_word(f"{key}={twice}").partition("=")[2], what, "give each value once")]
+        )
+    return Choices(key, chosen, texts)
 
 
 def _ordered(override: Override, given: Any, seed: int) -> Iterator[tuple[Any, str]]:

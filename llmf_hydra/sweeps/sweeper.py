@@ -1,5 +1,6 @@
 """`StudySweeper`: the Hydra sweeper behind `-m`. It proposes trials, has them run, and keeps the account."""
 
+import math
 import os
 import signal
 import time
@@ -293,6 +294,8 @@ class StudySweeper(Sweeper):
         if ended.code == DONE and lacking and self._must_have_values:
             status, values = "failed", []
             reason = f"{', '.join(lacking)} was never logged; logged are {', '.join(sorted(known)) or 'none'}"
+        if ended.code == DONE and (nan := [name for name in names if math.isnan(known.get(name, 0.0))]):
+            status, values, reason = "failed", [], f"{', '.join(nan)} is not a number"
         if lacking:
             values = []
         broken = [entry.broken_by(known) for entry in self.constraints] if values else []

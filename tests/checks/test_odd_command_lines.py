@@ -199,13 +199,17 @@ def test_a_conf_folder_that_is_none_is_refused(tmp_path: Path, environment: dict
     (tmp_path / "empty").mkdir()
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.yaml").write_text("defaults: [config, _self_]\n")
+    (tmp_path / "own" / "far.yaml").write_text("defaults: [config, _self_]\nhydra: {searchpath: [/far]}\n")
     file.write_text("")
+    far = ["--config-path", "own", "--config-name", "far"]
     cases = [
         (words, {"LLMF_CONF": "/nope"}, "LLMF_CONF=/nope: there is no such folder"),
         (words, {"LLMF_CONF": str(file)}, f"LLMF_CONF={file}: is a file"),
         (["explain", "lora_rank"], {"LLMF_CONF": "/nope"}, "LLMF_CONF=/nope"),
         ([*words, "--config-path", "empty"], {}, "--config-path=empty: holds neither config.yaml nor"),
         ([*words, "--config-path", "own", "--config-name", "other"], {}, "holds neither other.yaml nor"),
+        ([*words, *far], {}, "hydra.searchpath=['/far']: is not read; put a folder before"),
+        ([*words, *far, "method=mine"], {}, "hydra.searchpath (in far.yaml)=['/far']: is not read"),
     ]
     found = answers([(words, env) for words, env, _ in cases], tmp_path, environment)
     wrong = [
@@ -247,6 +251,7 @@ def test_hydra_habits(tmp_path: Path, environment: dict[str, str]) -> None:
         (["-m", "training.seed=interval(0,1)", "model=tiny"], 2, "is "),
         (["-m", "training.seed=range(0,100000)", "model=tiny"], 2, "more than 10000 trials"),
         (["hydra.run.dir=/", "model=tiny"], 2, "hydra.run.dir=/"),
+        (["hydra.searchpath=[/mine]", "method=mine"], 2, "hydra.searchpath=[/mine]: is not read"),
         (["model=path", "model.model_name_or_path=~/no-such-model"], 2, f"{Path.home()}/no-such-model"),
     ]  # fmt: skip
     env = {"COMP_LINE": "llmf-hydra method="}

@@ -71,6 +71,14 @@ def test_bad_words_are_refused(cli: Cli, study: FinishedStudy, tmp_path: Path) -
         done = cli("sweep", verb, str(tmp_path))
         assert done.returncode == 2 and "holds no study.json" in done.stderr and str(tmp_path) in done.stderr
         assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
+    (tmp_path / "foreign").mkdir()
+    plan = json.loads((study.folder / "study.json").read_text())
+    for content in ("{", "[]", "{}", json.dumps(plan | {"overrides": None})):
+        (tmp_path / "foreign" / "study.json").write_text(content)
+        for verb in ("show", "resume", "report"):
+            done = cli("sweep", verb, "foreign")
+            assert done.returncode == 2 and "holds no study.json that can be read" in done.stderr, done.stderr
+    assert [file.name for file in (tmp_path / "foreign").iterdir()] == ["study.json"]
     for words, part in (
         (["shwo"], "sweep shwo: is not one of show, resume, report;"),
         (["show"], "llmf sweep show --help"),
@@ -79,7 +87,6 @@ def test_bad_words_are_refused(cli: Cli, study: FinishedStudy, tmp_path: Path) -
         assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr
     shutil.copytree(study.folder, tmp_path / "lost")
     (tmp_path / "lost" / "study.journal").unlink()
-    plan = json.loads((tmp_path / "lost" / "study.json").read_text())
     gone = {**plan, "storage": f"journal:{tmp_path}/gone/study.journal"}
     (tmp_path / "lost" / "study.json").write_text(json.dumps(gone))
     done = cli("sweep", "show", "lost")

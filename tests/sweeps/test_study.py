@@ -279,6 +279,8 @@ def test_trials_side_by_side_share_the_cores_and_reach_the_same(cli: Cli, tmp_pa
         (["training.seed=1,2", "hydra.sweeper.n_jobs=0"], "must be at least 1"),
         (["training.seed=1,2", "hydra.sweeper.pruner=medan"], "did you mean 'median'?"),
         (["training.seed=1,2", "hydra.sweeper.constraints=['x<3']"], "write metric<=number"),
+        (["training.seed=1,2", "hydra.sweeper.constraints=['x<=1.2.3']"], "write metric<=number"),
+        (["rlhf.pref_beta=0.1,0.2,0.10"], "rlhf.pref_beta=0.1: is there twice"),
     ],
 )
 def test_a_wrong_study_is_refused_before_anything_is_written(
