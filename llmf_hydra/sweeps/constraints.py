@@ -20,7 +20,7 @@ class Constraint:
     bound: float
 
     def broken_by(self, values: Mapping[str, float]) -> float:
-        """By how much these values break it; 0 or less: they hold it. A metric that wasn't logged, or is NaN, breaks it."""
+        """By how much these values break it; 0 or less: they hold it. A metric that is lacking, or NaN, breaks it."""
         value = values.get(self.metric)
         if value is None or math.isnan(value):
             return 1.0

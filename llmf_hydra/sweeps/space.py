@@ -165,6 +165,9 @@ def _dimension(override: Override, seed: int) -> Dimension:
         return _interval(key, override, given)
     _refuse_endless(key, override)
     values = list(_ordered(override, given, seed))
+    if not values:
+        text = masked_word(str(override.input_line)).partition("=")[2]
+        raise Refused([Problem(key, text, "gives no value to try", "raise its end, or list the values")])
     scalars = [value if isinstance(value, Scalar) else None for value, _ in values]
     texts = tuple(text for _, text in values)
     plain = len({type(value) for value in scalars}) == 1 and scalars[0] is not None

@@ -44,6 +44,7 @@ from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, alone, ide
 from llmf_hydra.sweeps.trials import CtrlC, Outcome, Pool, failure, outcome
 
 ADAPTIVE = ("tpe", "cmaes")  # samplers that learn from the trials before
+SUBFOLDER = "${hydra.job.num}"  # in conf/config.yaml
 THREADS, DEVICES = "launch.omp_num_threads", "launch.cuda_visible_devices"
 
 
@@ -87,6 +88,7 @@ class StudySweeper(Sweeper):
             raise Refused(found)
         self.space = space.read(words, loader, self.settings.seed)
         self._refuse_secrets()
+        self._refuse_subfolders()
         _, base = compose.settled(loader, self._name, list(self.space.fixed))
         self._settle(base)
         proposals.known_beforehand(self.settings, self.space)  # refuses a grid that has no end
@@ -99,6 +101,14 @@ class StudySweeper(Sweeper):
             if masked_word(f"{key}=value") != f"{key}=value":
                 what = "is a secret, and a study writes down what it varies"
                 raise Refused([Problem(key, NO_VALUE, what, "give it once")])
+
+    def _refuse_subfolders(self) -> None:
+        """The ledger, and whoever looks at the study, finds a trial's folder by its number."""
+        assert self.config is not None  # set up
+        given: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        if given["subdir"] != SUBFOLDER:
+            what, remedy = "is not free: a trial's folder has the trial's number", "leave it out"
+            raise Refused([Problem("hydra.sweep.subdir", given["subdir"], what, remedy)])
 
     def _settle(self, base: DictConfig) -> None:
         self.objectives = _objectives(self.settings, base)

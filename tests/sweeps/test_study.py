@@ -43,6 +43,11 @@ def trained_steps(folder: Path) -> int:
     return sum(len(re.findall(r"^step \d+/\d+  loss", log, re.MULTILINE)) for log in logs)
 
 
+def own_server(environment: dict[str, str]) -> dict[str, str]:
+    """The environment without the server of the tests: a sweep starts its own."""
+    return {name: value for name, value in environment.items() if name != warm.WORKERS}
+
+
 KILLED = [
     *SHORT,
     "training.max_steps=10",
@@ -57,32 +62,41 @@ KILLED = [
     ("kills", "seeds", "trackers"),
     [
         pytest.param(1, "1,2", [], id="once"),
-        pytest.param(5, "1,2,3,4", ["tracking=[files,mlflow,wandb]"], id="five", marks=pytest.mark.slow),
+        pytest.param(
+            5,
+            "1,2,3,4",
+            ["tracking=[files,mlflow,wandb]"],
+            id="five",
+            marks=[pytest.mark.slow, pytest.mark.timeout(1200)],
+        ),
     ],
 )
 def test_a_study_that_is_killed_goes_on_until_each_trial_is_done_once(
     environment: dict[str, str], tmp_path: Path, kills: int, seeds: str, trackers: list[str]
 ) -> None:
     mark = str(tmp_path)
-    env = {**environment, MARK: mark, warm.WORKERS: ""}  # a server of its own, which dies with the rest
+    env = own_server(environment) | {MARK: mark}  # a server that dies with the rest
     words = [*KILLED, *trackers, f"training.seed={seeds}", "hydra.sweep.dir=study"]
     command = [sys.executable, "-m", "llmf_hydra", "-m", *words]
     chance, study = random.Random(kills), tmp_path / "study"
     steps = 2 * 10 * len(seeds.split(","))
 
-    for number in range(kills):
-        sweep = subprocess.Popen(
-            command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        target = chance.randint(steps * number // (kills + 1), steps * (number + 1) // (kills + 1))
-        while trained_steps(study) < target and sweep.poll() is None:
-            time.sleep(0.01)
-        time.sleep(chance.random() / 3)
+    try:
+        for number in range(kills):
+            sweep = subprocess.Popen(
+                command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            target = chance.randint(steps * number // (kills + 1), steps * (number + 1) // (kills + 1))
+            while trained_steps(study) < target and sweep.poll() is None:
+                time.sleep(0.05)
+            time.sleep(chance.random() / 3)
+            kill_all(mark)
+            assert sweep.wait() == -9, sweep.communicate()
+    finally:
         kill_all(mark)
-        assert sweep.wait() == -9, sweep.communicate()
 
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280 * kills, check=False
     )
     assert done.returncode == 0, done.stderr
     undisturbed = trials(study)
@@ -243,13 +257,22 @@ def test_a_failed_trial_is_tried_again_and_too_many_end_the_study(cli: Cli, tmp_
 
 
 @pytest.mark.slow
-def test_trials_side_by_side_share_the_cores_and_reach_the_same(cli: Cli, tmp_path: Path) -> None:
+def test_trials_side_by_side_share_the_cores_and_reach_the_same(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     words = [*SHORT, "training.max_steps=2", "rlhf.pref_beta=0.05,0.1,0.2"]
     words.append("launch.omp_num_threads=1")
-    own = {warm.WORKERS: ""}  # a server of the sweep's own, with the threads of its trials
-    one = cli("-m", *words, "hydra.sweep.dir=one", env=own)
-    two = cli("-m", *words, "hydra.sweeper.n_jobs=2", "hydra.sweep.dir=two", env=own)
-    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    for more in (["hydra.sweep.dir=one"], ["hydra.sweep.dir=two", "hydra.sweeper.n_jobs=2"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "llmf_hydra", "-m", *words, *more],
+            cwd=tmp_path,
+            env=own_server(environment),  # with the threads of its trials
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
     for number in range(3):
         weights = [
             tmp_path / name / str(number) / "final" / "adapter_model.safetensors" for name in ("one", "two")
@@ -281,6 +304,8 @@ def test_trials_side_by_side_share_the_cores_and_reach_the_same(cli: Cli, tmp_pa
         (["training.seed=1,2", "hydra.sweeper.constraints=['x<3']"], "write metric<=number"),
         (["training.seed=1,2", "hydra.sweeper.constraints=['x<=1.2.3']"], "write metric<=number"),
         (["rlhf.pref_beta=0.1,0.2,0.10"], "rlhf.pref_beta=0.1: is there twice"),
+        (["training.seed=range(5,1)"], "training.seed=range(5,1): gives no value to try"),
+        (["training.seed=1,2", "hydra.sweep.subdir=x"], "hydra.sweep.subdir=x: is not free"),
     ],
 )
 def test_a_wrong_study_is_refused_before_anything_is_written(
