@@ -12,7 +12,7 @@ from support.warm_launchers import Launchers, launchers
 
 from llmf_hydra.runs import warm
 
-pytest_plugins = ["support.stage_fixtures", "support.finished_runs"]
+pytest_plugins = ["support.stage_fixtures", "support.finished_runs", "support.small_disk"]
 
 
 @pytest.fixture(scope="session")

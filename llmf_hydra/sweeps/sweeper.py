@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text, masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, Problem, Refused
-from llmf_hydra.runs import processes, warm
+from llmf_hydra.runs import disk, processes, warm
 from llmf_hydra.runs.manifest import cores
 from llmf_hydra.sweeps import (
     account,
@@ -93,8 +94,23 @@ class StudySweeper(Sweeper):
         self._settle(base)
         proposals.known_beforehand(self.settings, self.space)  # refuses a grid that has no end
         self.folder = Path(str(self.config.hydra.sweep.dir)).expanduser().absolute()
-        self.study = self._open(base)
-        return self._run()
+        try:
+            self.study = self._open(base)
+        except OSError as error:
+            if (reason := disk.full(error, self.folder)) is None:
+                raise
+            what = f"cannot be written: {reason}"
+            raise Refused(
+                [Problem("hydra.sweep.dir", self.folder, what, "make room, or name another")]
+            ) from error
+        try:
+            return self._run()
+        except OSError as error:
+            if (reason := disk.full(error, self.folder)) is None:
+                raise
+            again = f"make room, then go on with: llmf sweep resume {os.path.relpath(self.folder)}"
+            print(f"failed: {self.folder} cannot be written: {reason}; {again}", file=sys.stderr)
+            raise SweepFailed(FAILED) from error
 
     def _refuse_secrets(self) -> None:
         for key in self.space.described():
@@ -221,6 +237,11 @@ class StudySweeper(Sweeper):
                             self._start(pool, claim)
         except KeyboardInterrupt:
             self._stop(pool)
+            raise
+        except OSError:  # the ledger can't be written: a full disk
+            pool.send(signal.SIGTERM)
+            while pool:
+                list(pool.ended())
             raise
 
     def _stop(self, pool: Pool) -> None:

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -255,20 +255,6 @@ def test_a_damaged_one_that_is_named_is_refused(killed: Path, cli: Cli) -> None:
     )
     assert done.returncode == 2
     assert "training.resume_from_checkpoint=run/checkpoint-6: is damaged: optimizer.pt holds" in done.stderr
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(small_disk: Path, cli: Cli, tmp_path: Path) -> None:

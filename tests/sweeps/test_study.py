@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,31 @@ def test_trials_side_by_side_share_the_cores_and_reach_the_same(
         assert weights[0].read_bytes() == weights[1].read_bytes()
     begun = {n: (trial["started"], trial["ended"]) for n, trial in trials(tmp_path / "two").items()}
     assert begun[1][0] < begun[0][1]  # the second began before the first had ended
+
+
+def test_a_full_disk_ends_a_study_that_goes_on_when_there_is_room(
+    small_disk: Path, cli: Cli, tmp_path: Path
+) -> None:
+    words = ["-m", *SHORT, "job=check", "training.seed=1,2", "hydra.sweep.dir=disk/study"]
+    filled = small_disk / "filled"
+    filled.write_bytes(bytes(2**20))
+    refused = cli(*words)
+    assert (
+        refused.returncode == 2 and "disk/study: cannot be written: No space left on device" in refused.stderr
+    )
+    filled.unlink()
+    shutil.rmtree(small_disk / "study", ignore_errors=True)
+
+    assert cli(*words, "hydra.sweeper.timeout=1e-6").returncode == 0  # plans, and starts nothing
+    with filled.open("wb") as file, suppress(OSError):
+        file.write(bytes(shutil.disk_usage(small_disk).free - 8192))
+    ended = cli(*words)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "study cannot be written: No space left on device" in ended.stderr
+    assert "go on with: llmf sweep resume disk/study" in ended.stderr
+    filled.unlink()
+    assert cli("sweep", "resume", "disk/study", "hydra.sweeper.timeout=null").returncode == 0
+    assert {trial["status"] for trial in trials(small_disk / "study").values()} == {"done"}
 
 
 @pytest.mark.parametrize(
