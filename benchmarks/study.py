@@ -1,9 +1,14 @@
-"""A sweep beside single commands of the same configs: what trials of a study cost that share their work.
+"""A sweep beside single commands of the same configs: what trials of a study save by sharing their work.
 
 python -m benchmarks.study [--trials 8] [--singles 2] [words of the command]
 
-A single command starts with a cache that holds the converted model and nothing else, as the sweep does; a second series
-of them shares one cache. Of `trials` commands `singles` are measured, and their mean stands for all.
+Single commands are measured in three states of the cache, and the sweep's share of them is told for each:
+
+    empty       nothing is there: the embedded model is converted first, by each command and by the sweep once
+    converted   the model is there; rows are tokenized and put before the reference by each command
+    filled      an earlier run of the same rows has left everything
+
+Of `trials` commands `singles` are measured in each state (of the empty one: one), and their mean stands for all.
 """
 
 import argparse
@@ -27,39 +32,47 @@ Taken = dict[str, float]  # seconds by the clock, and of the processors by all p
 
 
 def measure(trials: int = 8, singles: int = 2, words: list[str] | None = None) -> dict[str, Any]:
-    """Seconds of `trials` single commands and of one sweep, and the sweep's share of them; the work that was shared."""
+    """Seconds of one sweep and of a single command, the sweep's share of `trials` of them, and what was shared."""
     smollm2.ready()
     words, betas = [*WORDS, *(words or [])], BETAS[:trials]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        alone, sharing = [], []
-        for beta in betas[:singles]:
-            alone.append(
-                _taken([*words, f"{SWEPT}={beta}", f"hydra.run.dir=alone/{beta}"], folder, _cache(folder))
-            )
-        cache = _cache(folder)
-        for beta in betas[: singles + 1]:
-            run = [*words, f"{SWEPT}={beta}", f"hydra.run.dir=sharing/{beta}"]
-            sharing.append(_taken(run, folder, cache))
+
+        def single(state: str, beta: float, cache: Path) -> Taken:
+            return _taken([*words, f"{SWEPT}={beta}", f"hydra.run.dir={state}/{beta}"], folder, cache)
+
+        empty = single("empty", betas[0], Path(tempfile.mkdtemp(dir=folder)))
+        caches = [_cache(folder) for _ in betas[:singles]]
+        own = [single("converted", beta, cache) for beta, cache in zip(betas, caches, strict=False)]
+        filled = [single("filled", beta, caches[0]) for beta in betas[:singles]]
         values = ",".join(map(str, betas))
         sweep = _taken(["-m", *words, f"{SWEPT}={values}", "hydra.sweep.dir=sweep"], folder, _cache(folder))
-        own = {key: trials * mean(taken[key] for taken in alone) for key in sweep}
-        # The first of them finds nothing in the cache.
-        one = {
-            key: sharing[0][key] + (trials - 1) * mean(taken[key] for taken in sharing[1:]) for key in sweep
-        }
+        converting = {key: empty[key] - own[0][key] for key in sweep}
+        alike = all(_weights(folder / "converted" / str(betas[n])) == _weights(folder / "sweep" / str(n))
+                    for n in range(singles))  # fmt: skip
         return {
             "words": words,
             "trials": trials,
             "sweep": _rounded(sweep),
-            "singles": _rounded(own),
-            "singles_with_one_cache": _rounded(one),
-            "of_singles": {key: round(sweep[key] / own[key], 3) for key in sweep},
-            "of_singles_with_one_cache": {key: round(sweep[key] / one[key], 3) for key in sweep},
+            "one_command": {"empty": _rounded(empty), "converted": _mean(own), "filled": _mean(filled)},
+            "sweep_of_singles": {
+                "empty": {
+                    key: round((sweep[key] + converting[key]) / (trials * empty[key]), 3) for key in sweep
+                },
+                "converted": {
+                    key: round(sweep[key] / (trials * value), 3) for key, value in _mean(own).items()
+                },
+                "filled": {
+                    key: round(sweep[key] / (trials * value), 3) for key, value in _mean(filled).items()
+                },
+            },
             **_shared(folder / "sweep"),
-            "alike": all(_weights(folder / "alone" / str(betas[n])) == _weights(folder / "sweep" / str(n))
-                         for n in range(singles)),
-        }  # fmt: skip
+            "same_weights": alike,
+        }
+
+
+def _mean(several: list[Taken]) -> Taken:
+    return _rounded({key: mean(taken[key] for taken in several) for key in several[0]})
 
 
 def _cache(folder: Path) -> Path:
