@@ -114,7 +114,7 @@ def test_a_study_that_is_killed_goes_on_until_each_trial_is_done_once(
         assert len(set().union(*ids.values())) == len(ids)
 
     again = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert again.returncode == 0 and "0 of" in again.stdout
     assert trials(study) == undisturbed and trained_steps(study) <= 1.1 * steps
