@@ -179,12 +179,14 @@ def load_libraries() -> bool:
     # Asks for GPUs without starting CUDA, which no fork survives.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     for name in LIBRARIES:
         import_module(name)
     for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
         for choice in choices:
             import_module(f"llmf_hydra.{room}.{choice}")
+    get_checkpoint_conversion_mapping("llama")  # builds the mappings of all architectures, once
     return not torch.cuda.is_initialized()
 
 
@@ -201,4 +203,4 @@ def command(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(sys.argv[1:]))
+    terminal.leave(command(sys.argv[1:]))
