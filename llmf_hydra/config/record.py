@@ -23,8 +23,8 @@ HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is m
 
 def dump(cfg: Config) -> str:
     """The config as YAML, whole and resolved, its secrets masked: what `config.yaml` of a run holds."""
-    tree = masked_tree(dataclasses.asdict(cfg))
-    return f"{KEY}: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(tree))}"
+    tree = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(cfg)), resolve=True)
+    return f"{KEY}: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(masked_tree(tree)))}"
 
 
 def load(file: Path) -> Config:
