@@ -23,7 +23,9 @@ HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is m
 
 def dump(cfg: Config) -> str:
     """The config as YAML, whole and resolved, its secrets masked: what `config.yaml` of a run holds."""
-    tree = OmegaConf.to_container(OmegaConf.create(dataclasses.asdict(cfg)), resolve=True)
+    tree: Any = dataclasses.asdict(cfg)
+    if "${" in str(tree):  # a config that was not composed, with the environment's word in its defaults
+        tree = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
     return f"{KEY}: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(masked_tree(tree)))}"
 
 
