@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from support.stage_runs import composed
+
 from llmf_hydra.config.schema import Config
 from llmf_hydra.optional import WITHOUT
 from llmf_hydra.runs import imports, processes, surroundings
@@ -30,8 +32,7 @@ def test_bitsandbytes_is_left_out_where_all_weights_are_surely_whole(tmp_path: P
 
 
 def test_a_worker_is_forked_only_where_the_same_is_left_out() -> None:
-    cfg = Config()
-    cfg.model.model_name_or_path = "builtin:tiny"
+    cfg = composed("model=tiny")
     plain = processes.environment(cfg)
     cfg.quantization.quantization_bit = 4
     quantized = processes.environment(cfg)
