@@ -2,7 +2,10 @@
 
 import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
@@ -12,10 +15,31 @@ from llmf_hydra.errors import NO_VALUE, Problem, Refused
 UNUSED = ("wandb", "deepspeed")
 
 
+WITHOUT = (
+    "LLMF_WITHOUT"  # environment variable: more packages that the process leaves out, separated by commas
+)
+# Imported by Transformers wherever they are installed, for a third of its time, and used by parts of it that no run
+# needs: caches that hqq quantizes, and losses of object detection. Who needs one here imports it itself.
+PUT_OFF = ("hqq", "scipy")
+
+
 def leave_out_unused() -> None:
-    """Have this process import none of UNUSED; called before Transformers is imported."""
-    for name in UNUSED:
+    """Have this process import none of UNUSED, nor what WITHOUT names; called before Transformers is imported."""
+    for name in (*UNUSED, *filter(None, os.environ.get(WITHOUT, "").split(","))):
         sys.modules[name] = None  # type: ignore[assignment]
+
+
+@contextmanager
+def put_off() -> Iterator[None]:
+    """Within, where Transformers is imported, none of PUT_OFF is; afterwards they can be."""
+    blocked = [name for name in PUT_OFF if name not in sys.modules]
+    for name in blocked:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in blocked:
+            sys.modules.pop(name)
 
 
 def missing(package: str, *, extra: str, key: str) -> Problem | None:

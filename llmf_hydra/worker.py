@@ -82,7 +82,9 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
 
 def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
     """What the config asks for, in this process."""
-    import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
+    with optional.put_off():
+        job = import_module(f"llmf_hydra.jobs.{cfg.job.name}")
+    job.run(cfg, out, resume=resume)
 
 
 def _note(out: Path, **values: object) -> None:
@@ -178,15 +180,16 @@ def load_libraries() -> bool:
     """Import what jobs need, for the workers that are forked from here; returns whether a fork is safe."""
     # Asks for GPUs without starting CUDA, which no fork survives.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    import torch
+    with optional.put_off():
+        import torch
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-    for name in LIBRARIES:
-        import_module(name)
-    # Transformers compiles its table of old weights' names when the first model is made, which each worker would do.
-    import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")
-    for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
-        for choice in choices:
-            import_module(f"llmf_hydra.{room}.{choice}")
+        for name in LIBRARIES:
+            import_module(name)
+        for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
+            for choice in choices:
+                import_module(f"llmf_hydra.{room}.{choice}")
+    get_checkpoint_conversion_mapping("llama")  # builds the mappings of all architectures, once
     return not torch.cuda.is_initialized()
 
 
@@ -203,4 +206,4 @@ def command(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(sys.argv[1:]))
+    terminal.leave(command(sys.argv[1:]))

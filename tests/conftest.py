@@ -25,7 +25,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(cache: Path) -> Iterator[dict[str, str]]:
     """The environment of a user who has set nothing, in which workers are forked from a server of this test run."""
     ours = {"LLMF_CACHE": str(cache), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    # Without a locale Python sets LC_CTYPE itself: a server's environment would not be that of its launchers.
+    ours["LC_ALL"] = "C.UTF-8"
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     env = {**kept, **ours}
     with warm.started(worker_environment(env)) as address:
         yield {**env, warm.WORKERS: address}

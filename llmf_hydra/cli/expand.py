@@ -26,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     optional.leave_out_unused()
-    from llmf_hydra.jobs.expand import expand  # here: it imports torch, which a refusal doesn't wait for
+    with optional.put_off():
+        from llmf_hydra.jobs.expand import expand  # here: it imports torch, which a refusal doesn't wait for
 
     added, layers = expand(model, asked.blocks, asked.out)
     numbers = ", ".join(map(str, added))

@@ -27,7 +27,8 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     optional.leave_out_unused()
-    from llmf_hydra.jobs.score import scores  # here: it imports torch, which a refusal doesn't wait for
+    with optional.put_off():
+        from llmf_hydra.jobs.score import scores  # here: it imports torch, which a refusal doesn't wait for
 
     lines = (json.dumps(line) + "\n" for line in scores(asked.file, asked.model, asked.batch))
     if asked.out is None:

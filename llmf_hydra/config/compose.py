@@ -3,6 +3,7 @@
 Beside it only `overrides.py` (Hydra's grammar), `faults.py` (its errors) and `sweeps/` (its plugins) know Hydra.
 """
 
+import copy
 import io
 import os
 import secrets
@@ -17,7 +18,7 @@ import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_loader import ConfigLoader
@@ -44,6 +45,7 @@ from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 Task = Callable[[DictConfig], float | None]
+SCHEMA = "schema"  # first in the defaults list of conf/config.yaml
 PRIMARY = "config"  # the config that is composed where --config-name names no other
 PROGRAM = "llmf_hydra"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: tracebacks instead of sentences
@@ -60,17 +62,31 @@ class _OurSearchPath(SearchPathPlugin):
         search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
 
 
+class _Repository(ConfigRepository):
+    """Where the configs are. Hydra copies it at each composition, to give the copy other sources."""
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self.sources = [
+            faults.NamingSource(source.provider, f"file://{source.path}")
+            if source.scheme() == "file"
+            else source
+            for source in self.sources
+        ]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "_Repository":
+        """A copy with its own list of the same sources: one of them holds the schema, which takes long to copy."""
+        copied = copy.copy(self)
+        copied.sources = list(self.sources)
+        return copied
+
+
 class _Loader(ConfigLoaderImpl):
     """Hydra's loader, which names files that can't be read and refuses what OmegaConf would take for something else."""
 
     def __init__(self, config_search_path: ConfigSearchPath):
         super().__init__(config_search_path)
-        self.repository.sources = [
-            faults.NamingSource(source.provider, f"file://{source.path}")
-            if source.scheme() == "file"
-            else source
-            for source in self.repository.sources
-        ]
+        self.repository = _Repository(config_search_path)
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = super()._load_single_config(default, repo)
@@ -86,7 +102,8 @@ class _Loader(ConfigLoaderImpl):
 def register() -> None:
     """Make the schema, the search path and the resolver known to Hydra. Safe to call twice."""
     version.setbase("1.3")
-    ConfigStore.instance().store(name="schema", node=Config)
+    if f"{SCHEMA}.yaml" not in ConfigStore.instance().repo:
+        ConfigStore.instance().store(name=SCHEMA, node=Config)
     Plugins.instance().register(_OurSearchPath)
     OmegaConf.register_new_resolver("run_id", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 

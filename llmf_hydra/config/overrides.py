@@ -3,6 +3,7 @@
 Hydra stops at the first wrong word and advises `+`; here all are told at once, each with the nearest name.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -11,7 +12,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.conf_files import DEMO
@@ -164,12 +165,18 @@ def value_problem(entry: Entry, value: object) -> Problem | None:
     if number is not None:
         return number
     try:
-        typed = OmegaConf.structured(GROUPS[entry.group])
+        typed = _typed(entry.group)
         typed[entry.name] = value
         converted = typed[entry.name]
     except OmegaConfBaseException:
         return Problem(entry.key, value, f"is not of type {entry.type_name}", _range_of(entry))
     return entry.param.problem(entry.key, converted)
+
+
+@functools.cache
+def _typed(group: str) -> DictConfig:
+    """A group in which values are tried: each is read back at once, so that what was tried before doesn't matter."""
+    return OmegaConf.structured(GROUPS[group])
 
 
 def _range_of(entry: Entry) -> str:

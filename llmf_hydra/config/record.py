@@ -1,16 +1,19 @@
 """A run's `config.yaml`: written by the launcher, read by the worker, and nothing else decides a run's result."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra.config.migrate import KEY, VERSION, migrated
-from llmf_hydra.config.schema import Config, Entry, entries, value_at
+from llmf_hydra.config.schema import GROUPS, Config, Entry, entries, value_at
 from llmf_hydra.config.secrets import MASK, learn, masked_tree, variables
 from llmf_hydra.config.switches import numbers_for_switches
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
@@ -20,7 +23,9 @@ HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is m
 
 def dump(cfg: Config) -> str:
     """The config as YAML, whole and resolved, its secrets masked: what `config.yaml` of a run holds."""
-    tree = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
+    tree: Any = dataclasses.asdict(cfg)
+    if "${" in str(tree):  # a config that was not composed, with the environment's word in its defaults
+        tree = OmegaConf.to_container(OmegaConf.structured(cfg), resolve=True)
     return f"{KEY}: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.create(masked_tree(tree)))}"
 
 
@@ -34,11 +39,7 @@ def load(file: Path) -> Config:
     found = numbers_for_switches(groups, str(file))
     if found:
         raise Refused(found)
-    try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), groups)
-        cfg: Config = OmegaConf.to_object(typed)  # type: ignore[assignment]
-    except OmegaConfBaseException as error:
-        raise Refused([_wrong(file, error)]) from error
+    cfg = _as_recorded(groups) or _converted(groups, file)
     first_layout = tree.get(KEY, 1) == 1  # wrote null for a secret, whether or not it was given
     for key, entry in entries().items():
         recorded = value_at(cfg, key)
@@ -46,6 +47,27 @@ def load(file: Path) -> Config:
         setattr(getattr(cfg, entry.group), entry.name, _unmasked(entry, masked))
     learn(cfg)
     return cfg
+
+
+def _as_recorded(groups: Mapping[str, Mapping[str, Any]]) -> Config | None:
+    """The config where each parameter has a value of its very type, as `dump` writes them; else None."""
+    found = {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+    if found.keys() != entries().keys():
+        return None
+    for key, entry in entries().items():
+        kinds = (str, NoneType) if entry.type is Any else get_args(entry.type) or (entry.type,)
+        if type(found[key]) not in kinds or "${" in str(found[key]):
+            return None
+    return Config(**{group: owner(**groups[group]) for group, owner in GROUPS.items()})
+
+
+def _converted(groups: Mapping[str, Mapping[str, Any]], file: Path) -> Config:
+    """The config of values that a hand has written: OmegaConf converts them. Raises Refused for one that it can't."""
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(Config), groups)
+        return OmegaConf.to_object(typed)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise Refused([_wrong(file, error)]) from error
 
 
 def lost(file: Path, written: int) -> list[str]:

@@ -1,7 +1,9 @@
 """Saved adapters as a part of a model that isn't trained, or on which another one is trained."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -27,3 +29,14 @@ def put_on(
             raise Refused([Problem(key, adapter, str(error).strip().splitlines()[0])]) from error
         model = adapted.merge_and_unload() if merged else adapted  # pyright: ignore
     return model
+
+
+def save(
+    model: PeftModel, folder: str | Path, adapter: str, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Save one adapter as PEFT loads it; `weights` are its own, where they were gathered from several processes.
+
+    PEFT's empty model card is left out: rendering it takes longer than the rest.
+    """
+    model.create_or_update_model_card = lambda output_dir: None
+    model.save_pretrained(str(folder), selected_adapters=[adapter], state_dict=weights)

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from llmf_hydra.models import adapters
+
 FILE = "value_head.safetensors"
 
 
@@ -80,7 +82,7 @@ class PolicyWithValue(nn.Module):
     def save_pretrained(self, folder: str | Path, adapter: str = "default") -> None:
         """Save the policy as plain Transformers or PEFT loads it, and the value head beside it."""
         if isinstance(self.policy, PeftModel):
-            self.policy.save_pretrained(str(folder), selected_adapters=[adapter])
+            adapters.save(self.policy, folder, adapter)
         else:
             self.policy.save_pretrained(str(folder))
         save_file(self.value_head.state_dict(), Path(folder) / FILE)

@@ -17,8 +17,9 @@ from llmf_hydra.config.groups.launch import LaunchConfig
 from llmf_hydra.config.record import hidden, is_handed
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED
+from llmf_hydra.optional import WITHOUT
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.runs import isolation, ranks, signals, warm
+from llmf_hydra.runs import imports, isolation, ranks, signals, warm
 from llmf_hydra.runs.manifest import cores
 from llmf_hydra.runs.schedulers import remote
 from llmf_hydra.runs.schedulers.host import KILL
@@ -73,10 +74,10 @@ def _free_port() -> int:
 
 def environment(cfg: Config) -> dict[str, str]:
     """The environment of all workers: the launcher's, and what the config says of threads, devices and secrets."""
-    base = {name: value for name, value in os.environ.items() if not is_handed(name)}
+    base = {name: value for name, value in os.environ.items() if not is_handed(name) and name != WITHOUT}
     if cfg.training.deterministic:
         base.setdefault(CUBLAS, REPEATABLE)
-    return launch_environment(cfg.launch, base) | hidden(cfg)
+    return launch_environment(cfg.launch, base) | imports.environment(cfg) | hidden(cfg)
 
 
 def launch_environment(launch: LaunchConfig, base: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmf_hydra import __version__
+from llmf_hydra.optional import WITHOUT
 from llmf_hydra.paths import PACKAGE
 from llmf_hydra.runs import ranks
 
@@ -34,7 +35,7 @@ def fingerprint(env: Mapping[str, str]) -> str:
 
 
 def _read_later(name: str) -> bool:
-    return name in READ_LATER or name.startswith(READ_LATER_PREFIXES)
+    return name in READ_LATER or (name.startswith(READ_LATER_PREFIXES) and name != WITHOUT)
 
 
 def _sources() -> list[tuple[str, int, int]]:

@@ -24,7 +24,7 @@ from llmf_hydra.config.overrides import problems
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text, masked_word
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, NO_VALUE, Problem, Refused
-from llmf_hydra.runs import disk, processes, warm
+from llmf_hydra.runs import disk, imports, processes, warm
 from llmf_hydra.runs.manifest import cores
 from llmf_hydra.sweeps import (
     account,
@@ -140,6 +140,7 @@ class StudySweeper(Sweeper):
             self._threads = [f"{THREADS}={max(1, cores() // self.settings.n_jobs)}"]
         self._gpus = [] if base.launch.cuda_visible_devices is not None else plan.gpus()
         self._launch: Any = OmegaConf.to_object(base.launch)
+        self._imports = imports.environment(base)
         self._tracking: TrackingConfig = OmegaConf.to_object(base.tracking)  # type: ignore[assignment]
         if self._threads:
             self._launch.omp_num_threads = int(self._threads[0].partition("=")[2])
@@ -217,7 +218,7 @@ class StudySweeper(Sweeper):
         """A server from which the trials' workers are forked, where there is more than one."""
         if trials < 2:
             return nullcontext()
-        return warm.server(processes.launch_environment(self._launch, os.environ))
+        return warm.server(processes.launch_environment(self._launch, os.environ) | self._imports)
 
     def _forked(self) -> None:
         """Run trials in forks of this process, `n_jobs` at once."""

@@ -48,9 +48,9 @@ def _draw_one(curves: dict[str, Series], file: Path, title: str) -> None:
     # The object interface draws with Agg and leaves no state, no window and no backend behind.
     from matplotlib.figure import Figure
 
+    # Margins are fixed: to measure the labels first would take as long as all the drawing.
     figure = Figure(figsize=(7, 4), dpi=120)
-    # A layout engine would draw everything once more to measure it, in every run.
-    axes = figure.subplots(gridspec_kw={"left": 0.14, "right": 0.97, "bottom": 0.13, "top": 0.91})
+    axes = figure.add_axes((0.1, 0.13, 0.87, 0.78))
     for color, (key, series) in zip(("tab:blue", "tab:orange"), curves.items(), strict=False):
         steps, values = list(series), list(series.values())
         few = len(values) < 10  # the line itself says all
@@ -58,10 +58,10 @@ def _draw_one(curves: dict[str, Series], file: Path, title: str) -> None:
         axes.plot(steps, values, color=color, alpha=1 if few else 0.3, marker=marker, markersize=4, label=key)
         if not few:
             axes.plot(steps, smooth(values), color=color, label=f"{key}, smoothed")
-    axes.set(xlabel="step", ylabel=title, title=title)
+    axes.set(xlabel="step", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(file)
+    figure.savefig(file, pil_kwargs={"compress_level": 1})
 
 
 def smooth(values: list[float]) -> list[float]:

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import TrainOutput
 
 from llmf_hydra.methods import loraplus, pissa
+from llmf_hydra.models import adapters
 from llmf_hydra.models.architecture.apply import save_changed_config
 from llmf_hydra.optimizers.build import (
     Rates,
@@ -144,7 +145,7 @@ class ResumableTrainer(Trainer):
             return
         folder, model = output_dir or str(self.args.output_dir), self.model
         if isinstance(model, PeftModel):
-            model.save_pretrained(folder, selected_adapters=[TRAINED], state_dict=state_dict)
+            adapters.save(model, folder, TRAINED, state_dict)
             save_changed_config(model, folder, self.context.cfg.model)
         else:
             model.save_pretrained(folder, state_dict=state_dict)  # pyright: ignore

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmf_hydra.config.groups.launch import LaunchConfig
-from llmf_hydra.runs import processes
+from llmf_hydra.config.schema import Config
+from llmf_hydra.runs import imports, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = re.compile("^time$|runtime|per_second")  # keys of the log
@@ -15,11 +16,11 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def worker_environment(env: dict[str, str]) -> dict[str, str]:
-    """What the workers of a launcher with this environment get."""
+    """What the workers of a launcher with this environment get, for runs whose weights aren't quantized."""
     launch = LaunchConfig(
         verbosity="INFO", omp_wait_policy="PASSIVE", omp_num_threads=None, cuda_visible_devices=None
     )
-    return processes.launch_environment(launch, env)
+    return processes.launch_environment(launch, env) | imports.environment(Config())
 
 
 def only_run(folder: Path, stage: str) -> Path:

@@ -17,18 +17,20 @@ from llmf_hydra.runs.warm import MESSAGE
 SERVER = """
 import sys
 from importlib import import_module
+from llmf_hydra import terminal
 from llmf_hydra.runs import fork_server
 import llmf_hydra.__main__ as cli
 
 def load():
     for name in ("launch", "refusals", "sweeps.sweeper", "cli.resume"):
         import_module(f"llmf_hydra.{name}")
+    import_module("llmf_hydra.config.compose").composed(["model=tiny"])  # what Hydra's parser keeps of its grammar
     return True
 
 words = fork_server.serve(int(sys.argv[1]), load)
 if words is not None:
     sys.argv[:] = [cli.__file__, *words]
-    sys.exit(cli.main(words))
+    terminal.leave(cli.main(words))
 """
 
 
