@@ -21,8 +21,7 @@ class LiveMemory(TorchDispatchMode):
     def __init__(self, known: Iterable[torch.Tensor]):
         """`known` are tensors that were there before, such as weights, and aren't counted."""
         super().__init__()
-        self.now = self.peak = 0  # without what was set aside
-        self.aside = self.peak_with_aside = 0
+        self.now = self.peak = 0
         self._known = {tensor.untyped_storage()._cdata for tensor in known}
         self._held: dict[int, tuple[object, int]] = {}  # by storage: its weak reference, its bytes
 
@@ -39,16 +38,12 @@ class LiveMemory(TorchDispatchMode):
                 self._count(leaf.untyped_storage())
         return result
 
-    def begin_again(self) -> None:
-        """Have the peaks be those from now on."""
-        self.peak, self.peak_with_aside = self.now, self.now + self.aside
-
-    def set_aside(self, tensor: torch.Tensor) -> None:
-        """Count a tensor, which stays, apart from the others."""
-        _, size = self._held.pop(tensor.untyped_storage()._cdata, (None, 0))
-        self._known.add(tensor.untyped_storage()._cdata)
+    def forget(self, tensor: torch.Tensor) -> None:
+        """Count a tensor, which stays, no more."""
+        key = tensor.untyped_storage()._cdata
+        _, size = self._held.pop(key, (None, 0))
+        self._known.add(key)
         self.now -= size
-        self.aside += size
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
@@ -63,7 +58,6 @@ class LiveMemory(TorchDispatchMode):
         self._held[key] = (weakref.ref(storage, freed), size)
         self.now += size
         self.peak = max(self.peak, self.now)
-        self.peak_with_aside = max(self.peak_with_aside, self.now + self.aside)
 
 
 class AsOnTheDevice(TorchFunctionMode):

@@ -31,6 +31,7 @@ from llmf_hydra.runs.manifest import resident_memory, total_memory
 log = logging.getLogger(__name__)
 GIB = 2**30
 FAR = 4  # times the memory there is
+OF_TRAINER = 64 * 2**20  # bytes of code and objects that come when the training begins, as measured
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,11 @@ def _activations(
         scores=cfg.stage.scores,
         checkpoints=not cfg.model.disable_gradient_checkpointing,
         layerwise=cfg.optimizer.layerwise_key is not None,
-        accumulates=cfg.training.gradient_accumulation_steps > 1,
     )
     try:
         passes = training_pass(model, train, how)
-        # Gradients are freed before an evaluation.
         if evaluation is not None:
-            passes = max(passes, evaluation_pass(model, evaluation, how) - built.gradients)
+            passes = max(passes, evaluation_pass(model, evaluation, how))
         buffers = optimizer_buffers(built.optimizer)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         log.debug("the memory of a step is estimated by a formula: %s", error)
@@ -207,7 +206,7 @@ def _process() -> int:
     """Bytes that this process takes on the device that trains, before there are weights."""
     if torch.cuda.is_available():
         return 0
-    return resident_memory()
+    return resident_memory() + OF_TRAINER
 
 
 def _available() -> int:

@@ -38,15 +38,15 @@ class Pass:
     scores: bool  # whether the head gives scores, not tokens
     checkpoints: bool  # whether layers are computed again in the backward pass
     layerwise: bool  # whether each gradient is freed at once
-    accumulates: bool  # whether all gradients stand while the next batch comes
 
 
 def training_pass(model: Network, batch: Batch, how: Pass) -> int:
-    """Bytes that a forward and backward pass takes beside the gradients that stand at its end. The model, on the meta
-    device, is left with checkpoints switched as `how` says.
+    """Bytes that a forward and backward pass takes beside the weights' gradients. The model, on the meta device, is
+    left with checkpoints switched as `how` says.
 
     Of many equal layers a few are computed: until the backward pass has left the topmost one, what lives grows by the
-    same amount with each layer; afterwards it falls with each layer, or rises to the end, which stays the same.
+    same amount with each, and afterwards it doesn't depend on their number. That activations are freed while gradients
+    come saves nothing, since memory that is free in parts stays with the process.
 
     Raises RuntimeError and its like where the model needs numbers.
     """
@@ -54,12 +54,10 @@ def training_pass(model: Network, batch: Batch, how: Pass) -> int:
     _switch_checkpoints(model, how.checkpoints)
     layers = equal_layers(model)
     if layers is None or len(layers) <= COMPUTED[-1]:
-        top, rest = _peaks(model, None, batch, how)
-        return max(top, rest, 0)
+        return max(_peaks(model, None, batch, how))
     fewer, more = COMPUTED
-    first, _ = _peaks(model, fewer, batch, how)
-    top, rest = _peaks(model, more, batch, how)
-    return max(top + (len(layers) - more) * (top - first), rest, 0)
+    (first, _), (top, rest) = (_peaks(model, count, batch, how) for count in COMPUTED)
+    return max(top + (len(layers) - more) * (top - first) // (more - fewer), rest)
 
 
 def evaluation_pass(model: Network, batch: Batch, how: Pass) -> int:
@@ -95,32 +93,24 @@ def _kind(layer: nn.Module) -> tuple[object, ...]:
 
 
 def _peaks(model: Network, count: int | None, batch: Batch, how: Pass) -> tuple[int, int]:
-    """Bytes beside the gradients that stand at the end, until the backward pass has left the topmost layer and then;
-    with so many layers."""
+    """Bytes beside the gradients, until the backward pass has left the topmost layer, and then; with so many layers."""
     layers = equal_layers(model)
-    memory = LiveMemory(_there(model))
+    memory, found = LiveMemory(_there(model)), []
     with _cut(model, count):
         below = set() if layers is None or len(layers) < 2 else set(layers[-2].parameters())
-        trained = [weight for weight in model.parameters() if weight.requires_grad]
-        found: list[tuple[int, int]] = []
 
         def take(weight: torch.Tensor) -> None:
             if weight in below and not found:
-                found.append((memory.peak, memory.peak_with_aside))
-                memory.begin_again()
+                found.append(memory.peak)
+                memory.peak = memory.now
+            memory.forget(cast("torch.Tensor", weight.grad))
             if how.layerwise:
                 weight.grad = None
-            else:
-                memory.set_aside(cast("torch.Tensor", weight.grad))
 
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
         with _hooked(trained, take), memory, AsOnTheDevice(how.autocast):
             _loss(model, batch, scores=how.scores).backward()
-    found.append((memory.peak, memory.peak_with_aside))
-    if how.accumulates or how.layerwise:
-        peaks = [alone for alone, _ in found]
-    else:
-        peaks = [whole - memory.aside for _, whole in found]
-    return peaks[0], peaks[-1]
+    return found[0] if found else memory.peak, memory.peak
 
 
 @contextmanager
@@ -184,26 +174,26 @@ def _there(model: nn.Module) -> list[torch.Tensor]:
 
 def _switch_checkpoints(model: Network, checkpoints: bool) -> None:
     base = cast("PreTrainedModel", model.get_base_model() if isinstance(model, PeftModel) else model)
-    if not checkpoints or not base.supports_gradient_checkpointing:
+    if not base.supports_gradient_checkpointing:
         return
 
     def compute(function: Callable[..., Any], *inputs: Any) -> Any:
-        marker = torch.empty(1, device="meta", requires_grad=True)
+        marker = torch.zeros(1, device=base.device, requires_grad=True)
         return Checkpointed.apply(function, marker, *inputs)
 
-    base._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=compute)
+    base._set_gradient_checkpointing(enable=checkpoints, gradient_checkpointing_func=compute)
 
 
 def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
     """The loss of a batch, a scalar. Only the trained tokens go through the head of tokens."""
     base = cast("PreTrainedModel", model.get_base_model() if isinstance(model, PeftModel) else model)
-    shape, device = (batch.lines, batch.length), "meta"
+    shape, device = (batch.lines, batch.length), next(model.parameters()).device
     # A whole mask keeps models from looking at numbers to find out which they need.
     dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
-    mask = torch.empty(batch.lines, 1, batch.length, batch.length, dtype=dtype, device=device)
+    mask = torch.zeros(batch.lines, 1, batch.length, batch.length, dtype=dtype, device=device)
     inputs = {
-        "input_ids": torch.empty(shape, dtype=torch.long, device=device),
-        "position_ids": torch.empty(shape, dtype=torch.long, device=device),
+        "input_ids": torch.zeros(shape, dtype=torch.long, device=device),
+        "position_ids": torch.zeros(shape, dtype=torch.long, device=device),
         "attention_mask": mask,
     }
     if scores:
@@ -218,5 +208,5 @@ def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
         logits = model(**inputs, use_cache=False).logits.float()
     finally:
         hook.remove()
-    targets = torch.empty(len(logits), dtype=torch.long, device=device)
+    targets = torch.zeros(len(logits), dtype=torch.long, device=device)
     return F.cross_entropy(logits, targets, reduction="none").sum()
