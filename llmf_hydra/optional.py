@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import sys
 from types import ModuleType
 
@@ -13,7 +14,10 @@ UNUSED = ("wandb", "deepspeed")
 
 
 def leave_out_unused() -> None:
-    """Have this process import none of UNUSED; called before Transformers is imported."""
+    """Have this process import none of UNUSED, and miss no kernel aloud; called before Transformers is imported."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(
+        logging.ERROR
+    )  # an optional one, on every CPU
     for name in UNUSED:
         sys.modules[name] = None  # type: ignore[assignment]
 
