@@ -84,10 +84,11 @@ def main() -> None:
     parser.add_argument("model", help="the choice model=MODEL")
     parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument("--table", type=Path, help="file for the table in Markdown")
     args = parser.parse_args()
     found = measure(args.model, args.only, args.steps)
-    print(table(found))
+    print(json.dumps(found, indent=2) if args.json else table(found))
     if args.table:
         args.table.write_text(table(found), encoding="utf8")
 
