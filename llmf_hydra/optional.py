@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,20 @@ from llmf_hydra.errors import NO_VALUE, Problem, Refused
 UNUSED = ("wandb", "deepspeed")
 
 
-WITHOUT = (
-    "LLMF_WITHOUT"  # environment variable: more packages that the process leaves out, separated by commas
-)
+# Environment variable: more packages that the process leaves out, separated by commas.
+WITHOUT = "LLMF_WITHOUT"
 # Imported by Transformers wherever they are installed, for a third of its time, and used by parts of it that no run
 # needs: caches that hqq quantizes, and losses of object detection. Who needs one here imports it itself.
 PUT_OFF = ("hqq", "scipy")
 
 
 def leave_out_unused() -> None:
-    """Have this process import none of UNUSED, nor what WITHOUT names; called before Transformers is imported."""
+    """Have this process import none of UNUSED, nor what WITHOUT names, and miss no kernel aloud.
+
+    Called before Transformers is imported.
+    """
+    # It misses an optional one, on every CPU.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     for name in (*UNUSED, *filter(None, os.environ.get(WITHOUT, "").split(","))):
         sys.modules[name] = None  # type: ignore[assignment]
 

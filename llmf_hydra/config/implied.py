@@ -5,14 +5,15 @@ sweep show them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from llmf_hydra import paths
 from llmf_hydra.config.choices import JOBS
-from llmf_hydra.config.conf_files import DEMO, shipped_values
-from llmf_hydra.config.schema import entries
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.config.conf_files import DEMO, file_of, flat_values, shipped_values
+from llmf_hydra.config.schema import GROUPS, entries
+from llmf_hydra.errors import Problem, Refused, shown
 
 MODEL, VAL_SIZE = "model.model_name_or_path", "data.val_size"
 # Parameters that contradict each other: what the user sets replaces what a shipped file says of the other.
@@ -40,7 +41,7 @@ def settled(
         choices = composed.hydra.runtime.choices
         shipped = shipped_values(choices)
         said = {word.lstrip("+").partition("=")[0] for word in words}
-        _check_bits(choices, said)
+        _check_choices(composed, choices, said)
         gives_way = {key: value for key, value in shipped.items() if key not in said or key == MODEL}
         more = [
             *_demo(composed, choices),
@@ -55,11 +56,28 @@ def settled(
     return words, composed
 
 
-def _check_bits(choices: Mapping[str, object], said: set[str]) -> None:
-    """Raise Refused for a choice of whole weights beside a method that brings bits, which would win in silence."""
-    if choices.get("method") == "qlora" and choices.get("quantization") == "none" and "quantization" in said:
-        what = "leaves the weights as they are, and method=qlora is LoRA on quantized weights"
-        raise Refused([Problem("quantization", "none", what, "choose method=lora, or leave it out")])
+def _check_choices(composed: DictConfig, choices: Mapping[str, object], said: set[str]) -> None:
+    """Raise Refused for a choice that was said and loses, in silence, to what another group's choice sets in its group,
+    such as quantization=none beside method=qlora."""
+    chosen = {group: str(choices[group]) for group in GROUPS if isinstance(choices.get(group), str)}
+    for other, choice in chosen.items():
+        file = file_of(other, choice)
+        brought = flat_values(file, other) if _sets_other_groups(file) else {}
+        for key, value in brought.items():
+            group = key.partition(".")[0]
+            if group == other or group not in said or group not in chosen or key in said:
+                continue
+            own = file_of(group, chosen[group])
+            wanted = (flat_values(own, group) if own.exists() else {}).get(key, entries()[key].param.default)
+            if value != wanted and _value(composed, key) == value:
+                what = f"sets {key}={shown(wanted)}, and {other}={choice} sets it to {shown(value)}"
+                raise Refused(
+                    [Problem(group, chosen[group], what, "choose another of the two, or leave it out")]
+                )
+
+
+def _sets_other_groups(file: Path) -> bool:
+    return file.exists() and file.read_text(encoding="utf8").startswith("# @package _global_")
 
 
 def _demo(composed: DictConfig, choices: Mapping[str, object]) -> Iterator[str]:

@@ -81,6 +81,22 @@ class Config:
         return self.data.neat_packing or self.model.block_diag_attn
 
     @property
+    def method_label(self) -> str:
+        """The method with what a preset of it is called: `lora (pissa)`, `freeze (llama_pro)`."""
+        method = self.method
+        lora = method.name == "lora"
+        variants = {
+            "qlora": lora and self.quantization.quantization_bit is not None,
+            "pissa": lora and method.pissa_init,
+            "dora": lora and method.use_dora,
+            "rslora": lora and method.use_rslora,
+            "loraplus": lora and method.loraplus_lr_ratio is not None,
+            "llama_pro": method.use_llama_pro,
+        }
+        named = [name for name, on in variants.items() if on]
+        return f"{method.name} ({', '.join(named)})" if named else method.name
+
+    @property
     def trained_adapter(self) -> str | None:
         """The saved adapter that the run trains on: the last one given, unless a new one is put on top of them all."""
         given = self._adapters
@@ -158,6 +174,18 @@ def _walk() -> Iterator[Entry]:
         hints = typing.get_type_hints(owner)
         for f in dataclasses.fields(owner):
             yield Entry(group, f.name, hints[f.name], declaration(f))
+
+
+def acts(cfg: Config, entry: Entry) -> bool:
+    """Whether a parameter has an effect beside the other values."""
+    return all(value_at(cfg, key) in allowed for key, allowed in entry.param.only.items())
+
+
+def changed(cfg: Config, group: str) -> dict[str, Any]:
+    """The values of a group, choices apart, that have an effect and aren't the default, by full key."""
+    own = [entry for entry in entries().values() if entry.group == group and not entry.is_choice]
+    values = {entry.key: value_at(cfg, entry.key) for entry in own if acts(cfg, entry)}
+    return {key: value for key, value in values.items() if value != entries()[key].param.default}
 
 
 def value_at(cfg: Config, key: str) -> Any:

@@ -31,6 +31,7 @@ class SourceReport:
     rejected: list[int] = field(default_factory=list)
     tokens: int = 0
     trained_tokens: int = 0
+    lengths: int = 0  # of the rows, added up; of ranked answers the longer counts
     longest: int = 0
     digest: str = ""
     found: bool = False  # tokenized before, and found
@@ -39,7 +40,7 @@ class SourceReport:
     @property
     def mean(self) -> float:
         """Mean length of the rows kept."""
-        return self.tokens / self.rows_kept if self.rows_kept else 0.0
+        return (self.lengths or self.tokens) / self.rows_kept if self.rows_kept else 0.0  # of older caches
 
     def add(self, other: "SourceReport") -> None:
         """Count another batch of the same dataset in."""
@@ -93,7 +94,7 @@ class SourceReport:
 _COUNTS = (
     "rows_read", "rows_kept", "rows_cut", "tokens_cut", "answers_cut", "rows_special", "rows_repeated", "rows_equal",
     "rows_good", "rows_bad", "rows_untrained", "rows_rejected",
-    "tokens", "trained_tokens",
+    "tokens", "trained_tokens", "lengths",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from llmf_hydra.config.schema import Config, entries, value_at
@@ -15,13 +16,14 @@ from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.methods.adapters import check_saved
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.architecture.apply import check_precision
 from llmf_hydra.models.architecture.kernels import patch_unsloth
 from llmf_hydra.models.architecture.placement import check_in_memory
 from llmf_hydra.models.load import load_config, load_model, load_scorer, load_tokenizer
-from llmf_hydra.models.memory import Estimate, estimate, far_too_large
+from llmf_hydra.models.memory import Built, Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
 from llmf_hydra.models.quantization import saved
@@ -29,8 +31,10 @@ from llmf_hydra.models.quantization.weights import FULL_PRECISION, quantize, wit
 from llmf_hydra.models.ref import is_on_hub
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.models.vocabulary import tokens as vocabulary
-from llmf_hydra.optimizers.build import footprint
+from llmf_hydra.optimizers.build import without_weights
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.largest_batch import largest_batches
+from llmf_hydra.training.rl.rewards.adapter import check_vocabulary
 
 ADAPTERS = "model.adapter_name_or_path"
 IMAGES = "pixel_values"  # the column of rows with images
@@ -140,13 +144,28 @@ def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
     return load_method(cfg.method.name).apply(model, method, pure=pure)
 
 
+def _fitting(cfg: Config, model: PreTrainedModel) -> Network:
+    """The model without weights as it will be trained. Raises Refused for saved adapters that don't fit on it."""
+    rlhf = cfg.rlhf
+    if cfg.stage.name == "ppo" and rlhf.reward_model_type == "lora":
+        check_vocabulary(str(rlhf.reward_model), model)
+    trainable, adapter = _trainable(cfg, model), _trained_adapter(cfg)
+    if adapter is not None:
+        check_saved(cast("PeftModel", trainable), adapter)
+    return trainable
+
+
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
+    def optimizer(model: nn.Module) -> Built:
+        built, taken = without_weights(model, cfg.optimizer)
+        return Built(built, *taken)
+
     return estimate(
         cfg,
-        _tokens_at_once(cfg, rows),
         precision,
-        lambda model: _trainable(cfg, model),
-        lambda model: footprint(model, cfg.optimizer),
+        lambda model: _fitting(cfg, model),
+        lambda model: largest_batches(cfg, rows, model),
+        optimizer,
     )
 
 
@@ -182,17 +201,3 @@ def _stops(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     if cfg.stage.rows == "text":
         return ()
     return turn_stops(load_chat(cfg.data, cfg.generation, tokenizer))
-
-
-def _tokens_at_once(cfg: Config, rows: Prepared) -> int:
-    """Tokens of the largest batch that a forward pass can hold: two answers a row of preferences, and with a prompt
-    the answer that it will get."""
-    data, generation = cfg.data, cfg.generation
-    answers = 2 if cfg.stage.rows == "preference" else 1
-    # A stream isn't known before, a pack is filled.
-    full = data.streaming or cfg.packs
-    longest = data.cutoff_len if full else max(source.longest for source in rows.report.sources)
-    if cfg.stage.rows == "prompt":
-        new = generation.max_new_tokens
-        longest = longest + new if new else max(longest + 1, generation.max_length)
-    return cfg.training.per_device_train_batch_size * longest * answers

@@ -17,7 +17,7 @@ from llmf_hydra.errors import NO_VALUE, Problem, Refused
 from llmf_hydra.methods.layers import hidden_layers
 from llmf_hydra.methods.llama_pro import RECORD
 from llmf_hydra.models.architecture.mixture_of_depths import is_converted
-from llmf_hydra.models.ref import locate
+from llmf_hydra.models.sources import hubs
 from llmf_hydra.runs import checkpoints
 
 # Modules and weights of a layer that write into the residual stream, by the names that Transformers gives them.
@@ -44,7 +44,7 @@ def expand(name: str, blocks: int, out: Path) -> tuple[list[int], int]:
     Returns the numbers of the added layers and how many layers there are then. Raises Refused for a model that can't
     be loaded, whose layers can't be grouped so, or whose logits would change.
     """
-    folder = locate(ModelConfig(model_name_or_path=name))
+    folder = hubs.folder_of(ModelConfig(model_name_or_path=name), weights=True, key="MODEL")
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **NO_CODE)
         tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)

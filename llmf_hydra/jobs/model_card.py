@@ -11,7 +11,7 @@ from llmf_hydra.checks.residual import RESIDUAL
 from llmf_hydra.config.choices import METHODS, STAGES
 from llmf_hydra.config.groups.model import EMBEDDED
 from llmf_hydra.config.names import names
-from llmf_hydra.config.schema import Config, value_at
+from llmf_hydra.config.schema import Config, acts, changed, entries, value_at
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.jobs.summary import Change
 from llmf_hydra.runs.checkpoints import CARD
@@ -20,11 +20,12 @@ HUB_NAMES = {EMBEDDED: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 ON_HUB = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SETTINGS = ("training.learning_rate", "training.lr_scheduler_type", "training.num_train_epochs", "training.max_steps",
             "training.per_device_train_batch_size", "training.gradient_accumulation_steps", "data.cutoff_len",
-            "training.seed")  # fmt: skip
+            "training.seed", "optimizer.name")  # fmt: skip
 OF_ADAPTERS = {
     "lora": ("method.lora_rank", "method.lora_alpha", "method.lora_target"),
     "oft": ("method.oft_rank", "method.oft_block_size", "method.oft_target"),
 }
+IN_FULL = ("optimizer", "method", "quantization")  # groups of which all is shown that isn't the default
 OF_PREFERENCES = ("rlhf.pref_loss", "rlhf.pref_beta")
 
 
@@ -41,11 +42,11 @@ def card(cfg: Config, steps: int, moved: Iterable[Change], *, chats: bool) -> st
     stage = STAGES[cfg.stage.name]
     lines = [
         "---", _header(cfg), "---", "",
-        f"# {cfg.model.model_name_or_path}, {stage.help} ({cfg.method.name})", "",
+        f"# {cfg.model.model_name_or_path}, {stage.help}, {cfg.method_label}", "",
         f"- Base model: `{cfg.model.model_name_or_path}`" + _after(cfg.merged_adapters),
         f"- Data: {', '.join(f'`{name}`' for name in names(cfg.data.dataset)) or 'none'}",
         f"- Stage: {cfg.stage.name}, {stage.help}",
-        f"- Method: {cfg.method.name}, {METHODS[cfg.method.name].help}",
+        f"- Method: {cfg.method_label}, {METHODS[cfg.method.name].help}",
         f"- Trained for {steps} steps with llmf_hydra {__version__}", "",
         "## Settings", "", "| parameter | value |", "| --- | --- |",
         *(f"| `{key}` | {value} |" for key, value in _settings(cfg)), "",
@@ -81,10 +82,26 @@ def _after(adapters: list[str]) -> str:
 
 def _settings(cfg: Config) -> Iterable[tuple[str, object]]:
     adapters, preference = OF_ADAPTERS.get(cfg.method.name, ()), STAGES[cfg.stage.name].preference
-    for key in (*SETTINGS, *adapters, *(OF_PREFERENCES if preference else ())):
+    keys = [*SETTINGS, *adapters, *(OF_PREFERENCES if preference else ()), *_of_optimizer(cfg)]
+    others = [key for group in IN_FULL for key in changed(cfg, group)]
+    for key in dict.fromkeys([*keys, *others, *_of_vocabulary(cfg)]):
         value = cfg.method.alpha if key == "method.lora_alpha" else value_at(cfg, key)
         if not (key == "training.max_steps" and value < 0):  # no maximum
             yield key, value
+
+
+def _of_optimizer(cfg: Config) -> Iterable[str]:
+    """The settings that this optimizer alone has."""
+    own = (entry for entry in entries().values() if entry.group == "optimizer" and not entry.is_choice)
+    return [
+        entry.key
+        for entry in own
+        if acts(cfg, entry) and entry.param.only.get("optimizer.name") == (cfg.optimizer.name,)
+    ]
+
+
+def _of_vocabulary(cfg: Config) -> Iterable[str]:
+    return [key for key in ("model.new_special_tokens", "model.resize_vocab") if value_at(cfg, key)]
 
 
 def _code(cfg: Config, chats: bool) -> list[str]:

@@ -7,14 +7,18 @@ from pathlib import Path
 
 from llmf_hydra.checks.residual import RESIDUAL
 from llmf_hydra.config.choices import METHODS
-from llmf_hydra.config.quoting import command_line
-from llmf_hydra.config.schema import Config, entries
+from llmf_hydra.config.quoting import command_line, hydra_value
+from llmf_hydra.config.schema import Config, changed, entries
 from llmf_hydra.config.secrets import MASK
 from llmf_hydra.runs.checkpoints import FINAL
 
 # The metrics worth a line, in this order; each with its eval_ twin.
 TOLD = ("loss", "accuracy", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "margin",
         "objective/rlhf_reward", "objective/scores", "objective/kl")  # fmt: skip
+
+
+# Settings of a method with adapters that no saved adapter holds.
+OF_RUN = ("method.loraplus_lr_ratio", "method.loraplus_lr_embedding")
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,21 @@ def _of_method(cfg: Config) -> Iterable[str]:
         yield f"method.freeze_trainable_layers={method.freeze_trainable_layers}"
     elif method.name != entries()["method.name"].param.default:
         yield f"method={method.name}"
+    of_adapter = METHODS[method.name].adapters  # the rest of its settings stand in the saved adapter
+    for key, value in changed(cfg, "method").items():
+        kept = key in ("method.use_llama_pro", "method.freeze_trainable_layers") and method.use_llama_pro
+        if not kept and (not of_adapter or key in OF_RUN):
+            yield f"{key}={hydra_value(value)}"
 
 
 def _of_optimizer(cfg: Config) -> Iterable[str]:
     """The run's optimizer, whose memory the next run may need to fit in."""
     if cfg.optimizer.name != entries()["optimizer.name"].param.default:
         yield f"optimizer={cfg.optimizer.name}"
+    for key, value in changed(cfg, "optimizer").items():
+        yield f"{key}={hydra_value(value)}"
+    if cfg.optimizer.layerwise_key is not None:
+        yield f"training.max_grad_norm={hydra_value(cfg.training.max_grad_norm)}"
 
 
 def _of_base(cfg: Config) -> Iterable[str]:

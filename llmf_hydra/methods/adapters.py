@@ -1,5 +1,7 @@
 """What the methods with adapters share: putting them on, loading saved ones, and a copy of what a run started from."""
 
+from pathlib import Path
+
 import torch
 from peft import (
     PeftConfig,
@@ -9,12 +11,15 @@ from peft import (
     load_peft_weights,
     set_peft_model_state_dict,
 )
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from llmf_hydra.checks.scorer import HEAD, TASK
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.modules import ends_with, scores
 
+Weights = dict[str, torch.Tensor]
 START = "ref"  # PEFT's name of a frozen copy of the adapter that the run started from
 
 
@@ -54,11 +59,39 @@ def like(model: PreTrainedModel | PeftModel, adapter: str, *, pure: bool) -> Pef
 def load(model: PeftModel, adapter: str) -> PeftModel:
     """The saved adapter's weights in place of the fresh ones; a head that it hasn't stays random. Raises Refused."""
     fresh = get_peft_model_state_dict(model)
-    head = {name: weight for name, weight in fresh.items() if f".{HEAD}." in name}
     try:
-        saved = head | load_peft_weights(adapter, device="cpu")
+        saved = load_peft_weights(adapter, device="cpu")
     except (OSError, ValueError) as error:
         raise _refused(adapter, error) from error
+    _check(fresh, saved, adapter)
+    set_peft_model_state_dict(model, _heads(fresh) | saved)
+    return model
+
+
+def check_saved(model: PeftModel, adapter: str) -> None:
+    """Raise Refused for a saved adapter whose weights, of which only names and shapes are read, aren't those of the
+    fresh one on the model, which may lie on the meta device. Older files than safetensors aren't looked into."""
+    file = Path(adapter, SAFETENSORS_WEIGHTS_NAME)
+    if not file.is_file():
+        return
+    try:
+        with safe_open(file, framework="pt") as stored:
+            shapes = {
+                name: torch.empty(stored.get_slice(name).get_shape(), device="meta")
+                for name in stored.keys()  # noqa: SIM118
+            }
+    except SafetensorError as error:
+        raise _refused(adapter, error) from error
+    _check(get_peft_model_state_dict(model), shapes, adapter)
+
+
+def _heads(fresh: Weights) -> Weights:
+    return {name: weight for name, weight in fresh.items() if f".{HEAD}." in name}
+
+
+def _check(fresh: Weights, saved: Weights, adapter: str) -> None:
+    """Raise Refused where names or shapes differ."""
+    saved = _heads(fresh) | saved
     odd = sorted(fresh.keys() ^ saved.keys())
     odd += [name for name in fresh if name not in odd and fresh[name].shape != saved[name].shape]
     if odd:
@@ -66,8 +99,6 @@ def load(model: PeftModel, adapter: str) -> PeftModel:
         if any("embed_tokens" in name or "lm_head" in name for name in odd):
             what += "; if it was trained with new tokens, set model.new_special_tokens and model.resize_vocab as then"
         raise _refused(adapter, what)
-    set_peft_model_state_dict(model, saved)
-    return model
 
 
 @torch.no_grad()

@@ -1,16 +1,20 @@
 """`method=lora`: low-rank adapters on frozen weights (Hu et al. 2021, arXiv:2106.09685), by PEFT."""
 
+import logging
+
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods import llama_pro, loraplus, pissa, vision
 from llmf_hydra.methods.adapters import like, load, put_on, task_of, whole_paths
-from llmf_hydra.methods.modules import check_modules, targets
+from llmf_hydra.methods.modules import check_modules, ends_with, is_linear, targets
 
 __all__ = ["apply", "like", "load"]
-TARGET = "method.lora_target"
+TARGET, RANK = "method.lora_target", "method.lora_rank"
+log = logging.getLogger(__name__)
 
 
 def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftModel:
@@ -24,12 +28,14 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     spared = vision.frozen(model, method)
     if method.use_llama_pro:
         spared = [*spared, *llama_pro.other_layers(model)]
+    wanted = targets(model, TARGET, names(method.lora_target), spared)
+    _check_rank(model, wanted, method.lora_rank)
     config = LoraConfig(
         task_type=task_of(model),
         r=method.lora_rank,
         lora_alpha=method.alpha,
         lora_dropout=method.lora_dropout,
-        target_modules=targets(model, TARGET, names(method.lora_target), spared),
+        target_modules=wanted,
         modules_to_save=whole_paths(model, extra) or None,
         ensure_weight_tying=_trains_tied(model, extra),
         use_rslora=method.use_rslora,
@@ -40,6 +46,24 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     if method.pissa_init:
         pissa.initialize(adapted, method)
     return adapted
+
+
+def _check_rank(model: PreTrainedModel, wanted: list[str], rank: int) -> None:
+    """Raise Refused for a rank that no layer's update can have; warn of the layers whose update can't have it."""
+    shorter = [
+        min(int(module.in_features), int(module.out_features))
+        for path, module in model.named_modules()
+        if is_linear(module)
+        and hasattr(module, "in_features")
+        and any(ends_with(path, name) for name in wanted)
+    ]
+    if shorter and rank > max(shorter):
+        what = "is above the shorter dimension of every targeted layer, and no update has a higher rank than that"
+        raise Refused([Problem(RANK, rank, what, f"take {max(shorter)} or less, or choose method=full")])
+    beyond = [size for size in shorter if size < rank]
+    if beyond and model.device.type != "meta":
+        log.warning("%s=%d is above the shorter dimension, %d or more, of %d of the %d targeted layers, whose update "
+                    "has no higher rank than that", RANK, rank, min(beyond), len(beyond), len(shorter))  # fmt: skip
 
 
 def _trains_tied(model: PreTrainedModel, wanted: list[str]) -> bool:

@@ -79,7 +79,11 @@ def targets(
     ]
     if unfit:
         inside = sorted({last_part(path) for path in linear if within(path, unfit)})
-        remedy = f"name the layers in it: {', '.join(inside)}" if inside else f"name some of {_list(linear)}"
+        remedy = (
+            f"name the layers in it: {', '.join(inside)}"
+            if inside
+            else f"name some of {_list(map(last_part, linear))}"
+        )
         what = f"{unfit[0]} is a {type(paths[unfit[0]]).__name__}, which takes no adapter"
         raise Refused([Problem(key, ",".join(wanted), what, remedy)])
     whole = bool(spared) or any(map(is_pattern, wanted))
@@ -94,14 +98,16 @@ def check_modules(model: nn.Module, key: str, names: list[str]) -> None:
 
 
 def check_names(key: str, unknown: list[str], known: set[str]) -> None:
-    """Raise Refused if there are unknown names, each with the nearest known one."""
-    if unknown:
-        raise Refused(
-            [
-                Problem(key, name, "the model has no such module", did_you_mean(name, known))
-                for name in unknown
-            ]
-        )
+    """Raise Refused if there are unknown names, each with the nearest known one, and with those that there are."""
+    shown = sorted(known, key=lambda name: (name.count("."), name))
+    there = f"those to name are {_list(shown)}" if shown else "there is none to name"
+    problems = []
+    for name in unknown:
+        near = did_you_mean(name, known)
+        remedy = f"{near} {there}" if near else there
+        problems.append(Problem(key, name, "the model has no such module", remedy))
+    if problems:
+        raise Refused(problems)
 
 
 def _check_found(key: str, found: dict[str, list[str]], linear: list[str]) -> None:
@@ -113,12 +119,17 @@ def _check_found(key: str, found: dict[str, list[str]], linear: list[str]) -> No
         example = f"; a path is {linear[0]}" if is_pattern(name) and linear else ""
         remedy = f"{near} " if near else ""
         problems.append(
-            Problem(key, name, f"{kind}{example}", f"{remedy}its linear layers are {_list(linear)}")
+            Problem(
+                key,
+                name,
+                f"{kind}{example}",
+                f"{remedy}its linear layers are {_list(map(last_part, linear))}",
+            )
         )
     if problems:
         raise Refused(problems)
 
 
-def _list(paths: Iterable[str]) -> str:
-    names = list(dict.fromkeys(map(last_part, paths)))
+def _list(names: Iterable[str]) -> str:
+    names = list(dict.fromkeys(names))
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

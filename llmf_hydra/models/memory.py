@@ -1,10 +1,14 @@
 """What a run will take in memory, from a model without weights (on the meta device)."""
 
+import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -14,53 +18,59 @@ from transformers import (
 
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
-from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.errors import Problem
+from llmf_hydra.models.architecture.apply import attention
 from llmf_hydra.models.architecture.placement import check_names
-from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory
+from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory, told_of
+from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
-from llmf_hydra.runs.manifest import total_memory
+from llmf_hydra.models.step_memory import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
+from llmf_hydra.runs.manifest import resident_memory, total_memory
 
+log = logging.getLogger(__name__)
 GIB = 2**30
 FAR = 4  # times the memory there is
+OF_TRAINER = 64 * 2**20  # bytes of code and objects that come when the training begins, as measured
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameter counts, and bytes by what takes them."""
+    """Parameter counts, and bytes by what takes them at the peak of a step."""
 
     parameters: int
     trained: int
-    weights: int
+    process: int  # Python and its libraries, before any weight is there
+    weights: int  # of all models that are loaded
     gradients: int
-    optimizer: int
-    activations: int
+    optimizer: int  # its state
+    activations: int  # what the passes take beside, or the optimizer's own buffers where these are larger
     available: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return sum(getattr(self, name) for name in PARTS)
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "total": self.total}
 
     def line(self) -> str:
         """The estimate in one line, in GiB."""
-        parts = ", ".join(
-            f"{name} {getattr(self, name) / GIB:.2f}"
-            for name in ("weights", "gradients", "optimizer", "activations")
-        )
+        parts = ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in PARTS)
         share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
         return (
             f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
         )
 
 
+PARTS = ("process", "weights", "gradients", "optimizer", "activations")
+
+
 def far_too_large(cfg: Config, found: Estimate) -> Problem | None:
     """The refusal of a run that needs many times the memory there is, which no error of the estimate explains."""
     if found.total <= FAR * found.available:
         return None
-    parts = {name: getattr(found, name) for name in ("weights", "gradients", "optimizer", "activations")}
+    parts = {name: getattr(found, name) for name in PARTS}
     largest = max(parts, key=lambda name: parts[name])
     key = "model.model_name_or_path"
     if largest == "activations":
@@ -75,38 +85,50 @@ def far_too_large(cfg: Config, found: Estimate) -> Problem | None:
     return Problem(key, value_at(cfg, key), what, remedies.get(key, "choose a smaller model or method=lora"))
 
 
+class Built(NamedTuple):
+    """An optimizer of a model on the meta device, and what it keeps."""
+
+    optimizer: Optimizer
+    trained: int  # weights that are stepped sooner or later
+    gradients: int  # bytes
+    state: int  # bytes
+
+
 def estimate(
     cfg: Config,
-    tokens: int,
     precision: Precision,
-    trainable: Callable[[PreTrainedModel], nn.Module],
-    optimizer: Callable[[nn.Module], tuple[int, int, int]],
+    trainable: Callable[[PreTrainedModel], Network],
+    batches: Callable[[Network], tuple[Batch, Batch | None]],
+    optimizer: Callable[[nn.Module], Built],
 ) -> Estimate:
-    """Estimate a run whose forward pass holds `tokens` tokens; `trainable` applies the method to a bare model, and
-    `optimizer` gives the weights that are stepped, and the bytes of the gradients and of the state that it keeps.
-
-    Activations follow Korthikanti et al. 2022 (arXiv:2205.05198) for attention that keeps no score matrix,
-    widened for gated MLPs, plus the logits of the trained tokens in float32.
-    """
+    """Estimate a run. `trainable` applies the method to a bare model; `batches` gives the largest batch of the
+    training, and of the evaluation where there is one; `optimizer` builds it."""
     config = load_sized_config(cfg.network)
     config.num_labels = 1  # read by a head of scores alone
+    if cfg.stage.scores and config.get_text_config().pad_token_id is None:
+        config.get_text_config().pad_token_id = 0
     factory = AutoModelForSequenceClassification if cfg.stage.scores else text_factory(config)
     with torch.device("meta"):
         bare = factory.from_config(
-            config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
+            config,
+            dtype=precision.weights,
+            trust_remote_code=cfg.model.trust_remote_code,
+            attn_implementation=attention(cfg.model),
         )
         check_names(bare, cfg.model.device_map)
         parameters = bare.num_parameters()
         saved = _bytes(bare) - quantized.size(bare, cfg.quantization, precision.weights)
         model = trainable(bare)
-    trained, gradients, state = optimizer(model)
+    built = optimizer(model)
+    train, evaluation = batches(model)
     return Estimate(
         parameters=parameters,
-        trained=trained,
+        trained=built.trained,
+        process=_process(),
         weights=_bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision),
-        gradients=gradients,
-        optimizer=state,
-        activations=_activations(config.get_text_config(), tokens, precision, cfg),
+        gradients=built.gradients,
+        optimizer=built.state,
+        activations=_activations(cfg, model, built, train, evaluation, precision),
         available=_available(),
     )
 
@@ -132,11 +154,8 @@ def _reward(cfg: Config, precision: Precision) -> int:
 
 def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision: Precision) -> int:
     """Bytes of a model beside the policy. Raises Refused, under the key that names it."""
-    try:
+    with told_of(key) if name != cfg.model.model_name_or_path else nullcontext():
         config = load_config(another(cfg.model, name))
-    except Refused as refused:
-        known = [str(problem).replace("model.model_name_or_path", key) for problem in refused.problems]
-        raise Refused(known) from None
     with torch.device("meta"):
         model = AutoModel.from_config(
             config, dtype=precision.weights, trust_remote_code=cfg.model.trust_remote_code
@@ -148,15 +167,46 @@ def _bytes(model: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
-def _activations(config: PretrainedConfig, tokens: int, precision: Precision, cfg: Config) -> int:
-    size = 2 if precision.autocast or precision.weights == torch.bfloat16 else 4
+def _activations(
+    cfg: Config, model: Network, built: Built, train: Batch, evaluation: Batch | None, precision: Precision
+) -> int:
+    how = Pass(
+        torch.bfloat16 if precision.autocast else None,
+        scores=cfg.stage.scores,
+        checkpoints=not cfg.model.disable_gradient_checkpointing,
+        layerwise=cfg.optimizer.layerwise_key is not None,
+    )
+    try:
+        passes = training_pass(model, train, how)
+        if evaluation is not None:
+            passes = max(passes, evaluation_pass(model, evaluation, how))
+        buffers = optimizer_buffers(built.optimizer)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        log.debug("the memory of a step is estimated by a formula: %s", error)
+        return _formula(model.config.get_text_config(), train, how, precision)
+    return passes + buffers if how.layerwise else max(passes, buffers)
+
+
+def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> int:
+    """For models that look at numbers, such as where tokens go: activations as of Korthikanti et al. 2022
+    (arXiv:2205.05198) for attention that keeps no score matrix, widened for gated MLPs, plus the logits of the trained
+    tokens in float32."""
+    tokens = batch.lines * batch.length
+    size = (how.autocast or precision.weights).itemsize
     hidden, inner = config.hidden_size, config.intermediate_size
     layer = tokens * (9 * hidden + 4 * inner) * size  # inputs of norms, projections and the gated MLP
-    if not cfg.model.disable_gradient_checkpointing:
+    if how.checkpoints:
         kept = config.num_hidden_layers * tokens * hidden * size + layer
     else:
         kept = config.num_hidden_layers * layer
-    return kept + 3 * tokens * config.vocab_size * 4  # logits, their log-softmax and its gradient
+    return kept + 3 * batch.trained * config.vocab_size * 4  # logits, their log-softmax and its gradient
+
+
+def _process() -> int:
+    """Bytes that this process takes on the device that trains, before there are weights."""
+    if torch.cuda.is_available():
+        return 0
+    return resident_memory() + OF_TRAINER
 
 
 def _available() -> int:

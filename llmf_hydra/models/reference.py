@@ -1,5 +1,6 @@
 """The reference model of the preference stages, where it is a model of its own."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -10,7 +11,7 @@ from llmf_hydra.config.groups.rlhf import RlhfConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.load import another, load_model
+from llmf_hydra.models.load import another, load_model, told_of
 from llmf_hydra.models.quantization.weights import bits_alone
 
 
@@ -24,7 +25,8 @@ def load_reference(
     named = replace(model, train_from_scratch=False)
     if rlhf.ref_model is not None:
         named = another(model, rlhf.ref_model)
-    loaded = load_model(named, dtype, bits_alone(rlhf.ref_model_quantization_bit))
+    with told_of("rlhf.ref_model") if rlhf.ref_model is not None else nullcontext():
+        loaded = load_model(named, dtype, bits_alone(rlhf.ref_model_quantization_bit))
     if loaded.config.vocab_size != vocabulary:
         what = f"knows {loaded.config.vocab_size} tokens and the trained model {vocabulary}"
         raise Refused(

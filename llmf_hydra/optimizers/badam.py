@@ -169,7 +169,7 @@ def mask(weight: torch.Tensor, ratio: float, mode: str, seed: int) -> slice | to
     if mode == "adjacent":
         start = random.Random(seed).randrange(numbers - share + 1)
         return slice(start, start + share)
-    generator = torch.Generator(weight.device).manual_seed(seed)
+    generator = None if weight.is_meta else torch.Generator(weight.device).manual_seed(seed)
     borders = torch.arange(share + 1, device=weight.device) * numbers // share
     chance = torch.rand(share, generator=generator, device=weight.device, dtype=torch.float64)
     return borders[:-1] + (chance * borders.diff()).long()

@@ -85,12 +85,16 @@ def build_optimizer(
     return built
 
 
-def footprint(model: nn.Module, optimizer: OptimizerConfig) -> Footprint:
-    """What the optimizer of a model will take in memory; the model, which may have no weights, is used up by that.
+def without_weights(model: nn.Module, optimizer: OptimizerConfig) -> tuple[Optimizer, Footprint]:
+    """The optimizer of a model on the meta device, which is used up by that, and what it will take in memory.
 
-    Raises Refused as `build_optimizer` does.
+    It steps at `step()` alone. Raises Refused as `build_optimizer` does.
     """
-    return load_algorithm(optimizer.name).footprint(build_optimizer(model, optimizer, learning_rate=1.0))
+    built = build_optimizer(model, optimizer, learning_rate=1.0)
+    taken = load_algorithm(optimizer.name).footprint(built)
+    if isinstance(built, PerWeightOptimizer) and built.layerwise is not None:
+        built.layerwise.release()
+    return built, taken
 
 
 def parameter_groups(

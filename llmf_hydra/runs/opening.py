@@ -9,5 +9,5 @@ from llmf_hydra.config.schema import Config
 def opening(cfg: Config, out: Path) -> str:
     """What begins where: `sft, lora of builtin:smollm2 on demo_instruct -> outputs/sft/2026-11-25_10-00-00_ab12cd`."""
     job = f"{cfg.job.name} of " if cfg.job.name != "train" else ""
-    what = f"{job}{cfg.stage.name}, {cfg.method.name} of {cfg.model.model_name_or_path}"
+    what = f"{job}{cfg.stage.name}, {cfg.method_label} of {cfg.model.model_name_or_path}"
     return f"{what} on {cfg.data.dataset or 'no data'} -> {os.path.relpath(out)}"

@@ -1,6 +1,7 @@
 """Which modules take an adapter, as `method.lora_target` says it."""
 
 import pytest
+from support.small_models import llama
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from llmf_hydra.config.groups.method import MethodConfig
@@ -73,3 +74,16 @@ def test_modules_of_a_spared_part_are_left_out() -> None:
     spared = ["model.layers.0", "model.layers.2"]
     assert targets(model(), "key", ["q_proj"], spared) == ["model.layers.1.self_attn.q_proj"]
     assert len(targets(model(), "key", ["all"], spared)) == len(LINEAR)
+
+
+def test_a_rank_that_no_layer_can_have_is_refused_and_one_that_some_cannot_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = llama().float()  # k_proj and v_proj give 8 numbers, the shorter dimension of the others is 16
+    with pytest.raises(
+        Refused, match=r"method.lora_rank=17: is above the shorter dimension .*take 16 or less"
+    ):
+        lora.apply(model, MethodConfig(lora_rank=17), pure=False)
+    with caplog.at_level("WARNING", "llmf_hydra"):
+        lora.apply(model, MethodConfig(lora_rank=9), pure=False)
+    assert "method.lora_rank=9 is above the shorter dimension, 8 or more, of 4 of the 14" in caplog.text

@@ -1,11 +1,16 @@
 """The estimate of memory counts the models beside the policy, and the answers that PPO will sample."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support.stage_runs import composed
 
-from llmf_hydra.models.memory import Estimate
+from llmf_hydra.models.memory import PARTS, Estimate
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +57,29 @@ def test_ppo_counts_its_reward_model_and_its_answers() -> None:
     assert own.weights - adapter.weights == pytest.approx(4 * adapter.parameters, rel=0.01)
     longer = estimated(*words, "generation.max_new_tokens=512")
     assert longer.activations > 2 * adapter.activations and longer.weights == adapter.weights
+
+
+def test_the_parts_add_up() -> None:
+    found = estimated("stage=sft", "method=full")
+    parts = {name: getattr(found, name) for name in PARTS}
+    assert found.total == sum(parts.values()) == found.as_dict()["total"]
+    assert all(f"{name} " in found.line() for name in parts) and parts["process"] > 2**28
+    assert estimated("stage=sft", "data.cutoff_len=32").activations < estimated("stage=sft").activations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4"])
+def test_the_estimate_is_near_what_a_run_takes(row: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.estimates",
+        "smollm2",
+        "--only",
+        row,
+        "--steps",
+        "4",
+        "--json",
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert all(abs(found["off"]) < 15 for found in json.loads(done.stdout).values()), done.stdout

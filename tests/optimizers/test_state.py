@@ -8,7 +8,7 @@ import torch
 from support.small_models import llama, loss, optimizer_of, train
 
 from llmf_hydra.config.groups.optimizer import OptimizerConfig
-from llmf_hydra.optimizers.build import footprint
+from llmf_hydra.optimizers.build import without_weights
 
 SMALL = {"galore_rank": 3, "galore_update_interval": 4, "apollo_rank": 3, "apollo_update_interval": 4,
          "badam_switch_interval": 3}  # fmt: skip
@@ -51,7 +51,7 @@ def test_the_estimate_is_what_is_kept(name: str, given: dict[str, Any]) -> None:
         optimizer.step()
         model.zero_grad()
         state = max(state, sum(_bytes(of) for of in optimizer.state.values()))
-    estimated = footprint(
+    _, estimated = without_weights(
         llama().to("meta", torch.float32), OptimizerConfig(name=name, **settings(name, given))
     )
     assert estimated.state == state
@@ -73,7 +73,8 @@ def test_what_is_kept_of_a_matrix() -> None:
     m, n, rank = 16, 24, 3  # down_proj; gate and up are its transpose
 
     def state(name: str, **given: Any) -> int:
-        return footprint(llama().to("meta", torch.float32), OptimizerConfig(name=name, **given)).state // 4
+        _, taken = without_weights(llama().to("meta", torch.float32), OptimizerConfig(name=name, **given))
+        return taken.state // 4
 
     adamw = state("adamw")
     for name, of_matrix in (("galore", rank * (m + 2 * n)), ("apollo", 2 * rank * n + 1)):

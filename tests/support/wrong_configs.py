@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "job not built": (["job=api"], ["job=api", "not built yet"]),
     "qlora on whole weights": (
         ["method=qlora", "quantization=none"],
-        ["quantization=none: leaves the weights as they are, and method=qlora is LoRA on quantized"],
+        ["quantization=none: sets quantization.quantization_bit=null, and method=qlora sets it to 4"],
     ),
     "parameter not built": (["model.infer_dtype=float16"], ["model.infer_dtype=float16", "not built yet"]),
     # a stage used the wrong way

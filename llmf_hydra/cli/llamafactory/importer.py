@@ -18,7 +18,7 @@ import yaml
 from llmf_hydra import refusals
 from llmf_hydra.cli import wording
 from llmf_hydra.cli.commands import Parser
-from llmf_hydra.cli.llamafactory.trainer_names import THEIR_DEFAULTS
+from llmf_hydra.cli.llamafactory.trainer_names import LAYERWISE, THEIR_DEFAULTS, UNCLIPPED
 from llmf_hydra.cli.llamafactory.translate import FATES, IDLE, MISSING, Flat, Outcome, translate
 from llmf_hydra.config import compose
 from llmf_hydra.config.conf_files import shipped_values
@@ -166,7 +166,8 @@ def _settled(path: Path, outcomes: list[Outcome], job: str) -> Imported:
         settings["job"] = job
     choices = _choices(settings)
     values = {key: value for key, value in settings.items() if key not in GROUPS}
-    added = {key: value for key, value in THEIR_DEFAULTS.items() if job == "train" and key not in values}
+    theirs = THEIR_DEFAULTS | (UNCLIPPED if any(values.get(key) is True for key in LAYERWISE) else {})
+    added = {key: value for key, value in theirs.items() if job == "train" and key not in values}
     cfg, shipped = _compose(_words(choices, values | added))
     idle = _idle(cfg, values)
     if idle:

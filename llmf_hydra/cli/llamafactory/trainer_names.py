@@ -170,3 +170,7 @@ THEIR_DEFAULTS = {
     "training.per_device_train_batch_size": 8,
     "training.logging_steps": 500,
 }
+
+# A layerwise optimizer of theirs frees gradients before they could be clipped, whatever the norm.
+LAYERWISE = ("optimizer.galore_layerwise", "optimizer.apollo_layerwise")
+UNCLIPPED = {"training.max_grad_norm": 0.0}

@@ -80,6 +80,7 @@ def finish(setup: Setup, written: Written, encodings: list[object]) -> Tokenized
             counts.answers_cut += example.answers_cut
             counts.tokens += sum(map(len, example.ids.values()))
             counts.trained_tokens += example.trained_tokens
+            counts.lengths += example.length
             counts.longest = max(counts.longest, example.length)
         examples += kept
         numbers += [number] * len(kept)

@@ -57,4 +57,7 @@ def _convert(draft: Path) -> None:
 
 
 if __name__ == "__main__":
+    from llmf_hydra import optional
+
+    optional.leave_out_unused()
     print(ready())

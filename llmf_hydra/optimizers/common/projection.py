@@ -73,7 +73,7 @@ def singular(gradient: torch.Tensor, rank: int, chosen: Sides) -> Projection:
 
 def gaussian(gradient: torch.Tensor, rank: int, chosen: Sides, seed: int) -> Projection:
     """Entries from N(0, 1/rank), the same for the same seed."""
-    generator = torch.Generator(gradient.device).manual_seed(seed)
+    generator = None if gradient.is_meta else torch.Generator(gradient.device).manual_seed(seed)
     rows, columns = gradient.shape
     rank = possible_rank(gradient.shape, rank)
 

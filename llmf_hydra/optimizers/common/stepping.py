@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.optimizers.common.adam import Settings
@@ -49,15 +50,21 @@ class Layerwise:
         self._optimizer = optimizer
         self._norms: dict[nn.Parameter, torch.Tensor] = {}  # of the gradients of this step
         self._groups: dict[nn.Parameter, int] = {}
+        self._hooks: list[RemovableHandle] = []
         for number, group in enumerate(optimizer.param_groups):
             for weight in group["params"]:
                 self._groups[weight] = number
-                weight.register_post_accumulate_grad_hook(self._step)
+                self._hooks.append(weight.register_post_accumulate_grad_hook(self._step))
 
     def norm(self) -> torch.Tensor:
         """The norm of the whole gradient of this step, a scalar in float32."""
         norms = list(self._norms.values())
         return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+    def release(self) -> None:
+        """Leave the backward pass alone from now on."""
+        for hook in self._hooks:
+            hook.remove()
 
     def end_step(self) -> None:
         """Make ready for the next step."""

@@ -390,3 +390,13 @@ def test_a_file_that_cannot_be_read_or_written_is_refused(cli: Cli, tmp_path: Pa
     ):
         done = cli("import", *words)
         assert done.returncode == 2 and "Traceback" not in done.stderr and part in done.stderr, done
+
+
+@pytest.mark.parametrize("optimizer", ["galore", "apollo"])
+def test_a_layerwise_optimizer_of_theirs_is_taken_as_it_is(tmp_path: Path, optimizer: str) -> None:
+    text = f"model_name_or_path: m\ndataset: d\nfinetuning_type: full\nuse_{optimizer}: true\n"
+    text += f"{optimizer}_layerwise: true\n"
+    found = imported(tmp_path, text)
+    assert not found.refused and found.added["training.max_grad_norm"] == 0
+    asked = imported(tmp_path, text + "max_grad_norm: 1.0\n")
+    assert [problem.key for problem in asked.refused] == ["training.max_grad_norm"]

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
-from peft.utils import load_peft_weights, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights, set_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
+from transformers import PreTrainedModel
 
 from llmf_hydra.checks.scorer import HEAD, OTHER_HEADS
 from llmf_hydra.errors import Problem, Refused
@@ -19,6 +22,7 @@ from llmf_hydra.training.reference.model import frozen
 from llmf_hydra.training.rl.rewards.protocol import Row
 
 NAME = "reward"
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 
 
 class AdapterReward:
@@ -66,6 +70,22 @@ class AdapterReward:
             yield
         finally:
             self.host.set_adapter(active, inference_mode=active == NAME)
+
+
+def check_vocabulary(folder: str, base: PreTrainedModel) -> None:
+    """Raise Refused for an adapter that brings embeddings of another number of tokens than the base, which may lie on
+    the meta device, has."""
+    file = Path(folder).expanduser() / SAFETENSORS_WEIGHTS_NAME
+    if not file.is_file():
+        return
+    count = cast("torch.Tensor", base.get_input_embeddings().weight).shape[0]
+    with safe_open(file, framework="pt") as stored:
+        for name in stored.keys():  # noqa: SIM118
+            brought = stored.get_slice(name).get_shape()[0]
+            if name.endswith(EMBEDDINGS) and brought != count:
+                what = f"was trained with {brought} tokens, and the model has {count}"
+                remedy = "set model.new_special_tokens and model.resize_vocab as then, or rlhf.reward_model_type=api"
+                raise Refused([Problem("rlhf.reward_model", folder, what, remedy)])
 
 
 def _with_adapter(host: Network, config: PeftConfig) -> PeftModel:

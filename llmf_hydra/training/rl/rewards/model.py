@@ -12,7 +12,7 @@ from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.adapters import put_on
-from llmf_hydra.models.load import another, load_scorer
+from llmf_hydra.models.load import another, load_scorer, told_of
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.quantization.weights import bits_alone
 from llmf_hydra.models.value_head import positions
@@ -35,12 +35,8 @@ class ModelReward:
         rlhf = cfg.rlhf
         named = replace(another(cfg.model, rlhf.reward_model), upcast_lmhead_output=False)
         bits = rlhf.reward_model_quantization_bit
-        try:
+        with told_of(KEY):
             model = load_scorer(named, dtype, tokenizer, bits_alone(bits))
-        except Refused as refused:
-            raise Refused(
-                [str(problem).replace("model.model_name_or_path", KEY) for problem in refused.problems]
-            ) from None
         adapters = names(rlhf.reward_model_adapters)
         if not adapters and not model_scores(model.config.to_dict()):
             raise _refused(cfg, "its head doesn't score", "name a model that stage=rm has written")

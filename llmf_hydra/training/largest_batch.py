@@ -1,0 +1,71 @@
+"""The largest batches of a run, as its collators make them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from llmf_hydra.config.schema import Config
+from llmf_hydra.data.prepare import Prepared
+from llmf_hydra.data.tokenize.columns import row_lengths
+from llmf_hydra.models.network import Network
+from llmf_hydra.models.step_memory import Batch
+from llmf_hydra.training.pairs import shares_prompt
+from llmf_hydra.training.token_logprobs import IGNORED
+
+Row = Mapping[str, Any]
+
+
+def largest_batches(cfg: Config, rows: Prepared, model: Network) -> tuple[Batch, Batch | None]:
+    """The batch of the longest rows of the training, and that of the evaluation, if there is one."""
+    training = cfg.training
+    train = _batch(cfg, rows, rows.train, training.per_device_train_batch_size, model)
+    if not training.evaluates or rows.eval is None:
+        return train, None
+    parts = rows.eval.values() if isinstance(rows.eval, dict) else [rows.eval]
+    found = [_batch(cfg, rows, part, training.per_device_eval_batch_size, model) for part in parts]
+    return train, max(found, key=lambda batch: batch.lines * batch.length, default=None)
+
+
+def _batch(cfg: Config, rows: Prepared, part: object, size: int, model: Network) -> Batch:
+    if not isinstance(part, Dataset) or cfg.packs:  # a stream isn't known before, a pack is filled
+        return _filled(cfg, rows, size)
+    chosen = np.argsort(row_lengths(part))[-size:]
+    longest = [part[int(at)] for at in chosen]
+    if cfg.stage.rows in ("text", "dialogue"):
+        trained = sum(label != IGNORED for row in longest for label in row["labels"])
+        return Batch(len(longest), max(len(row["input_ids"]) for row in longest), max(trained, 1))
+    if cfg.stage.rows == "preference":
+        return _pairs(longest, shared=shares_prompt(model))
+    if cfg.stage.rows == "feedback":
+        answers = sum(len(row["completion_ids"]) for row in longest)
+        length = max(len(row["prompt_ids"]) + len(row["completion_ids"]) for row in longest)
+        return Batch(len(longest), length, answers)
+    new, most = cfg.generation.max_new_tokens, max(len(row["prompt_ids"]) for row in longest)
+    length = most + new if new else max(most + 1, cfg.generation.max_length)
+    return Batch(len(longest), length, len(longest) * (length - most))
+
+
+def _pairs(rows: Sequence[Row], *, shared: bool) -> Batch:
+    """As `pairs.py` lays them out."""
+    answers = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
+    if shared:
+        length = max(len(row["prompt_ids"]) + count for row, count in zip(rows, answers, strict=True))
+        return Batch(len(rows), length, sum(answers))
+    length = max(
+        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows
+    )
+    return Batch(2 * len(rows), length, sum(answers))
+
+
+def _filled(cfg: Config, rows: Prepared, size: int) -> Batch:
+    """Lines as long as they may be, of which as much is trained as of all rows."""
+    sources = rows.report.sources
+    tokens, trained = (
+        sum(source.tokens for source in sources),
+        sum(source.trained_tokens for source in sources),
+    )
+    length, share = cfg.data.cutoff_len, trained / tokens if tokens else 1.0
+    lines = size * (2 if cfg.stage.rows == "preference" else 1)
+    return Batch(lines, length, max(round(lines * length * share), 1))
