@@ -117,3 +117,12 @@ def only_text_is_talked_with(cfg: Config) -> Iterator[Problem]:
         yield Problem(
             f"stage={cfg.stage.name}", NO_VALUE, what, "choose job=api, which has /v1/score, or `llmf score`"
         )
+
+
+@rule("generation.eval_num_beams", jobs=("chat", "api"))
+def beams_of_an_evaluation(cfg: Config) -> Iterator[Problem]:
+    """generation.eval_num_beams is for evaluation and job=predict; chats and the API take generation.num_beams."""
+    given = cfg.generation.eval_num_beams
+    if given is not None:
+        what = f"has no effect with job={cfg.job.name}"
+        yield Problem("generation.eval_num_beams", given, what, f"set generation.num_beams={given}")
