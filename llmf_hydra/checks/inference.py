@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from llmf_hydra.checks.register import PACKAGES, rule
 from llmf_hydra.config.choices import GENERATING_JOBS, INFERENCE_JOBS, INTERACTIVE_JOBS, JOBS
-from llmf_hydra.config.schema import Config, Entry
+from llmf_hydra.config.schema import Config, Entry, entries
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.optional import missing
 
@@ -116,6 +116,16 @@ def only_text_is_talked_with(cfg: Config) -> Iterator[Problem]:
         what = f"gives scores and no text, which job={cfg.job.name} needs"
         yield Problem(
             f"stage={cfg.stage.name}", NO_VALUE, what, "choose job=api, which has /v1/score, or `llmf score`"
+        )
+
+
+@rule("training.seed", jobs=("chat", "api"))
+def each_answer_has_its_seed(cfg: Config) -> Iterator[Problem]:
+    """training.seed is for runs: a request to job=api has a seed of its own, and a chat has none."""
+    if cfg.training.seed != entries()["training.seed"].param.default:
+        what = f"has no effect with job={cfg.job.name}"
+        yield Problem(
+            "training.seed", cfg.training.seed, what, "give the seed in the request, or leave it out"
         )
 
 

@@ -1,12 +1,15 @@
 """The engine beside Transformers' own `generate`: alone, together, sampled, stopped, by beams."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.finished_runs import Finished
 from support.taught_model import KNOWN
 from transformers import (
     GenerationConfig,
@@ -219,6 +222,23 @@ def test_characters_are_given_out_whole() -> None:
     ends = Ends(frozenset(), StopTexts(letters, ("\nUser:",)))
     assert "".join(told("yes\nUser: no", ends)) == "yes"
     assert told("abcabd", Ends(frozenset(), None), stop=("abd",)) == ["", "", "abc", "", "", ""]
+
+
+def test_scores_are_those_of_llmf_score(
+    finished: Finished, config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmf_hydra.jobs.score import scores
+
+    run = finished("rm").out
+    dialogues = [[{"role": "user", "content": "What is the sea?"}, {"role": "assistant", "content": answer}]
+                 for answer in ("Water with salt in it.", "No.")]  # fmt: skip
+    file = tmp_path / "dialogues.jsonl"
+    file.write_text("".join(json.dumps({"messages": one}) + "\n" for one in dialogues))
+    monkeypatch.chdir(tmp_path)
+    scorer = TransformersEngine(load(config("job=api", f"from_run={run}")), slots=1)
+    given = scorer.score([scorer.dialogue(one) for one in dialogues])
+    scorer.close()
+    assert given == pytest.approx([one["score"] for one in scores(file, run / "final", 2)], abs=1e-3)
 
 
 def test_a_dialogue_that_can_not_be_written_is_refused(
