@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from llmf_hydra.checks.register import PACKAGES, rule
 from llmf_hydra.config.choices import GENERATING_JOBS, INFERENCE_JOBS, INTERACTIVE_JOBS, JOBS
-from llmf_hydra.config.schema import Config, Entry, entries
+from llmf_hydra.config.schema import Config, Entry, entries, value_at
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.optional import missing
 
@@ -136,3 +136,24 @@ def beams_of_an_evaluation(cfg: Config) -> Iterator[Problem]:
     if given is not None:
         what = f"has no effect with job={cfg.job.name}"
         yield Problem("generation.eval_num_beams", given, what, f"set generation.num_beams={given}")
+
+
+@rule("model.infer_backend", "quantization.quantization_bit", "generation.num_beams", "model.use_cache",
+      "model.rope_scaling", "model.adapter_name_or_path", "stage.name", jobs=GENERATING_JOBS)  # fmt: skip
+def vllm_does_it(cfg: Config) -> Iterator[Problem]:
+    """model.infer_backend=vllm loads one model, perhaps with one LoRA adapter, in full precision, and samples."""
+    if cfg.model.infer_backend != "vllm":
+        return
+    asked = {
+        "quantization.quantization_bit": cfg.quantization.quantization_bit is not None,
+        "generation.num_beams": cfg.generation.num_beams > 1,
+        "model.use_cache": not cfg.model.use_cache,
+        "model.rope_scaling": cfg.model.rope_scaling is not None,
+        "model.adapter_name_or_path": len(cfg.model.adapters) > 1,
+    }
+    for key, contradicts in asked.items():
+        if contradicts:
+            what = "contradicts model.infer_backend=vllm, which doesn't do that"
+            yield Problem(key, value_at(cfg, key), what, "leave one of them out")
+    if cfg.stage.scores:
+        yield Problem("model.infer_backend", "vllm", "serves no reward models (stage=rm)", "leave it out")

@@ -24,8 +24,9 @@ from llmf_hydra.data.rows import BadRow
 from llmf_hydra.serve.engine import Answer, Decoding, Finish, Request
 from llmf_hydra.serve.loading import load
 from llmf_hydra.serve.sampling import penalize, sample
+from llmf_hydra.serve.speaking import Closed, TooLong
 from llmf_hydra.serve.text import Ends, Text
-from llmf_hydra.serve.transformers_engine import Closed, TooLong, TransformersEngine
+from llmf_hydra.serve.transformers_engine import TransformersEngine
 from llmf_hydra.training.generation import StopTexts
 
 PERU = "What is the capital of Peru?"

@@ -38,6 +38,13 @@ WRONG = [  # in one command each: words, and what is said of them
         "quantization.quantization_bit=5": "quantization.quantization_bit=5",
     },
     {
+        "job=chat": "",
+        "model.infer_backend=vllm": "",
+        "generation.num_beams=2": "generation.num_beams=2: contradicts model.infer_backend=vllm",
+        "quantization=bnb4": "quantization.quantization_bit=4: contradicts model.infer_backend=vllm",
+        "model.use_cache=false": "model.use_cache=false: contradicts model.infer_backend=vllm",
+    },
+    {
         "job=api": "",
         "serve.api_key=''": "serve.api_key: is empty",
         "serve.root_path=llm/": "serve.root_path=llm/: must begin with /",
