@@ -35,6 +35,9 @@ class Chat:
                 return
             except (Wrong, BadRow, LlmfError) as error:
                 self._note(_sentence(error))
+            except KeyboardInterrupt:  # before the answer began
+                self._dialogue.unsay()
+                self._note("stopped")
 
     def _lines(self) -> Iterator[str]:
         """What is typed, or comes through a pipe; empty lines apart."""
