@@ -29,7 +29,7 @@ def talk(
 ) -> Callable[..., tuple[str, str]]:  # fmt: skip
     """`talk(line, ...)`: the answers, and what the program notes beside them."""
     cfg = config(
-        "job=chat", f"from_run={taught}", "generation.do_sample=false", "generation.max_new_tokens=32"
+        "job=chat", f"from_run={taught}", "generation.do_sample=false", "generation.max_new_tokens=64"
     )
 
     def run(*lines: str) -> tuple[str, str]:
