@@ -29,8 +29,8 @@ class GoTemplate:
     before: str  # where there is no system message
     system: tuple[str, str]  # around the system message; after the user's opening where it is `within`
     within: bool  # the system message is a part of the first user message
-    user: tuple[str, str]  # around a user message; what opens the answer follows
-    answer_end: str
+    user: tuple[str, str]  # around a user message, with what opens the answer at its end
+    answer: tuple[str, str]  # around an answer
 
     def text(self) -> str:
         """The template in Go's language."""
@@ -48,7 +48,7 @@ class GoTemplate:
             head = f"{{{{ if .System }}}}{system}{otherwise}{{{{ end }}}}"
             said = f"{opening}{{{{ .Content }}}}{closing}"
             each = "{{ range .Messages }}"
-        answered = f"{{{{ .Content }}}}{self.answer_end}"
+        answered = f"{self.answer[0]}{{{{ .Content }}}}{self.answer[1]}"
         return (
             f'{head}{each}{{{{ if eq .Role "user" }}}}{said}'
             f'{{{{ else if eq .Role "assistant" }}}}{answered}{{{{ end }}}}{{{{ end }}}}'
@@ -64,45 +64,50 @@ class GoTemplate:
                 inner = wrapped if self.within and number == 1 else ""
                 written += f"{self.user[0]}{inner}{message['content']}{self.user[1]}"
             elif message["role"] == "assistant":
-                written += f"{message['content']}{self.answer_end}"
+                written += f"{self.answer[0]}{message['content']}{self.answer[1]}"
         return written
 
 
 def go_template(chat: Chat) -> GoTemplate | None:
-    """The template in Ollama's terms; None where it can't be put so."""
+    """The template in Ollama's terms; None where it can't be put so, as where it writes today's date."""
+    if "strftime_now" in chat.text:
+        return None
     try:
         bare = _cut(chat, [_user(_FIRST), _assistant(_ANSWER), _user(_SECOND)])
         whole = _cut(chat, [_system(_SYSTEM), _user(_FIRST), _assistant(_ANSWER), _user(_SECOND)])
     except (BadRow, ValueError):
         return None
-    before, closing, between, _ = bare
+    before, closed, between, closing = bare
     opening = _common_end(before, between)
-    made = _outside(before, whole, closing, between, opening) or _within(
-        before, whole, closing, between, opening
-    )
+    if not closed.startswith(closing):
+        return None
+    answer = (closed.removeprefix(closing), between.removesuffix(opening))
+    user = (opening, closing)
+    made = _outside(before, whole, user, answer) or _within(before, whole, user, answer)
     return made if made is not None and _agree(made, chat) else None
 
 
 def _outside(
-    before: str, whole: Sequence[str], closing: str, between: str, opening: str
+    before: str, whole: Sequence[str], user: tuple[str, str], answer: tuple[str, str]
 ) -> GoTemplate | None:
     """A system message before the first user message."""
     head, after, *_ = whole
+    opening = user[0]
     if not after.endswith(opening):
         return None
     around = (head, after.removesuffix(opening))
-    end = between.removesuffix(opening)
-    return GoTemplate(before.removesuffix(opening), around, False, (opening, closing), end)
+    return GoTemplate(before.removesuffix(opening), around, False, user, answer)
 
 
-def _within(before: str, whole: Sequence[str], closing: str, between: str, opening: str) -> GoTemplate | None:
+def _within(
+    before: str, whole: Sequence[str], user: tuple[str, str], answer: tuple[str, str]
+) -> GoTemplate | None:
     """A system message within the first user message."""
     head, after, *_ = whole
-    start = before.removesuffix(opening)
     if not head.startswith(before):
         return None
     around = (head.removeprefix(before), after)
-    return GoTemplate(start, around, True, (opening, closing), between.removesuffix(opening))
+    return GoTemplate(before.removesuffix(user[0]), around, True, user, answer)
 
 
 def _agree(made: GoTemplate, chat: Chat) -> bool:
