@@ -10,7 +10,7 @@ from llmf_hydra.data.chat.render import render_prompt
 from llmf_hydra.data.chat.template import Chat
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.evaluation.prompts import draw_examples, prompt
-from llmf_hydra.evaluation.questions import Subject
+from llmf_hydra.evaluation.questions import Question, Subject
 
 PLAIN = "fewshot"  # the template without marks of turns: its text begins as one of pre-training does
 
@@ -53,17 +53,22 @@ class Asker:
         """The prompts of a subject's questions. Raises Refused for a question that the model can't read whole."""
         drawn = draw_examples(subject, self._n_shot, self._seed)
         for number, question in enumerate(subject.questions):
-            for shots in range(len(drawn), -1, -1):
-                messages = prompt(subject, question, drawn[:shots], self._lang)
-                ids = self._ids(render_prompt(self._chat, self._chat.with_system([*messages]), None))
-                if self._most is None or len(ids) <= self._most:
-                    break
-            else:
+            shots = len(drawn)
+            while not self._fits(ids := self._prompt(subject, question, drawn[:shots])) and shots:
+                shots -= 1
+            if not self._fits(ids):
                 what = f"question {number + 1} of {subject.key} has {len(ids)} tokens, and the model reads {self._most}"
                 raise Refused(
                     [Problem("evaluation.task", subject.key, what, "evaluate a model that reads more")]
                 )
             yield Asked(subject, number, ids, shots)
+
+    def _fits(self, ids: list[int]) -> bool:
+        return self._most is None or len(ids) <= self._most
+
+    def _prompt(self, subject: Subject, question: Question, examples: list[Question]) -> list[int]:
+        messages = prompt(subject, question, examples, self._lang)
+        return self._ids(render_prompt(self._chat, self._chat.with_system([*messages]), None))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]

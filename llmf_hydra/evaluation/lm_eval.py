@@ -1,5 +1,6 @@
 """Tasks of lm-eval (EleutherAI's harness) on the loaded model: `evaluation.task=lm_eval:hellaswag`."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,18 @@ def evaluate(model: Any, tokenizer: Any, cfg: EvaluationConfig) -> dict[str, Any
     """
     name = str(cfg.task).removeprefix(LM_EVAL)
     require("lm_eval", extra="lm-eval", key=f"{KEY}={cfg.task}")
-    from lm_eval import simple_evaluate  # pyright: ignore[reportMissingImports]
-    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
-    from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
-
-    own = Path(cfg.task_dir).expanduser()
-    manager: Any = TaskManager(include_path=str(own) if own.is_dir() else None)
-    missing = [one for one in name.split(",") if not manager.match_tasks([one])]
+    evaluator: Any = import_module("lm_eval.evaluator")
+    models: Any = import_module("lm_eval.models.huggingface")
+    tasks: Any = import_module("lm_eval.tasks")
+    names = name.split(",")
+    manager = _manager(tasks.TaskManager, Path(cfg.task_dir).expanduser(), names)
+    missing = [one for one in names if not manager.match_tasks([one])]
     if missing:
         what = f"lm-eval knows no task {missing[0]}"
         raise Refused([Problem(KEY, cfg.task, what, "`lm-eval ls tasks` lists them")])
-    return simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=cfg.batch_size),
-        tasks=name.split(","),
+    return evaluator.simple_evaluate(
+        model=models.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=cfg.batch_size),
+        tasks=names,
         num_fewshot=cfg.n_shot,
         task_manager=manager,
         random_seed=cfg.seed,
@@ -39,3 +39,13 @@ def evaluate(model: Any, tokenizer: Any, cfg: EvaluationConfig) -> dict[str, Any
         fewshot_random_seed=cfg.seed,
         log_samples=True,
     )
+
+
+def _manager(make: Any, own: Path, names: list[str]) -> Any:
+    """The tasks of a folder of one's own, and beside them the library's, which take long to be listed, where needed."""
+    given = str(own) if own.is_dir() else None
+    if given is not None:
+        alone = make(include_path=given, include_defaults=False)
+        if all(alone.match_tasks([name]) for name in names):
+            return alone
+    return make(include_path=given)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import ModelCardData
 
@@ -124,7 +124,7 @@ def runs_behind(cfg: Config) -> list[dict[str, Any]]:
 
 def excerpt(run: Path) -> dict[str, Any]:
     """What others may know of a run: what it did with what, and to which result."""
-    manifest: Mapping[str, Any] = runs.read_manifest(run)
+    manifest = cast("Mapping[str, Any]", runs.read_manifest(run))
     packages = (manifest.get("machine") or {}).get("packages", {})
     told: dict[str, Any] = {key: manifest[key] for key in OF_RUN if manifest.get(key) is not None}
     told["commit"] = (manifest.get("git") or {}).get("commit")

@@ -29,7 +29,8 @@ def tokenized(cfg: Config, engine: Engine, kind: str, out: Path) -> list[TokenRo
     data = answered(cfg.data)
     prepared = prepare(data, kind, engine.loaded.tokenizer, cfg.generation, cfg.training.seed, packing=False)
     prepared.write(out)
-    return list(cast("Any", cast("Dataset", prepared.train)))
+    rows: list[TokenRow] = list(cast("Any", cast("Dataset", prepared.train)))
+    return sorted(rows, key=lambda row: (row["source"], row["row"]))  # num_samples of a dataset draws them
 
 
 def answered(data: DataConfig) -> DataConfig:
