@@ -45,8 +45,8 @@ class Export:
             {
                 "llmf_hydra": __version__,
                 "created": runs.now(),
-                "model": self.model,
-                "adapters": list(self.adapters),
+                "model": _shown(self.model),
+                "adapters": [_shown(adapter) for adapter in self.adapters],
                 "dtype": self.dtype,
                 "device": self.device,
                 "quantization_bit": self.bits,
@@ -57,7 +57,7 @@ class Export:
 
     def card(self) -> str:
         """As `README.md` has it."""
-        name = HUB_NAMES.get(self.model, self.model)
+        name = HUB_NAMES.get(self.model, _shown(self.model))
         merged = (
             f" with {len(self.adapters)} adapter{'s' if len(self.adapters) > 1 else ''} merged"
             if self.adapters
@@ -67,7 +67,7 @@ class Export:
             "---", self._header(name), "---", "",
             f"# {name}{merged}", "",
             f"- Base model: `{name}`",
-            *(f"- Merged adapter: `{adapter}`" for adapter in self.adapters),
+            *(f"- Merged adapter: `{_shown(adapter)}`" for adapter in self.adapters),
             f"- Weights: {self.dtype}" + (f", quantized to {self.bits} bits by GPTQ" if self.bits else ""),
             f"- Exported with llmf_hydra {__version__}", "",
             *(line for run in self.runs for line in _of_run(run)),
@@ -160,6 +160,12 @@ def _of_run(run: Mapping[str, Any]) -> Iterable[str]:
         if isinstance(value, int | float):
             yield f"| `{name}` | {value:.4g} |"
     yield ""
+
+
+def _shown(name: str) -> str:
+    """A model's name for others: of a folder its last parts, since the rest tells of this machine."""
+    path = Path(name)
+    return "/".join(path.parts[-3:]) if path.is_absolute() or name.startswith("~") else name
 
 
 def _on_hub(name: str) -> bool:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import LlmfError
-from llmf_hydra.models.adapters import put_on
+from llmf_hydra.models.adapters import merge, put_on
 from llmf_hydra.models.load import load_config, load_model, load_scorer
 
 ADAPTERS = "model.adapter_name_or_path"
@@ -52,28 +52,15 @@ def merged_model(cfg: Config, tokenizer: PreTrainedTokenizerBase) -> PreTrainedM
     model.eval()
     for adapter in adapters:
         model = _merged(model, adapter, cfg.model)
-    untie(model)
     model.config.use_cache = cached
     return cast("PreTrainedModel", model.to(target))  # pyright: ignore[reportArgumentType]
-
-
-def untie(model: PreTrainedModel) -> None:
-    """Where an adapter changed one of two weights that were the same, have both saved: loading would tie them again."""
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    if outputs is None or not model.config.get_text_config().tie_word_embeddings:
-        return
-    one, other = cast("torch.Tensor", inputs.weight), cast("torch.Tensor", outputs.weight)
-    if one is other or torch.equal(one, other):
-        return
-    for config in (model.config, model.config.get_text_config()):
-        config.tie_word_embeddings = False
 
 
 def _merged(model: PreTrainedModel, adapter: str, of: ModelConfig) -> PreTrainedModel:
     adapted = cast("PeftModel", put_on(model, [adapter], ADAPTERS, of, merged=False).eval())
     ids = _some_tokens(model)
     before = _output(adapted, ids)
-    whole: Any = adapted.merge_and_unload()
+    whole = merge(adapted)
     after = _output(whole, ids)
     difference = float((after - before).abs().max() / before.abs().max().clamp(min=1))
     if not difference <= TOLERANCE:
