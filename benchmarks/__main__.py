@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import beside_trl, data, optimizers, start, train
+from benchmarks import beside_trl, data, optimizers, serving, start, train
 from llmf_hydra.runs.manifest import machine
 
 
@@ -29,6 +29,7 @@ def main() -> None:
         result["optimizers"] = optimizers.measure("smollm2", steps=50)
         result["data"] = data.measure()
         result["beside_trl"] = beside_trl.measure("smollm2")
+        result["serving"] = serving.measure("smollm2")
         result["smollm2"] = {stage: train.measure(stage, "smollm2", steps=5) for stage in ("sft", "dpo")}
     text = json.dumps(result, indent=2)
     print(text)

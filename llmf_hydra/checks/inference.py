@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from llmf_hydra.checks.register import PACKAGES, rule
 from llmf_hydra.config.choices import GENERATING_JOBS, INFERENCE_JOBS, INTERACTIVE_JOBS, JOBS
-from llmf_hydra.config.schema import Config, Entry
+from llmf_hydra.config.schema import Config, Entry, entries, value_at
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.optional import missing
 
@@ -124,11 +124,12 @@ def a_root_path_begins_with_a_slash(cfg: Config) -> Iterator[Problem]:
         yield Problem("serve.root_path", path, "must begin with / and not end with it", "such as /llm")
 
 
-@rule("generation.length_penalty", "generation.num_beams", jobs=INFERENCE_JOBS)
+@rule("generation.length_penalty", "generation.num_beams", "generation.eval_num_beams", jobs=GENERATING_JOBS)
 def lengths_are_weighed_among_beams(cfg: Config) -> Iterator[Problem]:
     """generation.length_penalty compares beams: it acts with generation.num_beams above 1."""
-    given = cfg.generation.length_penalty
-    if given != 1 and cfg.generation.num_beams == 1:
+    given, predicts = cfg.generation.length_penalty, cfg.job.name == "predict"
+    beams = (cfg.generation.eval_num_beams if predicts else None) or cfg.generation.num_beams
+    if given != 1 and beams == 1:
         what = "has no effect with generation.num_beams=1: it compares beams"
         yield Problem(
             "generation.length_penalty",
@@ -138,13 +139,23 @@ def lengths_are_weighed_among_beams(cfg: Config) -> Iterator[Problem]:
         )
 
 
-@rule("stage.name", "job.name", jobs=("chat", "predict"))
+@rule("stage.name", "job.name", jobs=("chat",))
 def only_text_is_talked_with(cfg: Config) -> Iterator[Problem]:
-    """A reward model (stage=rm) gives scores: job=api answers with them at /v1/score."""
+    """A reward model (stage=rm) gives scores: job=api answers with them at /v1/score, job=predict writes them down."""
     if cfg.stage.scores:
         what = f"gives scores and no text, which job={cfg.job.name} needs"
         yield Problem(
-            f"stage={cfg.stage.name}", NO_VALUE, what, "choose job=api, which has /v1/score, or `llmf score`"
+            f"stage={cfg.stage.name}", NO_VALUE, what, "choose job=api, which has /v1/score, or job=predict"
+        )
+
+
+@rule("training.seed", jobs=("chat", "api"))
+def each_answer_has_its_seed(cfg: Config) -> Iterator[Problem]:
+    """training.seed is for runs: a request to job=api has a seed of its own, and a chat has none."""
+    if cfg.training.seed != entries()["training.seed"].param.default:
+        what = f"has no effect with job={cfg.job.name}"
+        yield Problem(
+            "training.seed", cfg.training.seed, what, "give the seed in the request, or leave it out"
         )
 
 
@@ -155,3 +166,24 @@ def beams_of_an_evaluation(cfg: Config) -> Iterator[Problem]:
     if given is not None:
         what = f"has no effect with job={cfg.job.name}"
         yield Problem("generation.eval_num_beams", given, what, f"set generation.num_beams={given}")
+
+
+@rule("model.infer_backend", "quantization.quantization_bit", "generation.num_beams", "model.use_cache",
+      "model.rope_scaling", "model.adapter_name_or_path", "stage.name", jobs=GENERATING_JOBS)  # fmt: skip
+def vllm_does_it(cfg: Config) -> Iterator[Problem]:
+    """model.infer_backend=vllm loads one model, perhaps with one LoRA adapter, in full precision, and samples."""
+    if cfg.model.infer_backend != "vllm":
+        return
+    asked = {
+        "quantization.quantization_bit": cfg.quantization.quantization_bit is not None,
+        "generation.num_beams": cfg.generation.num_beams > 1,
+        "model.use_cache": not cfg.model.use_cache,
+        "model.rope_scaling": cfg.model.rope_scaling is not None,
+        "model.adapter_name_or_path": len(cfg.model.adapters) > 1,
+    }
+    for key, contradicts in asked.items():
+        if contradicts:
+            what = "contradicts model.infer_backend=vllm, which doesn't do that"
+            yield Problem(key, value_at(cfg, key), what, "leave one of them out")
+    if cfg.stage.scores:
+        yield Problem("model.infer_backend", "vllm", "serves no reward models (stage=rm)", "leave it out")

@@ -71,11 +71,11 @@ def _product(cfg: Config) -> str:
 
 
 def _next(cfg: Config, folder: str, command: Sequence[str]) -> Iterable[tuple[str, str]]:
+    if not cfg.stage.scores:
+        yield "talk to it", command_line(["job=chat", f"from_run={hydra_value(folder)}"])
     words = [word for word in command[1:] if not word.startswith(("hydra.", "job="))]
     if not any(MASK in word or word.startswith("-") for word in words):
         yield "see the rows", command_line([*words, "job=preview"])
-    if not cfg.stage.scores:
-        yield "talk to it", command_line(["job=chat", f"from_run={hydra_value(folder)}"])
     if cfg.stage.scores:
         yield "score answers", f"llmf score FILE.jsonl --model {folder}/{FINAL}"
     elif METHODS[cfg.method.name].adapters:

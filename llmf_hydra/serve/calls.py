@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from llmf_hydra.data.chat.calls import parse_calls
 from llmf_hydra.data.chat.index import call_format
 from llmf_hydra.serve.engine import Answer, Tools
-from llmf_hydra.serve.loading import Loaded
+from llmf_hydra.serve.loading import Model
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Call:
     arguments: str
 
 
-def calls_in(answer: Answer, loaded: Loaded, tools: Tools) -> list[Call]:
+def calls_in(answer: Answer, loaded: Model, tools: Tools) -> list[Call]:
     """The calls of the given tools in an answer; none where it makes none, or calls one that wasn't given."""
     chat = loaded.speech.chat if loaded.speech else None
     written = call_format(chat.call_format, chat.text) if chat is not None else None

@@ -12,7 +12,7 @@ import torch
 
 from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.rows import Message
-from llmf_hydra.serve.loading import Loaded
+from llmf_hydra.serve.loading import Model
 
 Tools = list[dict[str, Any]]
 
@@ -107,7 +107,7 @@ class Engine(Protocol):
     """A loaded model. Every method may be called from several threads; what waits together is batched."""
 
     @property
-    def loaded(self) -> Loaded: ...
+    def loaded(self) -> Model: ...
 
     def prompt(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
         """Token ids of a dialogue up to where the answer begins. Raises BadRow for what the template refuses."""

@@ -12,7 +12,7 @@ from llmf_hydra.data.tokenize.features import Setup
 from llmf_hydra.data.tokenize.setup import make_setup
 from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.base import ADAPTERS, load_base
-from llmf_hydra.models.load import load_tokenizer
+from llmf_hydra.models.load import load_config, load_tokenizer
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import at_inference
 from llmf_hydra.models.sources import hubs
@@ -20,15 +20,17 @@ from llmf_hydra.models.sources import hubs
 TEMPLATES = ("chat_template.jinja", "tokenizer_config.json")
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready to answer."""
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What is known of a model that answers, whichever engine has its weights."""
 
     name: str  # as its users call it: the run, or the model
-    network: Network  # in evaluation mode, without gradients, on its device
     tokenizer: PreTrainedTokenizerBase
     speech: Setup | None  # writes dialogues as training did; None: there is no chat template
-    stops: tuple[str, ...]  # texts with which the chat template ends an answer
+    stops: tuple[str, ...] = ()  # texts with which the chat template ends an answer
+    limit: int | None = (
+        None  # maximum tokens of prompt and answer together; None: the model's config names none
+    )
     scores: bool = False  # gives a score (stage=rm) in place of text
 
     @property
@@ -36,15 +38,17 @@ class Loaded:
         """The padding token, which every tokenizer that we load has."""
         return int(self.tokenizer.pad_token_id)  # pyright: ignore
 
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded(Model):
+    """A model of Transformers, ready to answer."""
+
+    network: Network  # in evaluation mode, without gradients, on its device
+
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
         return next(self.network.parameters()).device
-
-    @property
-    def limit(self) -> int | None:
-        """Maximum tokens of prompt and answer together; None where the model's config names none."""
-        return getattr(self.network.config.get_text_config(), "max_position_embeddings", None)  # pyright: ignore
 
 
 def load(cfg: Config) -> Loaded:
@@ -59,8 +63,20 @@ def load(cfg: Config) -> Loaded:
     network.requires_grad_(False).eval()
     if _may_move(cfg) and torch.cuda.is_available():
         network.to("cuda")  # pyright: ignore
-    stops = turn_stops(speech.chat) if speech is not None and speech.chat is not None else ()
-    return Loaded(_name(cfg), network, tokenizer, speech, stops, cfg.stage.scores)
+    return Loaded(network=network, **vars(describe(cfg, tokenizer, speech)))
+
+
+def describe(cfg: Config, tokenizer: PreTrainedTokenizerBase, speech: Setup | None) -> Model:
+    """What is known of a config's model without its weights. Raises Refused."""
+    text = load_config(cfg.network).get_text_config()
+    return Model(
+        name=_name(cfg),
+        tokenizer=tokenizer,
+        speech=speech,
+        stops=turn_stops(speech.chat) if speech is not None and speech.chat is not None else (),
+        limit=getattr(text, "max_position_embeddings", None),
+        scores=cfg.stage.scores,
+    )
 
 
 def load_speech(cfg: Config) -> tuple[PreTrainedTokenizerBase, Setup | None]:

@@ -8,4 +8,8 @@ from llmf_hydra.serve.transformers_engine import SLOTS, TransformersEngine
 
 def open_engine(cfg: Config, *, slots: int = SLOTS) -> Engine:
     """The engine with its model loaded, which writes `slots` answers at a time. Raises Refused."""
+    if cfg.model.infer_backend == "vllm":
+        from llmf_hydra.serve.vllm_engine import VllmEngine  # here: only with its package
+
+        return VllmEngine(cfg, slots)
     return TransformersEngine(load(cfg), slots=slots, use_cache=cfg.model.use_cache)

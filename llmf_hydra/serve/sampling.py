@@ -66,11 +66,14 @@ def penalize(scores: torch.Tensor, seen: Sequence[int], penalty: float) -> torch
 def sample(scores: torch.Tensor, decoding: Decoding, random: torch.Generator) -> int:
     """A token drawn from scores (vocabulary,), after temperature, top-k and top-p."""
     count = min(decoding.top_k or len(scores), len(scores))
-    values, ids = (scores / decoding.temperature).topk(count)  # from the likeliest on
-    shares = values.cpu().softmax(-1)
+    values, ids = scores.topk(count)  # from the likeliest on
+    shares = ((values - values[0]).cpu() / decoding.temperature).softmax(
+        -1
+    )  # without overflow at low temperatures
     if decoding.top_p < 1:
-        before = shares.cumsum(-1) - shares
-        shares = shares.masked_fill(before >= decoding.top_p, 0.0)
+        beyond = shares.cumsum(-1) - shares >= decoding.top_p
+        beyond[0] = False
+        shares = shares.masked_fill(beyond, 0.0)
     return int(ids[torch.multinomial(shares, 1, generator=random)])
 
 

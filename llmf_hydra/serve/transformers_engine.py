@@ -14,28 +14,17 @@ from typing import Any
 
 import torch
 
-from llmf_hydra.data.rows import BadRow, Message, Row, check_characters
-from llmf_hydra.data.tokenize.features import Setup
-from llmf_hydra.errors import LlmfError
 from llmf_hydra.models.architecture.mixture_of_depths import is_converted
 from llmf_hydra.serve import beams
 from llmf_hydra.serve.batch import Batch, padded
-from llmf_hydra.serve.engine import Answer, Finish, Piece, Request, Token, Tools
+from llmf_hydra.serve.engine import Answer, Finish, Piece, Request, Token
 from llmf_hydra.serve.loading import Loaded
 from llmf_hydra.serve.sampling import Chooser, choose
-from llmf_hydra.serve.text import Ends, Text
+from llmf_hydra.serve.speaking import Closed, Speaking, ends, room, whole
+from llmf_hydra.serve.text import Text
 from llmf_hydra.training.determinism import use_threads
-from llmf_hydra.training.generation import StopTexts
 
 SLOTS = 8  # answers at a time, where nobody says how many
-
-
-class TooLong(LlmfError, ValueError):
-    """The prompt leaves no room for an answer."""
-
-
-class Closed(LlmfError, RuntimeError):
-    """The engine was closed while an answer waited."""
 
 
 @dataclass
@@ -58,14 +47,15 @@ class Job:
         return finish
 
 
-class TransformersEngine:
+class TransformersEngine(Speaking):
     """See `engine.Engine`."""
 
     def __init__(self, loaded: Loaded, *, slots: int = SLOTS, use_cache: bool = True):
         """`slots` answers are written at the same time, the others wait."""
         self._loaded, self._slots = loaded, slots
         self._cached = use_cache and not is_converted(loaded.network.config)  # pyright: ignore
-        self._ends = _ends(loaded)
+        settings: Any = loaded.network.generation_config
+        self._ends = ends(loaded, settings.eos_token_id if settings is not None else None)
         self._forward = threading.Lock()  # one forward pass at a time
         self._change = threading.Condition()
         self._waiting: deque[Job] = deque()
@@ -78,34 +68,12 @@ class TransformersEngine:
     def loaded(self) -> Loaded:
         return self._loaded
 
-    def prompt(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
-        """See `engine.Engine`."""
-        return self._speech.prompt_ids(_row(messages, tools))
-
-    def dialogue(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
-        """See `engine.Engine`."""
-        if not messages or messages[-1]["role"] != "assistant":
-            raise BadRow("messages", "do not end with an answer", "end them with a message of the assistant")
-        return self._speech.answered_ids(_row(messages, tools))
-
-    @property
-    def _speech(self) -> Setup:
-        speech = self._loaded.speech
-        if speech is None:
-            remedy = "name one, such as data.template=chatml"
-            raise BadRow("messages", "cannot be written: the model has no chat template", remedy)
-        return speech
-
-    def tokenize(self, text: str) -> list[int]:
-        """See `engine.Engine`."""
-        return list(self._loaded.tokenizer(text)["input_ids"])
-
     def generate(self, requests: Sequence[Request]) -> list[Answer]:
         """See `engine.Engine`. Raises TooLong for a prompt without room for an answer, before anything is generated."""
         jobs = [self._job(request) for request in requests]
         self._submit(jobs)
         try:
-            return [_whole(job) for job in jobs]
+            return [whole(Growing(job, lambda: None)) for job in jobs]
         except BaseException:
             self._cancel(jobs)
             raise
@@ -171,13 +139,7 @@ class TransformersEngine:
         return len(self._running), len(self._waiting)
 
     def _job(self, request: Request) -> Job:
-        room, prompt = self._loaded.limit, len(request.prompt)
-        if not prompt:
-            raise TooLong("the prompt is empty")
-        limit = request.decoding.limit(prompt)
-        if room is not None and prompt >= room:
-            raise TooLong(f"the prompt has {prompt} tokens, and the model takes {room} with the answer")
-        limit = limit if room is None else min(limit, room - prompt)
+        limit = room(self._loaded, request)
         text = Text(self._loaded.tokenizer, request.decoding, self._ends)
         return Job(request, limit, text, Chooser.of(request.decoding))
 
@@ -301,33 +263,3 @@ class Growing(Iterator[Piece]):
 
     def __del__(self) -> None:
         self.close()
-
-
-def _row(messages: Sequence[Message], tools: Tools | None) -> Row:
-    row = Row(prompt=list(messages), tools=tools or None)
-    check_characters(row)
-    return row
-
-
-def _ends(loaded: Loaded) -> Ends:
-    """The end tokens of tokenizer and model, and the template's ends of a turn."""
-    tokenizer = loaded.tokenizer
-    settings: Any = loaded.network.generation_config
-    known = settings.eos_token_id if settings is not None else None
-    written = {stop: tokenizer.encode(stop, add_special_tokens=False) for stop in loaded.stops}
-    single = [one[0] for one in written.values() if len(one) == 1]
-    ids = [tokenizer.eos_token_id, *(known if isinstance(known, list) else [known]), *single]
-    several = tuple(stop for stop, many in written.items() if len(many) > 1)
-    texts = StopTexts(tokenizer, several) if several else None
-    return Ends(frozenset(one for one in ids if isinstance(one, int)), texts)
-
-
-def _whole(job: Job) -> Answer:
-    text = []
-    while True:
-        piece = job.pieces.get()
-        if isinstance(piece, BaseException):
-            raise piece
-        text.append(piece.text)
-        if piece.finish is not None:
-            return Answer("".join(text), tuple(job.tokens), piece.finish)

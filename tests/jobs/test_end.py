@@ -48,7 +48,10 @@ def test_the_end_names_the_folder_the_change_of_metrics_and_what_comes_next(
         for line in sft.done.stdout.splitlines()
         if "python -m llmf_hydra" in line
     }
-    assert set(commands) >= {"see the rows", "train it on", "export it"}
+    assert set(commands) == {"talk to it", "see the rows", "train it on", "export it"}
+    assert commands["talk to it"] == ["job=chat", f"from_run={sft.out.relative_to(sft.cwd)}"]
+    shown = cli("--cfg", "job", *commands["talk to it"], cwd=sft.cwd)
+    assert "model_name_or_path: builtin:tiny" in shown.stdout, shown.stderr
     seen = cli(*commands["see the rows"], cwd=sft.cwd)
     assert seen.returncode == 0 and "»" in seen.stdout, seen.stderr
     on = cli(*commands["train it on"], "job=check", cwd=sft.cwd)

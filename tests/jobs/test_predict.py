@@ -139,7 +139,7 @@ def test_a_reward_model_gives_scores(finished: Finished, tmp_path: Path) -> None
                 {"role": "user", "content": pair["prompt"]},
                 {"role": "assistant", "content": pair[name]},
             ]
-            text = tokenizer.apply_chat_template(dialogue, tokenize=False).rstrip("\n")
+            text = str(tokenizer.apply_chat_template(dialogue, tokenize=False)).rstrip("\n")
             tokens = tokenizer(text, return_tensors="pt", add_special_tokens=False)
             with torch.no_grad():
                 expected = float(model(**tokens, use_cache=False).logits)  # pyright: ignore

@@ -1,12 +1,15 @@
 """The engine beside Transformers' own `generate`: alone, together, sampled, stopped, by beams."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.finished_runs import Finished
 from support.taught_model import KNOWN
 from transformers import (
     GenerationConfig,
@@ -21,8 +24,9 @@ from llmf_hydra.data.rows import BadRow
 from llmf_hydra.serve.engine import Answer, Decoding, Finish, Request
 from llmf_hydra.serve.loading import load
 from llmf_hydra.serve.sampling import penalize, sample
+from llmf_hydra.serve.speaking import Closed, TooLong
 from llmf_hydra.serve.text import Ends, Text
-from llmf_hydra.serve.transformers_engine import Closed, TooLong, TransformersEngine
+from llmf_hydra.serve.transformers_engine import TransformersEngine
 from llmf_hydra.training.generation import StopTexts
 
 PERU = "What is the capital of Peru?"
@@ -64,8 +68,7 @@ def test_an_answer_that_joins_is_the_same(endless: TransformersEngine) -> None:
         next(long)
     assert endless.load[0] == 1
     assert endless.generate([short, short])[1] == alone
-    assert endless.load[0] == 1  # the long one goes on
-    rest = list(long)
+    rest = list(long)  # it goes on
     assert rest[-1].finish is Finish.LENGTH and len(rest) == 395
 
 
@@ -88,8 +91,8 @@ def test_a_seed_decides_what_is_sampled_whoever_is_beside(endless: TransformersE
         return asked(endless, "x", do_sample=True, top_p=1.0, top_k=0, seed=seed, max_new_tokens=8, **more)
 
     alone = endless.generate([one(1)])[0]
-    first, second, hot = endless.generate([one(1), one(2), one(1, temperature=9.0)])
-    assert first == alone != second and hot != alone
+    first, second, cold = endless.generate([one(1), one(2), one(1, temperature=0.01)])
+    assert first == alone != second and cold != alone
     assert endless.generate([one(None)])[0] != endless.generate([one(None)])[0]
     assert endless.generate([one(1, num_beams=2)])[0] == endless.generate([one(1, num_beams=2)])[0]
 
@@ -209,7 +212,13 @@ class Letters:
 def told(text: str, ends: Ends, **decoding: Any) -> list[str]:
     letters: Any = Letters()
     growing = Text(letters, Decoding(**decoding), ends)
-    return [growing.add(byte, len(text.encode()))[0] for byte in text.encode()]
+    pieces = []
+    for byte in text.encode():
+        piece, finish = growing.add(byte, len(text.encode()))
+        pieces.append(piece)
+        if finish is not None:
+            break
+    return pieces
 
 
 def test_characters_are_given_out_whole() -> None:
@@ -219,6 +228,23 @@ def test_characters_are_given_out_whole() -> None:
     ends = Ends(frozenset(), StopTexts(letters, ("\nUser:",)))
     assert "".join(told("yes\nUser: no", ends)) == "yes"
     assert told("abcabd", Ends(frozenset(), None), stop=("abd",)) == ["", "", "abc", "", "", ""]
+
+
+def test_scores_are_those_of_llmf_score(
+    finished: Finished, config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llmf_hydra.jobs.score import scores
+
+    run = finished("rm").out
+    dialogues = [[{"role": "user", "content": "What is the sea?"}, {"role": "assistant", "content": answer}]
+                 for answer in ("Water with salt in it.", "No.")]  # fmt: skip
+    file = tmp_path / "dialogues.jsonl"
+    file.write_text("".join(json.dumps({"messages": one}) + "\n" for one in dialogues))
+    monkeypatch.chdir(tmp_path)
+    scorer = TransformersEngine(load(config("job=api", f"from_run={run}")), slots=1)
+    given = scorer.score([scorer.dialogue(one) for one in dialogues])
+    scorer.close()
+    assert given == pytest.approx([one["score"] for one in scores(file, run / "final", 2)], abs=1e-3)
 
 
 def test_a_dialogue_that_can_not_be_written_is_refused(

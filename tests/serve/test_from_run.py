@@ -14,7 +14,9 @@ from support.own_model import tiny_model
 from llmf_hydra.config import compose, from_run
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Refused
+from llmf_hydra.serve.engine import Decoding, Request
 from llmf_hydra.serve.loading import Loaded, load
+from llmf_hydra.serve.open import open_engine
 
 IDS = torch.tensor([[1, 5, 9, 300, 7]])
 TRAINED = (
@@ -58,6 +60,20 @@ def test_an_adapter_is_merged_only_where_that_is_exact(run: Path, config: Callab
     assert {weight.dtype for weight in merged.network.parameters()} == {torch.float32}
     assert beside.network.get_base_model().dtype == torch.bfloat16  # pyright: ignore
     assert torch.allclose(logits(merged), logits(beside).float(), atol=0.1)
+
+
+def test_the_cache_and_the_places_are_those_of_the_config(config: Callable[..., Config]) -> None:
+    for use_cache in (True, False):
+        engine = open_engine(
+            config("job=chat", "model=tiny", f"model.use_cache={use_cache}".lower()), slots=1
+        )
+        seen: list[bool] = []
+        engine.loaded.network.register_forward_pre_hook(
+            lambda _, __, given, seen=seen: seen.append(given["use_cache"]), with_kwargs=True
+        )
+        engine.generate([Request([5, 6], Decoding(max_new_tokens=3))] * 2)
+        engine.close()
+        assert seen == [use_cache] * 6  # two answers, one after the other
 
 
 def test_a_whole_model_is_the_runs_own(taught: Path, config: Callable[..., Config]) -> None:

@@ -28,6 +28,7 @@ WRONG = [  # in one command each: words, and what is said of them
         "generation.temperature=0.5": "acts only with generation.do_sample=true",
         "generation.max_length=10": "acts only with generation.max_new_tokens=0",
         "generation.length_penalty=2": "generation.length_penalty=2: has no effect with generation.num_beams=1",
+        "training.seed=3": "training.seed=3: has no effect with job=chat",
         "generation.eval_num_beams=2": "generation.eval_num_beams=2: has no effect with job=chat",
         "model.infer_backend=vllm": "needs the package vllm; pip install 'llmf_hydra[vllm]'",
         "launch.nproc_per_node=2": "launch.nproc_per_node=2: job=chat is one process",
@@ -35,6 +36,13 @@ WRONG = [  # in one command each: words, and what is said of them
         "stage=rm": "stage=rm: gives scores and no text",
         "model.adapter_name_or_path=./gone": "model.adapter_name_or_path=./gone: there is no such folder",
         "quantization.quantization_bit=5": "quantization.quantization_bit=5",
+    },
+    {
+        "job=chat": "",
+        "model.infer_backend=vllm": "",
+        "generation.num_beams=2": "generation.num_beams=2: contradicts model.infer_backend=vllm",
+        "quantization=bnb4": "quantization.quantization_bit=4: contradicts model.infer_backend=vllm",
+        "model.use_cache=false": "model.use_cache=false: contradicts model.infer_backend=vllm",
     },
     {
         "job=api": "",
@@ -52,7 +60,7 @@ def test_what_is_refused(words: dict[str, str]) -> None:
 
 def test_sound_words_are_taken() -> None:
     sound = ["generation.temperature=0.5", "generation.num_beams=2", "generation.length_penalty=2",
-             "data.template=chatml", "quantization=bnb4", "stage=dpo", "training.seed=3"]  # fmt: skip
+             "data.template=chatml", "quantization=bnb4", "stage=dpo"]  # fmt: skip
     assert problems("job=chat", "model=tiny", *sound) == ""
     assert problems("job=api", "model=tiny", "stage=rm", "serve.port=0", "serve.api_key=abc") == ""
 

@@ -28,7 +28,7 @@ from llmf_hydra.serve.api.protocol import (
     ScoreRequest,
 )
 from llmf_hydra.serve.engine import Engine
-from llmf_hydra.serve.transformers_engine import Closed, TooLong
+from llmf_hydra.serve.speaking import Closed, TooLong
 
 log = logging.getLogger(__name__)
 ERRORS: dict[int | str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from llmf_hydra.serve.api.messages import read_messages, read_tools, written_cal
 from llmf_hydra.serve.api.protocol import ChatRequest, usage
 from llmf_hydra.serve.calls import calls_in
 from llmf_hydra.serve.engine import Answer, Piece, Request, Stream, Token, Tools
-from llmf_hydra.serve.loading import Loaded
+from llmf_hydra.serve.loading import Model
 
 
 async def answer(service: Service, asked: ChatRequest, http: HttpRequest) -> Response:
@@ -43,7 +43,7 @@ async def answer(service: Service, asked: ChatRequest, http: HttpRequest) -> Res
     return JSONResponse({**_head(service, "chat.completion"), "choices": choices, "usage": tokens})
 
 
-def refuse_scorer(loaded: Loaded) -> None:
+def refuse_scorer(loaded: Model) -> None:
     """Raise ApiError for a model that gives scores in place of text."""
     if loaded.scores:
         raise ApiError(400, "this model gives scores and no text: POST /v1/score", code="model_not_supported")
@@ -56,7 +56,7 @@ def _head(service: Service, kind: str) -> dict[str, Any]:
 
 
 def _choice(
-    number: int, answer: Answer, tools: Tools | None, loaded: Loaded, *, with_logprobs: bool
+    number: int, answer: Answer, tools: Tools | None, loaded: Model, *, with_logprobs: bool
 ) -> dict[str, Any]:
     calls = written_calls(calls_in(answer, loaded, tools)) if tools else []
     message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text}
@@ -70,7 +70,7 @@ def _choice(
     }
 
 
-def logprobs_of(tokens: Sequence[Token], loaded: Loaded) -> list[dict[str, Any]]:
+def logprobs_of(tokens: Sequence[Token], loaded: Model) -> list[dict[str, Any]]:
     """Log-probabilities as the protocol has them."""
     return [
         {
@@ -81,7 +81,7 @@ def logprobs_of(tokens: Sequence[Token], loaded: Loaded) -> list[dict[str, Any]]
     ]
 
 
-def _token(token: int, logprob: float, loaded: Loaded) -> dict[str, Any]:
+def _token(token: int, logprob: float, loaded: Model) -> dict[str, Any]:
     text = str(loaded.tokenizer.decode([token]))
     return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
@@ -142,7 +142,7 @@ def _chunk(
     return {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
-def _at_once(number: int, pieces: Sequence[Piece], tools: Tools, loaded: Loaded) -> dict[str, Any]:
+def _at_once(number: int, pieces: Sequence[Piece], tools: Tools, loaded: Model) -> dict[str, Any]:
     tokens = tuple(token for piece in pieces for token in piece.tokens)
     finish = pieces[-1].finish
     assert finish is not None

@@ -18,7 +18,7 @@ from llmf_hydra.serve.api.merging import merged
 from llmf_hydra.serve.api.messages import read_messages
 from llmf_hydra.serve.api.protocol import CompletionRequest, ScoreRequest, usage
 from llmf_hydra.serve.engine import Answer, Request, Stream, Token
-from llmf_hydra.serve.loading import Loaded
+from llmf_hydra.serve.loading import Model
 
 
 async def complete(service: Service, asked: CompletionRequest, http: HttpRequest) -> Response:
@@ -58,13 +58,13 @@ def _head(service: Service) -> dict[str, Any]:
 
 
 def _choice(
-    number: int, text: str, tokens: Sequence[Token], finish: str | None, logprobs: int | None, loaded: Loaded
+    number: int, text: str, tokens: Sequence[Token], finish: str | None, logprobs: int | None, loaded: Model
 ) -> dict[str, Any]:
     told = None if logprobs is None else _logprobs(tokens, loaded)
     return {"index": number, "text": text, "logprobs": told, "finish_reason": finish}
 
 
-def _logprobs(tokens: Sequence[Token], loaded: Loaded) -> dict[str, Any]:
+def _logprobs(tokens: Sequence[Token], loaded: Model) -> dict[str, Any]:
     texts = [str(loaded.tokenizer.decode([token.id])) for token in tokens]
     offsets = [sum(map(len, texts[:at])) for at in range(len(texts))]
     return {

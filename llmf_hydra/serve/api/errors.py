@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
-class ApiError(Exception):
+class ApiError(HTTPException):
     """What is answered in place of a result: a status and one sentence; `param` is the request's field at fault."""
 
     def __init__(
@@ -20,8 +21,8 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ):
-        super().__init__(message)
-        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
+        super().__init__(status, message, headers)  # FastAPI lets this kind pass where it reads a body
+        self.status, self.message, self.param, self.code = status, message, param, code
 
     def body(self) -> dict[str, Any]:
         """The JSON of the answer."""

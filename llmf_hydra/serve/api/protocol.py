@@ -85,7 +85,7 @@ class Generating(Strict):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, lt=2**31)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repetition_penalty: float | None = Field(None, ge=0.1, le=10)
     skip_special_tokens: bool | None = None
     max_tokens: int | None = Field(None, ge=1, lt=2**31)
     n: int | None = Field(1, ge=1, le=MOST_ANSWERS)

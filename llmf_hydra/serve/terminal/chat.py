@@ -21,7 +21,7 @@ class Chat:
     def __init__(self, cfg: Config, engine: Engine, out: Path):
         self._engine, self._decoding = engine, Decoding.of(cfg.generation)
         self._dialogue = Dialogue(out)
-        self._asks = sys.stdin.isatty()
+        self._asks = sys.stdin is not None and sys.stdin.isatty()  # it is None where the shell has closed it
         self._answers = Console(highlight=False, soft_wrap=True)
         self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -116,7 +116,7 @@ def chat(cfg: Config, engine: Engine, out: Path) -> None:
 
 
 def _read() -> str:
-    line = sys.stdin.readline()
+    line = sys.stdin.readline() if sys.stdin is not None else ""
     if not line:
         raise EOFError
     return line
