@@ -207,7 +207,11 @@ def load_libraries() -> bool:
 
     for name in LIBRARIES:
         import_module(name)
-    for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
+    for room, choices in (
+        ("jobs", ("train", "check", "predict", "evaluate", "export")),
+        ("stages", STAGES),
+        ("methods", METHODS),
+    ):
         for choice in choices:
             import_module(f"llmf_hydra.{room}.{choice}")
     return not torch.cuda.is_initialized()

@@ -18,6 +18,8 @@ NOT_RUN = {  # beginning of a command -> why no test runs it
     "llmf reproduce outputs/sft/...": "the reader puts a folder in; tests/cli reproduce real ones",
     "llmf diff outputs/... outputs/...": "the reader puts two folders in; docs/reproduction.md has real ones",
     "llmf-hydra job=evaluate": "the reader's copy of a benchmark; tests/jobs evaluate small ones",
+    "llmf-hydra job=predict from_run=outputs/dpo/...": "the reader's run and data; docs/using.md has real ones",
+    "llmf-hydra job=export from_run=outputs/dpo/...": "the reader puts a folder in; docs/using.md exports a real one",
     "llmf-hydra job=chat from_run=outputs/dpo/...": "the reader puts a folder in; tests/serve talk to real ones",
     "llmf-hydra job=api from_run=outputs/dpo/...": "the reader puts a folder in; tests/serve start servers",
     "llmf import llamafactory.yaml": "the reader's own file; tests/cli/llamafactory import real ones",

@@ -27,6 +27,7 @@ READ_BY = {  # more, by one job
     "export": {"data.dataset_dir"},  # where it looks for the calibration dataset
 }
 SPOKEN = "generation.default_system"  # of the group generation, by the jobs that don't generate
+UNSEEDED = ("evaluate", "export")  # an evaluation has a seed of its own
 SINGLE = ("predict", "evaluate", "export")  # one process does them
 
 
@@ -34,6 +35,8 @@ def acts(entry: Entry, job: str) -> bool:
     """Whether a job reads a parameter at all."""
     if entry.param.jobs:
         return job in entry.param.jobs
+    if entry.key == "training.seed" and job in UNSEEDED:
+        return False
     if not JOBS[job].infers or entry.key in READ | READ_BY.get(job, set()):
         return True
     if entry.group == "data":
