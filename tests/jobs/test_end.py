@@ -76,6 +76,19 @@ def test_the_next_run_trains_what_this_one_did(tmp_path: Path, words: list[str],
     assert wanted <= set(on)
 
 
+def test_an_export_takes_the_whole_base(tmp_path: Path) -> None:
+    for words, wanted in (
+        (["method=qlora"], ["quantization=none"]),
+        (["method=lora"], []),
+    ):
+        end = closing(composed("stage=sft", *words), tmp_path / "run", ["llmf-hydra", *words], [])
+        (line,) = (shlex.split(line) for line in end if "export it" in line)
+        assert [word for word in line if word.startswith("quantization")] == wanted
+        assert line[-1].endswith("run/exported")
+    end = closing(composed("stage=sft", "method=full", "model.mixture_of_depths=convert"), tmp_path, [], [])
+    assert not any("export it" in line for line in end)
+
+
 def test_final_holds_no_pickle_and_every_model_can_be_read_by_all(runs: list[FinishedRun]) -> None:
     for run in runs:
         files = [file for file in (run.out / "final").iterdir() if file.is_file()]
