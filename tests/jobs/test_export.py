@@ -143,6 +143,7 @@ def test_type_shards_and_the_older_format(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """export.export_device=auto merges on the GPUs where there are any."""
     model = ModelConfig(model_name_or_path="builtin:tiny")
     for has_gpu, device, wanted in ((True, "auto", "auto"), (True, "cpu", None), (False, "auto", None)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda given=has_gpu: given)
