@@ -11,6 +11,8 @@ from llmf_hydra.data.chat.index import index, tool_formats
 from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolved
 from llmf_hydra.errors import Problem
 
+FEWSHOT = "fewshot"  # the template of prompts for a model that was pre-trained alone
+
 
 @rule("data.template", "data.tool_format", jobs=MODEL_JOBS, phase=CONFIG)
 def the_template_is_one_of_ours(cfg: Config) -> Iterator[Problem]:
@@ -21,6 +23,14 @@ def the_template_is_one_of_ours(cfg: Config) -> Iterator[Problem]:
     ):
         if name and name not in (known := sorted(names())):
             yield Problem.bad_choice(key, name, known)
+
+
+@rule("data.template")
+def answers_have_an_end(cfg: Config) -> Iterator[Problem]:
+    """data.template=fewshot is for job=evaluate: it writes no ends of turns, without which no model learns to stop."""
+    if cfg.data.template == FEWSHOT:
+        what = "writes no ends of turns, so that no model would learn to stop"
+        yield Problem("data.template", FEWSHOT, what, "choose data.template=empty, or another one")
 
 
 @rule("data.dataset", "data.eval_dataset", "data.dataset_dir", phase=DISK)

@@ -227,6 +227,11 @@ def test_what_cannot_be_evaluated_is_refused(words: list[str], told: str, tmp_pa
     assert any(told in problem for problem in found), found
 
 
+def test_the_plain_template_is_for_evaluations() -> None:
+    (told,) = refused("stage=sft", "data.template=fewshot", "data.dataset=demo_instruct")
+    assert told.startswith("data.template=fewshot: writes no ends of turns")
+
+
 def test_lm_eval_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmf_hydra.optional.importlib.util.find_spec", lambda name: None)
     found = refused("job=evaluate", "evaluation.task=lm_eval:hellaswag")
