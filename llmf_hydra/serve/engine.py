@@ -46,9 +46,19 @@ class Decoding:
     @classmethod
     def of(cls, generation: GenerationConfig, **changed: Any) -> "Decoding":
         """As the group says, with some of it changed."""
-        names = ("do_sample", "temperature", "top_p", "top_k", "num_beams", "max_length", "max_new_tokens",
-                 "repetition_penalty", "length_penalty", "skip_special_tokens")  # fmt: skip
-        return replace(cls(**{name: getattr(generation, name) for name in names}), **changed)
+        whole = cls(
+            do_sample=generation.do_sample,
+            temperature=generation.temperature,
+            top_p=generation.top_p,
+            top_k=generation.top_k,
+            num_beams=generation.num_beams,
+            max_length=generation.max_length,
+            max_new_tokens=generation.max_new_tokens,
+            repetition_penalty=generation.repetition_penalty,
+            length_penalty=generation.length_penalty,
+            skip_special_tokens=generation.skip_special_tokens,
+        )
+        return replace(whole, **changed)
 
     def limit(self, prompt: int) -> int:
         """Maximum tokens of the answer to a prompt of so many tokens; at least 1."""

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -56,16 +56,12 @@ class Service:
             raise ApiError(400, f"logprobs aren't known in beam search (generation.num_beams={decoding.num_beams})",
                            param="logprobs")  # fmt: skip
         limit = most or self.max_tokens
-        return Decoding(**{**vars(decoding), "max_new_tokens": limit}) if limit else decoding
+        return replace(decoding, max_new_tokens=limit) if limit else decoding
 
     def requests(self, prompts: Sequence[Sequence[int]], decoding: Decoding, n: int) -> list[Request]:
         """`n` answers to each prompt; a seed that is given counts up among them."""
         seeds = [None if decoding.seed is None else decoding.seed + number for number in range(n)]
-        return [
-            Request(prompt, Decoding(**{**vars(decoding), "seed": seed}))
-            for prompt in prompts
-            for seed in seeds
-        ]
+        return [Request(prompt, replace(decoding, seed=seed)) for prompt in prompts for seed in seeds]
 
     def streams(self, requests: Sequence[Request]) -> list[Stream]:
         """The answers as they grow. Raises TooLong, and then none of them is on its way."""
