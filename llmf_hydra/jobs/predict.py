@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 
 from llmf_hydra.config.schema import Config
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.jobs import predict_rows, predict_scores
 from llmf_hydra.runs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.serve.engine import Decoding, Engine, Request
@@ -46,6 +47,7 @@ def run(cfg: Config, out: Path, *, resume: bool) -> None:
 def _answer(cfg: Config, engine: Engine, out: Path, slots: int) -> None:
     items = list(_items(cfg, engine, out))
     ids = [item.ids for item in items]
+    _check_lengths(cfg, ids, engine.loaded.limit)
     generation = cfg.generation
     decoding = Decoding.of(generation, num_beams=generation.eval_num_beams or generation.num_beams)
     ledger = Ledger(out / PREDICTIONS, predict_rows.digest(ids))
@@ -64,6 +66,14 @@ def _answer(cfg: Config, engine: Engine, out: Path, slots: int) -> None:
         )
         progress.tell(len(ledger), sum(len(answer.tokens) for answer in answers))
     _leave(out, ledger.finish(), progress)
+
+
+def _check_lengths(cfg: Config, ids: Sequence[Sequence[int]], limit: int | None) -> None:
+    """Raise Refused for a prompt that leaves the model no room for an answer."""
+    for number, one in enumerate(ids, 1):
+        if limit is not None and len(one) >= limit:
+            what = f"lets prompt {number} have {len(one)} tokens, and the model takes {limit} with its answer"
+            raise Refused([Problem("data.cutoff_len", cfg.data.cutoff_len, what, "lower it")])
 
 
 def _seeded(decoding: Decoding, seed: int, number: int) -> Decoding:

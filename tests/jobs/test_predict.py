@@ -12,6 +12,7 @@ from support.job_runs import refused, run_job
 from support.killed_runs import kill_when
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from llmf_hydra.errors import Refused
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.scorer import load_saved_scorer
 from llmf_hydra.runs.results import read
@@ -112,6 +113,17 @@ def test_rows_without_answers_give_no_metrics_and_pairs_their_better_one(tmp_pat
         out = run_job(tmp_path / name, "job=predict", f"data.dataset={file}", *GREEDY)
         assert [line["label"] for line in read(out / "predictions.jsonl")] == labels
         assert ("rouge-l" in json.loads((out / "metrics.json").read_text())) == (labels[0] is not None)
+
+
+def test_a_prompt_leaves_room_for_its_answer(tmp_path: Path) -> None:
+    file = write(tmp_path / "long.jsonl", [{"instruction": "once more " * 2000, "output": "no"}])
+    words = ["job=predict", f"data.dataset={file}", *GREEDY]
+    with pytest.raises(
+        Refused, match=r"data.cutoff_len=2048: lets prompt 1 have 2048 tokens, and the model takes"
+    ):
+        run_job(tmp_path / "run", *words)
+    (line,) = read(run_job(tmp_path / "cut", *words, "data.cutoff_len=64") / "predictions.jsonl")
+    assert len(line["prompt"]) < 1000
 
 
 def test_plain_texts_go_on(tmp_path: Path) -> None:
