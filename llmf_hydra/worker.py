@@ -41,6 +41,7 @@ LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
 )
+JOBS = ("train", "check", "predict", "evaluate", "export")
 ERROR = "error.txt"  # the traceback of a failed run
 
 
@@ -211,7 +212,7 @@ def load_libraries() -> bool:
 
         for name in LIBRARIES:
             import_module(name)
-        for room, choices in (("jobs", ("train", "check")), ("stages", STAGES), ("methods", METHODS)):
+        for room, choices in (("jobs", JOBS), ("stages", STAGES), ("methods", METHODS)):
             for choice in choices:
                 import_module(f"llmf_hydra.{room}.{choice}")
     get_checkpoint_conversion_mapping("llama")  # builds the mappings of all architectures, once

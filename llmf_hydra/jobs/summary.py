@@ -106,6 +106,10 @@ def _next(cfg: Config, folder: str, command: Sequence[str]) -> Iterable[tuple[st
         routed = ["model.mixture_of_depths=load"] if cfg.model.mixture_of_depths else []
         words = [f"stage={cfg.stage.name}", *_of_method(cfg), whole, *routed, *_of_optimizer(cfg)]
         yield "train it on", command_line(words)
+    if cfg.model.mixture_of_depths is None:  # whose routers plain Transformers doesn't know
+        whole = ["quantization=none"] if cfg.quantization.quantization_bit is not None else []
+        target = f"export.export_dir={hydra_value(f'{folder}/exported')}"
+        yield "export it", command_line(["job=export", f"from_run={hydra_value(folder)}", *whole, target])
     yield "all runs", "llmf runs"
 
 

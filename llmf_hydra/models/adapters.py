@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
 from transformers import PreTrainedModel
 
 from llmf_hydra.config.groups.model import ModelConfig
@@ -27,7 +31,7 @@ def put_on(
             adapted = PeftModel.from_pretrained(model, folder)
         except (OSError, ValueError, RuntimeError) as error:  # a RuntimeError: another shape
             raise Refused([Problem(key, adapter, str(error).strip().splitlines()[0])]) from error
-        model = adapted.merge_and_unload() if merged else adapted  # pyright: ignore
+        model = merge(adapted) if merged else adapted
     return model
 
 
@@ -40,3 +44,35 @@ def save(
     """
     model.create_or_update_model_card = lambda output_dir: None
     model.save_pretrained(str(folder), selected_adapters=[adapter], state_dict=weights)
+
+
+def merge(adapted: PeftModel) -> PreTrainedModel:
+    """The model with its adapter in its weights.
+
+    A head that is tied to the embeddings gets weights of its own where the adapter changes one of the two: PEFT would
+    change both, and a saved model would be tied again when it is loaded.
+    """
+    base = cast("PreTrainedModel", adapted.get_base_model())
+    wrapped = [base.get_input_embeddings(), base.get_output_embeddings()]
+    plain = [_plain(layer) for layer in wrapped]
+    touched = any(layer is not inner for layer, inner in zip(wrapped, plain, strict=True))
+    if touched and plain[1] is not None and plain[0].weight is plain[1].weight:
+        plain[1].weight = nn.Parameter(plain[1].weight.detach().clone(), requires_grad=False)
+    model: PreTrainedModel = adapted.merge_and_unload()  # pyright: ignore
+    if touched:
+        _note_ties(model)
+    return model
+
+
+def _plain(layer: Any) -> Any:
+    """A layer without what PEFT puts around it."""
+    if isinstance(layer, ModulesToSaveWrapper):
+        return layer.original_module
+    return layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+
+
+def _note_ties(model: PreTrainedModel) -> None:
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if outputs is not None and not torch.equal(cast("Any", inputs.weight), cast("Any", outputs.weight)):
+        for config in (model.config, model.config.get_text_config()):
+            config.tie_word_embeddings = False

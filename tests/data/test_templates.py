@@ -233,7 +233,7 @@ def test_the_docs_name_the_templates_that_no_vendors_file_verifies() -> None:
     page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     sentence = page[page.index("These could not be compared") :].split(". Where")[0]
     verified = {index()[name]["file"] for name in (*ORIGINALS, *VENDOR_TEXTS)}
-    ours = {"default", "empty"}
+    ours = {"default", "empty", "fewshot"}
     unverified = {index()[name]["file"] for name in template_names()} - verified - ours
     assert {index()[name]["file"] for name in re.findall(r"`(\w+)`", sentence)} == unverified
 
@@ -300,6 +300,7 @@ def test_answers_are_found_with_their_ends_and_calls_are_read_back() -> None:
     wrong = {
         (name, dialogue): what
         for name in template_names()
+        if name != "fewshot"  # has no ends of turns, and is refused where a model is trained
         for dialogue, (messages, tools) in DIALOGUES.items()
         if (what := faults(chat(name), messages, tools))
     }

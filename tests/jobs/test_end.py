@@ -48,7 +48,7 @@ def test_the_end_names_the_folder_the_change_of_metrics_and_what_comes_next(
         for line in sft.done.stdout.splitlines()
         if "python -m llmf_hydra" in line
     }
-    assert set(commands) == {"talk to it", "see the rows", "train it on"}
+    assert set(commands) == {"talk to it", "see the rows", "train it on", "export it"}
     assert commands["talk to it"] == ["job=chat", f"from_run={sft.out.relative_to(sft.cwd)}"]
     shown = cli("--cfg", "job", *commands["talk to it"], cwd=sft.cwd)
     assert "model_name_or_path: builtin:tiny" in shown.stdout, shown.stderr
@@ -74,6 +74,19 @@ def test_the_next_run_trains_what_this_one_did(tmp_path: Path, words: list[str],
     end = closing(composed("stage=sft", *words), tmp_path, ["llmf-hydra", *words], [])
     (on,) = (shlex.split(line) for line in end if "train it on" in line)
     assert wanted <= set(on)
+
+
+def test_an_export_takes_the_whole_base(tmp_path: Path) -> None:
+    for words, wanted in (
+        (["method=qlora"], ["quantization=none"]),
+        (["method=lora"], []),
+    ):
+        end = closing(composed("stage=sft", *words), tmp_path / "run", ["llmf-hydra", *words], [])
+        (line,) = (shlex.split(line) for line in end if "export it" in line)
+        assert [word for word in line if word.startswith("quantization")] == wanted
+        assert "run/exported" in line[-1]
+    end = closing(composed("stage=sft", "method=full", "model.mixture_of_depths=convert"), tmp_path, [], [])
+    assert not any("export it" in line for line in end)
 
 
 def test_final_holds_no_pickle_and_every_model_can_be_read_by_all(runs: list[FinishedRun]) -> None:

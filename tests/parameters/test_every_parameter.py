@@ -8,7 +8,7 @@ from support.parameter_runs import TESTED
 
 from llmf_hydra.config.schema import entries
 
-GROUPS = ("job", "launch", "method", "model", "optimizer", "quantization", "training")
+GROUPS = ("job", "launch", "method", "model", "optimizer", "quantization", "training", "evaluation", "export")
 TESTS = Path(__file__).resolve().parents[1]
 # Tested where what they do is tested.
 ELSEWHERE = {
@@ -82,6 +82,24 @@ ELSEWHERE = {
     "training.metric_for_best_model": "training/test_trainer.py",
     "training.greater_is_better": "training/test_trainer.py",
     "training.predict_with_generate": "stages/test_sft.py",
+    "evaluation.task": "jobs/test_evaluate.py",
+    "evaluation.task_dir": "jobs/test_evaluate.py",
+    "evaluation.batch_size": "jobs/test_evaluate.py",
+    "evaluation.seed": "jobs/test_evaluate.py",
+    "evaluation.lang": "jobs/test_evaluate.py",
+    "evaluation.n_shot": "jobs/test_evaluate.py",
+    "evaluation.save_dir": "jobs/test_evaluate.py",
+    "evaluation.download_mode": "jobs/test_evaluate.py",
+    "export.export_dir": "jobs/test_export.py",
+    "export.export_size": "jobs/test_export.py",
+    "export.export_device": "jobs/test_export.py",
+    "export.export_quantization_bit": "jobs/test_export.py",
+    "export.export_quantization_dataset": "jobs/test_export.py",
+    "export.export_quantization_nsamples": "jobs/test_export.py",
+    "export.export_quantization_maxlen": "jobs/test_export.py",
+    "export.export_legacy_format": "jobs/test_export.py",
+    "export.export_hub_model_id": "jobs/test_export.py",
+    "export.overwrite": "jobs/test_export.py",
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class Hub:
     repositories: dict[str, dict[str, Path]]
     asked: list[str] = field(default_factory=list)  # paths, in order
     tokens: set[str] = field(default_factory=set)  # that came with the questions
+    pushed: dict[str, dict[str, bytes]] = field(default_factory=dict)  # by repository and file
 
 
 @contextmanager
@@ -50,6 +52,17 @@ def serving(repositories: dict[str, dict[str, Path]]) -> Iterator[Hub]:
             self.end_headers()
             if body:
                 self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, headers, content = _pushing(hub, path, body, token)
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -113,6 +126,32 @@ def _hugging_face(hub: Hub, path: str, _: object, token: str) -> Reply:
         return _error(404, "EntryNotFound", "Entry not found")
     headers = {"ETag": f'"{_of(file)["blobId"]}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}
     return 200, headers, file.read_bytes()
+
+
+def _pushing(hub: Hub, path: str, body: bytes, token: str) -> Reply:
+    """/api/repos/create, and /api/models/ORG/NAME/preupload/REV and /commit/REV with files in the commit itself."""
+    if token != TOKEN:
+        return _error(401, "", "Invalid credentials in Authorization header")
+    if path == "/api/validate-yaml":
+        return _json({"errors": [], "warnings": []})
+    if path == "/api/repos/create":
+        asked = json.loads(body)
+        name = f"{asked['organization']}/{asked['name']}"
+        hub.pushed.setdefault(name, {})
+        return _json({"url": f"{hub.url}/{name}", "id": name})
+    name, asked_for = "/".join(path.split("/")[3:5]), path.split("/")[5]
+    if asked_for == "preupload":
+        modes = [
+            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+            for file in json.loads(body)["files"]
+        ]
+        return _json({"files": modes})
+    for line in map(json.loads, body.splitlines()):
+        if line["key"] == "file":
+            hub.pushed[name][line["value"]["path"]] = b64decode(line["value"]["content"])
+    return _json(
+        {"commitUrl": f"{hub.url}/{name}/commit/{commit(name, 'main')}", "commitOid": commit(name, "main")}
+    )
 
 
 def _of(file: Path) -> dict[str, object]:
