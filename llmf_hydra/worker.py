@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from llmf_hydra import optional, terminal
 from llmf_hydra.config import record
-from llmf_hydra.config.choices import METHODS, STAGES
+from llmf_hydra.config.choices import JOBS, METHODS, STAGES
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
@@ -77,6 +78,7 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
     _set_up_hubs(cfg.model)
+    _set_up_libraries(cfg)
     run_job(cfg, out, resume=resume)
 
 
@@ -172,6 +174,14 @@ def _set_up_hubs(model: ModelConfig) -> None:
         ("USE_OPENMIND_HUB", model.use_openmind_hub),
     ):
         os.environ[variable] = "1" if wanted else "0"
+
+
+def _set_up_libraries(cfg: Config) -> None:
+    """What is set in Transformers and PyTorch before a job asks them for anything."""
+    if cfg.model.trust_remote_code and not cfg.launch.force_check_imports:
+        import_module("llmf_hydra.models.own_code").leave_imports_unchecked()
+    if find_spec("torch_npu") is not None and JOBS[cfg.job.name].trains:
+        import_module("llmf_hydra.models.npu").set_compile_mode(cfg.launch.npu_jit_compile)
 
 
 def load_libraries() -> bool:

@@ -134,7 +134,7 @@ JOBS: dict[str, JobInfo] = {
     "export": JobInfo("merge, quantize, push a model", planned=True),
     "chat": JobInfo("talk to a model in the terminal", planned=True),
     "api": JobInfo("serve a model over HTTP", planned=True),
-    "webui": JobInfo("serve a web page", planned=True),
+    "webui": JobInfo("serve a web page"),
     "check": JobInfo("look for what would be refused, and estimate the cost", trains=True),
     "preview": JobInfo("show the rows as the trainer sees them", trains=True, rows_only=True),
 }
