@@ -1,5 +1,6 @@
 """The launcher: compose, check, write the run folder down, start the worker. It never imports torch."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from llmf_hydra.config import compose, record, secrets
+from llmf_hydra.config.choices import JOBS
 from llmf_hydra.config.conf_files import shipped_values
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import (
@@ -86,9 +88,22 @@ def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) ->
     """One run. All that can be refused is refused before its folder is made."""
     cfg = compose.typed(config)
     checked(cfg, config.hydra.runtime.choices)
+    if JOBS[cfg.job.name].interactive:
+        _answer_here(cfg)
+        return
     out = Path(str(config.hydra.run.dir)).expanduser().absolute()
     made = _make(out)  # by this run, to be taken away with it
     line.run(config, out, lambda _: _start(cfg, out, argv, None, made))
+
+
+def _answer_here(cfg: Config) -> None:
+    """A job that answers in the terminal or on a port: in this process, which has both, and without a run folder."""
+    os.environ.update(processes.environment(cfg))
+    from llmf_hydra import worker  # here: the environment above is read when libraries are imported
+
+    code = worker.interactive(cfg)
+    if code != DONE:
+        raise RunFailed(code)
 
 
 def _make(out: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmf_hydra.checks import (
     data,
+    inference,
     launch,
     method,
     model,
@@ -32,6 +33,7 @@ __all__ = ["CONFIG", "PHASES", "Rule", "check_recorded_files", "of_files", "of_v
            "rules_about", "without_effect"]  # fmt: skip
 REGISTERED = (
     data,
+    inference,
     launch,
     method,
     model,

@@ -87,6 +87,31 @@ def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
     import_module(f"llmf_hydra.jobs.{cfg.job.name}").run(cfg, out, resume=resume)
 
 
+def interactive(cfg: Config) -> int:
+    """Do a job that answers in the terminal or on a port, in the launcher's own process; returns the exit code."""
+    optional.leave_out_unused()
+    _set_up_logging(cfg)
+    _set_up_hubs(cfg.model)
+    try:
+        run_job(cfg, Path.cwd(), resume=False)
+    except Refused as refused:
+        print(masked_text(refused.report()), file=sys.stderr)
+        return REFUSED
+    except LlmfError as error:
+        print(masked_text(f"failed: {error}"), file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        print(masked_text(f"failed: {type(error).__name__}: {error}"), file=sys.stderr)
+        if cfg.launch.verbosity == "DEBUG":
+            print(masked_text(traceback.format_exc()), file=sys.stderr)
+        else:
+            print("  launch.verbosity=DEBUG shows the traceback", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
 def _note(out: Path, **values: object) -> None:
     if ranks.is_main():
         runs.update_manifest(out, **values)

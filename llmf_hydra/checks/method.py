@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llmf_hydra.checks.register import DISK, rule
 from llmf_hydra.checks.residual import residual_of
-from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.choices import LEARNING_JOBS, MODEL_JOBS
 from llmf_hydra.config.names import is_pattern
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.errors import Problem
@@ -79,7 +79,7 @@ def frozen_modules_are_named(cfg: Config) -> Iterator[Problem]:
             yield Problem(key, value, "holds an empty name", "write names separated by single commas")
 
 
-@rule("model.adapter_name_or_path", "rlhf.ref_model_adapters", "rlhf.reward_model_adapters")
+@rule("model.adapter_name_or_path", "rlhf.ref_model_adapters", "rlhf.reward_model_adapters", jobs=MODEL_JOBS)
 def adapters_are_named(cfg: Config) -> Iterator[Problem]:
     """Lists of adapters hold names, separated by commas."""
     for key in ("model.adapter_name_or_path", "rlhf.ref_model_adapters", "rlhf.reward_model_adapters"):
@@ -192,7 +192,7 @@ def the_projector_or_the_tower(cfg: Config) -> Iterator[Problem]:
         yield Problem("method.freeze_vision_tower", False, what, "leave it out")
 
 
-@rule("model.adapter_folder", "model.adapter_name_or_path")
+@rule("model.adapter_folder", "model.adapter_name_or_path", jobs=MODEL_JOBS)
 def a_folder_of_adapters_that_are_named(cfg: Config) -> Iterator[Problem]:
     """model.adapter_folder lies in the adapters that model.adapter_name_or_path names, and is a relative path."""
     folder = cfg.model.adapter_folder

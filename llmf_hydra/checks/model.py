@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from llmf_hydra.checks.register import rule
-from llmf_hydra.config.choices import METHODS
+from llmf_hydra.config.choices import INFERENCE_JOBS, METHODS, MODEL_JOBS
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.errors import Problem
 
@@ -18,7 +18,7 @@ LIGER = "model.enable_liger_kernel"
 _PLACES = f"name one of cpu, cuda, {', '.join(MAPS)}, or map modules to devices"
 
 
-@rule("model.model_name_or_path")
+@rule("model.model_name_or_path", jobs=MODEL_JOBS)
 def a_model_is_named(cfg: Config) -> Iterator[Problem]:
     """Every run needs a model."""
     if cfg.model.model_name_or_path is None:
@@ -179,7 +179,7 @@ def something_is_upcast(cfg: Config) -> Iterator[Problem]:
             yield Problem(key, True, what, "leave it out, or choose bfloat16")
 
 
-@rule("model.device_map", "launch.nproc_per_node")
+@rule("model.device_map", "launch.nproc_per_node", jobs=MODEL_JOBS)
 def weights_have_one_place(cfg: Config) -> Iterator[Problem]:
     """model.device_map is a name or a mapping of modules to devices, for one process: several place the model
     themselves. Weights that are on disk can't be trained through."""
@@ -194,7 +194,7 @@ def weights_have_one_place(cfg: Config) -> Iterator[Problem]:
         yield Problem(
             "model.device_map", placed, "maps the whole model ('') and parts of it", "map each part"
         )
-    elif isinstance(placed, dict) and "disk" in placed.values():
+    elif isinstance(placed, dict) and "disk" in placed.values() and cfg.job.name not in INFERENCE_JOBS:
         what = "puts weights on disk, through which nothing can be trained"
         yield Problem("model.device_map", placed, what, "name cpu, or a GPU's number")
     elif isinstance(placed, dict) and not all(_is_place(str(place), ("disk",)) for place in placed.values()):
@@ -205,7 +205,7 @@ def weights_have_one_place(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.device_map", placed, what, "leave it out")
 
 
-@rule("model.offload_folder", "model.device_map")
+@rule("model.offload_folder", "model.device_map", jobs=MODEL_JOBS)
 def something_is_offloaded(cfg: Config) -> Iterator[Problem]:
     """model.offload_folder is for weights that model.device_map puts on disk."""
     placed, folder = cfg.model.device_map, cfg.model.offload_folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import PACKAGES, rule
-from llmf_hydra.config.choices import LEARNING_JOBS, METHODS, QUANTIZERS
+from llmf_hydra.config.choices import LEARNING_JOBS, LOADING_JOBS, METHODS, MODEL_JOBS, QUANTIZERS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
 
@@ -13,7 +13,7 @@ BIT, METHOD = "quantization.quantization_bit", "quantization.quantization_method
 NVIDIA = (Path("/dev/nvidiactl"), Path("/proc/driver/nvidia"), Path("/dev/dxg"))
 
 
-@rule(BIT, METHOD)
+@rule(BIT, METHOD, jobs=MODEL_JOBS)
 def the_library_has_these_bits(cfg: Config) -> Iterator[Problem]:
     """bitsandbytes quantizes to 4 or 8 bits, hqq to 1, 2, 3, 4 or 8, eetq to 8."""
     bits, library = cfg.quantization.quantization_bit, cfg.quantization.library
@@ -43,7 +43,7 @@ def training_places_the_model(cfg: Config) -> Iterator[Problem]:
         yield Problem("quantization.quantization_device_map", given, what, "leave it out")
 
 
-@rule(BIT, METHOD, phase=PACKAGES, jobs=LEARNING_JOBS)
+@rule(BIT, METHOD, phase=PACKAGES, jobs=LOADING_JOBS)
 def the_library_is_installed(cfg: Config) -> Iterator[Problem]:
     """Quantization needs its library: bitsandbytes, hqq, or kernels for eetq, which needs an NVIDIA GPU too."""
     quantization = cfg.quantization

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from llmf_hydra.checks import inference
+from llmf_hydra.config.choices import TRAINING_JOBS
 from llmf_hydra.config.names import names
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.schema import Config, Entry, entries, value_at
@@ -56,7 +58,12 @@ def _idle(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:
             entry.param
         ):
             continue
-        for other, allowed in entry.param.only.items():
+        if not inference.acts(entry, cfg.job.name):
+            where = f": it acts only with job={' or '.join(entry.param.jobs)}" if entry.param.jobs else ""
+            yield Problem(key, value, f"has no effect with job={cfg.job.name}{where}", "leave it out")
+            continue
+        conditions = entry.param.conditions(trains=cfg.job.name in TRAINING_JOBS)
+        for other, allowed in conditions.items():
             actual = value_at(cfg, other)
             if actual not in allowed:
                 where = " or ".join(_shown(other, choice) for choice in allowed)

@@ -25,6 +25,7 @@ def allowed(entry: Entry) -> str:
 def acts_with(entry: Entry) -> str:
     """What lets the parameter act: `stage=dpo, rlhf.pref_loss=sigmoid`; empty where it always acts."""
     needs = conditions(entry.param.only)
+    needs += [f"{condition} (in training)" for condition in conditions(entry.param.only_in_training)]
     if entry.param.jobs:
         needs.append(f"job={' or '.join(entry.param.jobs)}")
     return ", ".join(needs)

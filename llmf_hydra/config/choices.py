@@ -68,6 +68,8 @@ class JobInfo:
     rows_only: bool = (
         False  # of a training looks at the rows alone: what it needs beside them isn't asked for
     )
+    infers: bool = False  # uses a model as it is: `from_run` names one, the parameters of inference act
+    interactive: bool = False  # answers in the terminal or on a port, until it is ended: no run folder
     planned: bool = False
 
 
@@ -129,18 +131,23 @@ QUANTIZER_ALIASES = {"bnb": "bitsandbytes"}
 
 JOBS: dict[str, JobInfo] = {
     "train": JobInfo("train a model", trains=True),
-    "predict": JobInfo("answer a dataset's prompts", planned=True),
-    "evaluate": JobInfo("run a multiple-choice benchmark", planned=True),
-    "export": JobInfo("merge, quantize, push a model", planned=True),
-    "chat": JobInfo("talk to a model in the terminal", planned=True),
-    "api": JobInfo("serve a model over HTTP", planned=True),
-    "webui": JobInfo("serve a web page"),
+    "predict": JobInfo("answer a dataset's prompts", infers=True, planned=True),
+    "evaluate": JobInfo("run a multiple-choice benchmark", infers=True, planned=True),
+    "export": JobInfo("merge, quantize, push a model", infers=True, planned=True),
+    "chat": JobInfo("talk to a model in the terminal", infers=True, interactive=True),
+    "api": JobInfo("serve a model over HTTP", infers=True, interactive=True),
+    "webui": JobInfo("serve a web page", interactive=True),
     "check": JobInfo("look for what would be refused, and estimate the cost", trains=True),
     "preview": JobInfo("show the rows as the trainer sees them", trains=True, rows_only=True),
 }
 
 TRAINING_JOBS = tuple(name for name, job in JOBS.items() if job.trains)
 LEARNING_JOBS = tuple(name for name in TRAINING_JOBS if not JOBS[name].rows_only)
+INFERENCE_JOBS = tuple(name for name, job in JOBS.items() if job.infers)
+GENERATING_JOBS = tuple(name for name in INFERENCE_JOBS if name not in ("evaluate", "export"))
+INTERACTIVE_JOBS = tuple(name for name, job in JOBS.items() if job.interactive)
+MODEL_JOBS = (*TRAINING_JOBS, *INFERENCE_JOBS)  # they need a model, or its tokenizer
+LOADING_JOBS = (*LEARNING_JOBS, *INFERENCE_JOBS)  # they need its weights
 
 
 class _Info(Protocol):

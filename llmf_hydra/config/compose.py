@@ -35,7 +35,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import conf_files, faults, home, implied, overrides
+from llmf_hydra.config import conf_files, faults, from_run, home, implied, overrides
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.quoting import quoted_word
 from llmf_hydra.config.schema import GROUPS, Config, entries
@@ -99,7 +99,8 @@ class CommandLine:
         self._parser = get_args_parser()
         self.flags = _flags(self._parser, words)
         self.overrides = [
-            quoted_word(home.expanded_word(overrides.without_plus(word))) for word in self.flags.overrides
+            quoted_word(home.expanded_word(from_run.long_word(overrides.without_plus(word))))
+            for word in self.flags.overrides
         ]
         self.config_name: str = self.flags.config_name or PRIMARY
         self.loader = _Loader(_search_path(self.flags))

@@ -1,6 +1,7 @@
-"""Words that a command line implies: the demo where no dataset is named, and shipped values that give way.
+"""Words that a command line implies: what a finished run stands for, the demo where no dataset is named, and shipped
+values that give way.
 
-Both follow from the composed config and become overrides of their own, so that `--cfg`, the run and each trial of a
+All follow from the composed config and become overrides of their own, so that `--cfg`, the run and each trial of a
 sweep show them.
 """
 
@@ -9,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from omegaconf import DictConfig
 
 from llmf_hydra import paths
-from llmf_hydra.config.choices import JOBS
+from llmf_hydra.config import from_run
+from llmf_hydra.config.choices import INFERENCE_JOBS, JOBS
 from llmf_hydra.config.conf_files import DEMO, shipped_values
 from llmf_hydra.config.schema import entries
 from llmf_hydra.errors import Problem, Refused
@@ -36,10 +38,15 @@ def settled(
     `composed` is what the overrides alone are composed to, where that is known.
     """
     composed = compose(words) if composed is None else composed
+    said = _said(words)
+    more = _of_a_run(composed, said)
+    if more:
+        words = [*words, *more]
+        composed = compose(words)
     for _ in range(ROUNDS):
         choices = composed.hydra.runtime.choices
         shipped = shipped_values(choices)
-        said = {word.lstrip("+").partition("=")[0] for word in words}
+        said = _said(words)
         _check_bits(choices, said)
         gives_way = {key: value for key, value in shipped.items() if key not in said or key == MODEL}
         more = [
@@ -53,6 +60,23 @@ def settled(
         words = [*words, *more]
         composed = compose(words)
     return words, composed
+
+
+def _said(words: list[str]) -> set[str]:
+    """The keys and groups of overrides."""
+    return {word.lstrip("+").partition("=")[0] for word in words}
+
+
+def _of_a_run(composed: DictConfig, said: set[str]) -> list[str]:
+    """What `from_run` stands for, where the user has not set it himself."""
+    run = composed.job.from_run
+    if run is None or composed.job.name not in INFERENCE_JOBS:
+        return []
+    shipped = shipped_values(composed.hydra.runtime.choices)
+    users = {
+        key for key in entries() if key.split(".")[0] in from_run.GROUPS and _is_users(composed, key, shipped)
+    }
+    return from_run.words(run, said | users)
 
 
 def _check_bits(choices: Mapping[str, object], said: set[str]) -> None:

@@ -29,7 +29,10 @@ class Param:
     le: float | None = None
     lt: float | None = None
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # full key -> values that let it act
-    jobs: tuple[str, ...] = ()  # jobs that read it; () = every job that trains or looks at training
+    only_in_training: Mapping[str, tuple[Any, ...]] = field(
+        default_factory=dict
+    )  # the same, of jobs that train
+    jobs: tuple[str, ...] = ()  # jobs that read it; () = see `checks.inference`
     env: str | None = None  # environment variable that gives the default
     secret: bool = False  # never written to disk
     planned: bool = False  # declared, not built yet: setting it is refused
@@ -63,6 +66,10 @@ class Param:
             return Problem(key, value, f"must be at most {LARGEST} in size")
         return None
 
+    def conditions(self, *, trains: bool) -> Mapping[str, tuple[Any, ...]]:
+        """Full keys with the values of them that let it act, in a job that trains or in another one."""
+        return {**self.only, **self.only_in_training} if trains else self.only
+
     @property
     def _has_upper_bound(self) -> bool:
         return self.le is not None or self.lt is not None
@@ -86,6 +93,7 @@ def param(
     le: float | None = None,
     lt: float | None = None,
     only: Mapping[str, tuple[Any, ...]] | None = None,
+    only_in_training: Mapping[str, tuple[Any, ...]] | None = None,
     jobs: tuple[str, ...] = (),
     env: str | None = None,
     secret: bool = False,
@@ -99,8 +107,8 @@ def param(
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     declared = Param(
-        default, help, choices, **limits, only=only or {}, jobs=jobs, env=env, secret=secret, planned=planned,
-        planned_choices=planned_choices,
+        default, help, choices, **limits, only=only or {}, only_in_training=only_in_training or {}, jobs=jobs,
+        env=env, secret=secret, planned=planned, planned_choices=planned_choices,
     )  # fmt: skip
     return _field(default, declared)
 

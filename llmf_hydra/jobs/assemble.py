@@ -16,23 +16,22 @@ from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
-from llmf_hydra.models.adapters import put_on
 from llmf_hydra.models.architecture.apply import check_precision
 from llmf_hydra.models.architecture.kernels import patch_unsloth
 from llmf_hydra.models.architecture.placement import check_in_memory
-from llmf_hydra.models.load import load_config, load_model, load_scorer, load_tokenizer
+from llmf_hydra.models.base import ADAPTERS, load_base
+from llmf_hydra.models.load import load_config, load_tokenizer
 from llmf_hydra.models.memory import Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
 from llmf_hydra.models.quantization import saved
-from llmf_hydra.models.quantization.weights import FULL_PRECISION, quantize, with_targets
+from llmf_hydra.models.quantization.weights import with_targets
 from llmf_hydra.models.ref import is_on_hub
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.optimizers.build import footprint
 from llmf_hydra.training.context import RunContext
 
-ADAPTERS = "model.adapter_name_or_path"
 IMAGES = "pixel_values"  # the column of rows with images
 
 
@@ -116,19 +115,10 @@ def _trained_adapter(cfg: Config) -> str | None:
 
 
 def _base(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The model under the method. Adapters are merged into full-precision weights, and only these are quantized."""
-    dtype, merged = precision.weights, cfg.merged_adapters
-    while_loading = FULL_PRECISION if merged else cfg.quantization
-    if cfg.stage.scores:
-        model = load_scorer(cfg.network, dtype, tokenizer, while_loading)
-    else:
-        model = load_model(cfg.network, dtype, while_loading)
+    """The model under the method, whole in memory."""
+    model = load_base(cfg, precision.weights, tokenizer)
     check_in_memory(model, cfg.model.device_map)
-    if not merged:
-        return model
-    # With all adapters merged it is a bare model again.
-    bare = cast("PreTrainedModel", put_on(model, merged, ADAPTERS, cfg.model))
-    return quantize(bare, cfg.quantization, dtype)
+    return model
 
 
 def _trainable(cfg: Config, model: PreTrainedModel) -> Network:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
-from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.choices import INFERENCE_JOBS, LEARNING_JOBS, LOADING_JOBS, MODEL_JOBS
 from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
@@ -22,7 +22,7 @@ GGUF_MAGIC = b"GGUF"  # how such a file begins
 MODEL, ADAPTERS, REF_MODEL = "model.model_name_or_path", "model.adapter_name_or_path", "rlhf.ref_model"
 
 
-@rule(MODEL, phase=DISK)
+@rule(MODEL, jobs=MODEL_JOBS, phase=DISK)
 def the_model_is_there(cfg: Config) -> Iterator[Problem]:
     """model.model_name_or_path names a built-in model, a folder of save_pretrained, a GGUF file or a hub's model.
 
@@ -34,7 +34,7 @@ def the_model_is_there(cfg: Config) -> Iterator[Problem]:
         yield from saved.problems(cfg, Path(name).expanduser())
 
 
-@rule("model.use_modelscope_hub", "model.use_openmind_hub")
+@rule("model.use_modelscope_hub", "model.use_openmind_hub", jobs=MODEL_JOBS)
 def one_hub_is_asked(cfg: Config) -> Iterator[Problem]:
     """Models come from one hub: model.use_modelscope_hub and model.use_openmind_hub exclude each other."""
     if cfg.model.use_modelscope_hub and cfg.model.use_openmind_hub:
@@ -42,7 +42,7 @@ def one_hub_is_asked(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.use_openmind_hub", True, what, "set one of the two to false")
 
 
-@rule("model.use_modelscope_hub", "model.use_openmind_hub", phase=PACKAGES)
+@rule("model.use_modelscope_hub", "model.use_openmind_hub", jobs=MODEL_JOBS, phase=PACKAGES)
 def the_hub_can_be_asked(cfg: Config) -> Iterator[Problem]:
     """ModelScope and Modelers need their packages, where something comes from a hub."""
     model = cfg.model
@@ -57,7 +57,7 @@ def the_hub_can_be_asked(cfg: Config) -> Iterator[Problem]:
     yield from [missing] if missing is not None else []
 
 
-@rule("model.new_special_tokens")
+@rule("model.new_special_tokens", jobs=MODEL_JOBS)
 def new_tokens_are_named(cfg: Config) -> Iterator[Problem]:
     """model.new_special_tokens holds tokens, separated by commas, each once."""
     given = cfg.model.new_special_tokens
@@ -70,7 +70,7 @@ def new_tokens_are_named(cfg: Config) -> Iterator[Problem]:
         yield Problem("model.new_special_tokens", given, "names a token twice")
 
 
-@rule("model.use_fast_tokenizer", phase=PACKAGES)
+@rule("model.use_fast_tokenizer", jobs=MODEL_JOBS, phase=PACKAGES)
 def the_slow_tokenizer_can_be_read(cfg: Config) -> Iterator[Problem]:
     """model.use_fast_tokenizer=false reads a model's tokenizer.model by SentencePiece, where it comes with one."""
     name = str(cfg.model.model_name_or_path)
@@ -80,13 +80,14 @@ def the_slow_tokenizer_can_be_read(cfg: Config) -> Iterator[Problem]:
     yield from [missing] if missing is not None else []
 
 
-@rule(ADAPTERS, "model.adapter_folder", "method.name", jobs=LEARNING_JOBS, phase=DISK)
+@rule(ADAPTERS, "model.adapter_folder", "method.name", jobs=LOADING_JOBS, phase=DISK)
 def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
     """model.adapter_name_or_path names adapters of this model, the trained one of the run's method; a PiSSA adapter
     follows its residual."""
     model, trained = str(cfg.model.model_name_or_path), cfg.trained_adapter
     for name in cfg.model.adapters:
-        kinds = (cfg.method.name.upper(),) if name == trained else adapter_files.KINDS
+        trains = name == trained and cfg.job.name not in INFERENCE_JOBS
+        kinds = (cfg.method.name.upper(),) if trains else adapter_files.KINDS
         yield from adapter_files.problems(ADAPTERS, name, cfg.model.adapter_folder)
         yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores, kinds=kinds)
     yield from adapter_files.problems_of_residuals(ADAPTERS, cfg.model.adapters)

@@ -23,7 +23,7 @@ def decide(cfg: Config) -> Precision:
     float32, since small updates are lost in bfloat16, and compute in mixed precision where the hardware has
     bfloat16; `pure_bf16` asks for bfloat16 throughout.
     """
-    training, dtype = cfg.training, _compute_dtype(cfg.model.compute_dtype)
+    training, dtype = cfg.training, compute_dtype(cfg.model.compute_dtype)
     if training.pure_bf16:
         return Precision(torch.bfloat16, autocast=False)
     if training.bf16:
@@ -34,7 +34,14 @@ def decide(cfg: Config) -> Precision:
     return Precision(torch.float32 if mixed else dtype, autocast=mixed)
 
 
-def _compute_dtype(name: str | None) -> torch.dtype:
+def at_inference(cfg: Config) -> torch.dtype:
+    """The type of the weights where nothing is trained."""
+    asked = cfg.model.infer_dtype
+    return compute_dtype(cfg.model.compute_dtype if asked == "auto" else asked)
+
+
+def compute_dtype(name: str | None) -> torch.dtype:
+    """The type of that name; without one, bfloat16 where the hardware has it, else float32."""
     if name is not None:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     return torch.bfloat16 if _has_bfloat16() else torch.float32

@@ -200,7 +200,9 @@ def _acts(cfg: Config, entry: Entry) -> bool:
         cfg.job.name == "train"
     )  # eval_dataset needs no training.eval_strategy where it is what is predicted
     only = {
-        key: allowed for key, allowed in declared.only.items() if trains or not key.startswith("training.")
+        key: allowed
+        for key, allowed in declared.conditions(trains=trains).items()
+        if trains or not key.startswith("training.")
     }
     return in_job and all(value_at(cfg, key) in allowed for key, allowed in only.items())
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from llmf_hydra.config.choices import stages
+from llmf_hydra.config.choices import GENERATING_JOBS, INFERENCE_JOBS, stages
 from llmf_hydra.config.groups.method import ADAPTERS, LORA
 from llmf_hydra.config.names import names
 from llmf_hydra.config.param import param
@@ -105,15 +105,23 @@ class ModelConfig:
     )
     train_from_scratch: bool = param(False, "Train from random weights.", only={"method.name": ("full",)})
     infer_backend: str = param(
-        "huggingface", "Inference engine.", choices=("huggingface", "vllm"), planned=True
+        "huggingface",
+        "Inference engine: Transformers, or vLLM (needs CUDA).",
+        choices=("huggingface", "vllm"),
+        jobs=GENERATING_JOBS,
     )
     offload_folder: str = param("offload", "Folder for weights that device_map puts on disk.")
-    use_cache: bool = param(True, "Use the KV cache when generating.", planned=True)
+    use_cache: bool = param(
+        True,
+        "Use the KV cache when generating; false computes the whole sequence for every token.",
+        jobs=GENERATING_JOBS,
+    )
     infer_dtype: str = param(
         "auto",
-        "Data type of the weights at inference.",
+        "Data type of the weights at inference; auto means compute_dtype, or bfloat16 where the hardware supports it, "
+        "else float32.",
         choices=("auto", "float16", "bfloat16", "float32"),
-        planned=True,
+        jobs=INFERENCE_JOBS,
     )
     hf_hub_token: str | None = param(None, "Hugging Face access token.", secret=True)
     ms_hub_token: str | None = param(None, "ModelScope access token.", secret=True, only=MODELSCOPE)

@@ -56,6 +56,10 @@ class Setup:
         assert self.chat is not None
         return self._written(row, row.prompt)
 
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Token ids of a prompt, uncut, up to where the answer begins. Raises BadRow."""
+        return self._encoded(self.texts(row)[0]).ids
+
     @property
     def notes(self) -> list[str]:
         """What is to be told of the template beside this tokenizer: ends of turns that are several tokens."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
 from llmf_hydra.checks.values import GPU_DRIVERS
-from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.choices import LOADING_JOBS
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem
@@ -41,7 +41,7 @@ def the_input_is_longer_than_the_model(cfg: Config) -> Iterator[Problem]:
     "model.adapter_name_or_path",
     "model.model_max_length",
     "data.cutoff_len",
-    jobs=LEARNING_JOBS,
+    jobs=LOADING_JOBS,
     phase=DISK,
 )
 def adapters_keep_their_positions(cfg: Config) -> Iterator[Problem]:
@@ -98,7 +98,7 @@ def the_model_has_experts(cfg: Config) -> Iterator[Problem]:
         )
 
 
-@rule("model.flash_attn", jobs=LEARNING_JOBS, phase=PACKAGES)
+@rule("model.flash_attn", jobs=LOADING_JOBS, phase=PACKAGES)
 def flash_attention_is_there(cfg: Config) -> Iterator[Problem]:
     """model.flash_attn=fa2 needs a GPU and the package flash-attn."""
     if cfg.model.flash_attn == "fa2":
@@ -113,21 +113,21 @@ def flash_attention_is_there(cfg: Config) -> Iterator[Problem]:
             yield Problem("model.flash_attn", "fa2", "needs the package flash-attn", FLASH)
 
 
-@rule("model.enable_liger_kernel", jobs=LEARNING_JOBS, phase=PACKAGES)
+@rule("model.enable_liger_kernel", jobs=LOADING_JOBS, phase=PACKAGES)
 def liger_is_there(cfg: Config) -> Iterator[Problem]:
     """model.enable_liger_kernel needs a GPU and the package liger-kernel."""
     if cfg.model.enable_liger_kernel:
         yield from _kernels(cfg, "model.enable_liger_kernel", "liger_kernel", "liger")
 
 
-@rule("model.use_unsloth", jobs=LEARNING_JOBS, phase=PACKAGES)
+@rule("model.use_unsloth", jobs=LOADING_JOBS, phase=PACKAGES)
 def unsloth_is_there(cfg: Config) -> Iterator[Problem]:
     """model.use_unsloth needs a GPU and the package unsloth."""
     if cfg.model.use_unsloth:
         yield from _kernels(cfg, "model.use_unsloth", "unsloth", "unsloth")
 
 
-@rule("model.device_map", jobs=LEARNING_JOBS, phase=PACKAGES)
+@rule("model.device_map", jobs=LOADING_JOBS, phase=PACKAGES)
 def the_devices_are_there(cfg: Config) -> Iterator[Problem]:
     """model.device_map names GPUs where there are some."""
     named = cfg.model.device_map

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmf_hydra.config.choices import METHODS
+from llmf_hydra.config.choices import INFERENCE_JOBS, METHODS
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read
@@ -54,6 +54,6 @@ def problems(cfg: Config, folder: Path) -> Iterator[Problem]:
     if missing:
         what = f"is quantized with {method} and needs the package {' and '.join(missing)}"
         yield Problem(KEY, named, what, remedy)
-    if not METHODS[cfg.method.name].adapters:
+    if cfg.job.name not in INFERENCE_JOBS and not METHODS[cfg.method.name].adapters:
         what = f"the weights of {named} are quantized with {method}, and quantized weights are not trained"
         yield Problem(f"method={cfg.method.name}", NO_VALUE, what, "choose method=lora")

@@ -1,0 +1,64 @@
+"""Rules of the jobs that use a model as it is, and which parameters those jobs read."""
+
+from collections.abc import Iterator
+
+from llmf_hydra.checks.register import PACKAGES, rule
+from llmf_hydra.config.choices import GENERATING_JOBS, INFERENCE_JOBS, INTERACTIVE_JOBS, JOBS
+from llmf_hydra.config.schema import Config, Entry
+from llmf_hydra.errors import Problem
+from llmf_hydra.optional import missing
+
+IDLE_GROUPS = ("training", "optimizer", "rlhf", "tracking", "method")
+IDLE = {  # of the other groups: what acts on a training alone
+    f"model.{name}"
+    for name in ("shift_attn", "use_unsloth", "use_unsloth_gc", "moe_aux_loss_coef", "train_from_scratch",
+                 "disable_gradient_checkpointing", "use_reentrant_gc", "upcast_lmhead_output", "print_param_status",
+                 "block_diag_attn")
+}  # fmt: skip
+READ = {"method.name", "training.seed"}  # of the idle groups, by every job that infers
+DATA = {  # of the group data, by the jobs without a dataset
+    f"data.{name}" for name in ("template", "tool_format", "cutoff_len", "media_dir")
+}
+DATASET_JOBS = ("predict", "export")  # they read a dataset
+READ_BY = {"predict": {"training.per_device_eval_batch_size"}}  # more, by one job
+
+
+def acts(entry: Entry, job: str) -> bool:
+    """Whether a job reads a parameter at all."""
+    if entry.param.jobs:
+        return job in entry.param.jobs
+    if not JOBS[job].infers or entry.key in READ | READ_BY.get(job, set()):
+        return True
+    if entry.group == "data" and job not in DATASET_JOBS:
+        return entry.key in DATA
+    return entry.group not in IDLE_GROUPS and entry.key not in IDLE
+
+
+@rule("job.from_run", "job.name", jobs=tuple(name for name in JOBS if name not in INFERENCE_JOBS))
+def a_run_is_used_by_inference(cfg: Config) -> Iterator[Problem]:
+    """from_run names the run whose model is used; a training starts from model.adapter_name_or_path."""
+    if cfg.job.from_run is not None:
+        what = f"has no effect with job={cfg.job.name}"
+        remedy = f"choose job={', '.join(INFERENCE_JOBS)}"
+        yield Problem("from_run", cfg.job.from_run, what, remedy)
+
+
+@rule("launch.use_ray", "launch.use_slurm", "launch.nproc_per_node", jobs=INTERACTIVE_JOBS)
+def what_answers_runs_here(cfg: Config) -> Iterator[Problem]:
+    """job=chat, api and webui answer from this process: no scheduler starts them, and they are one process."""
+    for key, given in (("use_ray", cfg.launch.use_ray), ("use_slurm", cfg.launch.use_slurm)):
+        if given:
+            yield Problem(
+                f"launch.{key}", True, f"job={cfg.job.name} runs where it is started", "leave it out"
+            )
+    if cfg.launch.nproc_per_node > 1:
+        what = f"job={cfg.job.name} is one process"
+        yield Problem("launch.nproc_per_node", cfg.launch.nproc_per_node, what, "leave it out")
+
+
+@rule("model.infer_backend", jobs=GENERATING_JOBS, phase=PACKAGES)
+def vllm_is_there(cfg: Config) -> Iterator[Problem]:
+    """model.infer_backend=vllm needs the package vllm, which needs CUDA."""
+    if cfg.model.infer_backend == "vllm":
+        problem = missing("vllm", extra="vllm", key="model.infer_backend=vllm")
+        yield from [problem] if problem is not None else []

@@ -1,0 +1,17 @@
+"""`job=api`: serve a model over HTTP, in OpenAI's protocol."""
+
+from pathlib import Path
+
+from llmf_hydra.config.schema import Config
+from llmf_hydra.serve.open import open_engine
+
+
+def run(cfg: Config, out: Path, *, resume: bool) -> None:
+    """Serve until the process is asked to end."""
+    from llmf_hydra.serve.api.server import serve  # here: it needs the extra `api`
+
+    engine = open_engine(cfg, slots=cfg.serve.max_concurrent)
+    try:
+        serve(cfg, engine)
+    finally:
+        engine.close()
