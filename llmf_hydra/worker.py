@@ -78,7 +78,7 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
     _set_up_hubs(cfg.model)
-    _set_up_libraries(cfg)
+    set_up_libraries(cfg)
     run_job(cfg, out, resume=resume)
 
 
@@ -92,6 +92,7 @@ def interactive(cfg: Config) -> int:
     optional.leave_out_unused()
     _set_up_logging(cfg)
     _set_up_hubs(cfg.model)
+    set_up_libraries(cfg)
     try:
         run_job(cfg, Path.cwd(), resume=False)
     except Refused as refused:
@@ -201,11 +202,11 @@ def _set_up_hubs(model: ModelConfig) -> None:
         os.environ[variable] = "1" if wanted else "0"
 
 
-def _set_up_libraries(cfg: Config) -> None:
+def set_up_libraries(cfg: Config) -> None:
     """What is set in Transformers and PyTorch before a job asks them for anything."""
     if cfg.model.trust_remote_code and not cfg.launch.force_check_imports:
         import_module("llmf_hydra.models.own_code").leave_imports_unchecked()
-    if find_spec("torch_npu") is not None and JOBS[cfg.job.name].trains:
+    if find_spec("torch_npu") is not None and (JOBS[cfg.job.name].trains or JOBS[cfg.job.name].infers):
         import_module("llmf_hydra.models.npu").set_compile_mode(cfg.launch.npu_jit_compile)
 
 

@@ -24,6 +24,10 @@ def theme() -> gr.themes.Base:
 
 def build(place: Place, models: Models) -> gr.Blocks:
     """The page for runs of this place; `models` holds what its visitors load for a chat."""
+
+    def left(request: gr.Request) -> None:
+        models.end(request.session_hash or "")
+
     with gr.Blocks(title="llmf_hydra", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"### llmf_hydra\nin `{place.cwd}`", elem_id="head")
         with gr.Tabs():
@@ -40,5 +44,6 @@ def build(place: Place, models: Models) -> gr.Blocks:
                 loads.append(use_tab(place))
         for function, inputs, outputs in loads:
             page.load(function, inputs, outputs, show_progress="hidden")
+        page.unload(left)
         page.load(monitor.first, None, monitor.run, show_progress="hidden")
     return page.queue(default_concurrency_limit=AT_ONCE, api_open=False)

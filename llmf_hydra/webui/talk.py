@@ -133,6 +133,8 @@ def _reason(body: str) -> str:
     try:
         content = json.loads(body)
         error = content.get("error", content)
-        return masked_text(str(error.get("message", error) if isinstance(error, dict) else error))
+        return masked_text(
+            str(error.get("message") or error.get("detail") or error if isinstance(error, dict) else error)
+        )
     except (ValueError, AttributeError):
         return masked_text(body[:500])

@@ -1,4 +1,6 @@
-"""Variables that libraries read: what the config hands to the workers, and what is set in them."""
+"""Settings of devices: what the config hands to the workers (launch.optim_torch, launch.ascend_rt_visible_devices), and
+what is set in them (launch.npu_jit_compile, tracking.record_vram).
+"""
 
 import subprocess
 import sys

@@ -143,9 +143,6 @@ def chat_tab(place: Place, models: Models) -> list[Any]:
                 task.cancel()
         yield *talks, ""
 
-    def forget(request: gr.Request) -> None:
-        models.end(request.session_hash or "")
-
     talks = [side.talk for side in sides]
     for name, side in zip(SIDES, sides, strict=True):
         side.load.click(loading(name), [side.run, side.words], side.state, show_progress="hidden")
@@ -156,9 +153,6 @@ def chat_tab(place: Place, models: Models) -> list[Any]:
     )
     stop.click(None, None, None, cancels=[sending])
     clear.click(lambda: ([], [], ""), None, [*talks, message])
-    blocks = gr.context.Context.root_block
-    if blocks is not None:
-        blocks.unload(forget)
     return [lambda: [gr.Dropdown(_choices(place)) for _ in sides], None, [side.run for side in sides]]
 
 
