@@ -176,6 +176,12 @@ def _read(file: Path) -> Started | None:
         words, pid, identity = record["words"], record["pid"], record["pid_started"]
         if not isinstance(words, list) or not isinstance(pid, int):
             return None
-        return Started(file.parent, [*map(str, words)], pid, identity and str(identity), str(record["time"]))
+        return Started(
+            file.parent,
+            [*map(str, words)],
+            pid,
+            None if identity is None else str(identity),
+            str(record["time"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):  # being written, or not ours
         return None

@@ -57,7 +57,7 @@ class Server:
                 server_port=serve.gradio_server_port or free_port(),
                 root_path=serve.gradio_root_path,
                 share=serve.gradio_share,
-                auth=None if password is None else _only(password),
+                auth=None if password is None else _only(password),  # type: ignore[arg-type] -- Gradio awaits it
                 auth_message=ASKED,
                 prevent_thread_lock=True,
                 quiet=True,

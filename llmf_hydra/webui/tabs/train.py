@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -129,8 +130,8 @@ def train_tab(place: Place, monitor: Monitor) -> list[Any]:
     apply.click(applied, [told, config, overrides], [overrides, refused]).then(
         composed, fields, shown, show_progress="hidden"
     )
-    look.click(lambda *values: (yield from looked_at("preview", *values)), fields, output)
-    check.click(lambda *values: (yield from looked_at("check", *values)), fields, output)
+    look.click(partial(looked_at, "preview"), fields, output)
+    check.click(partial(looked_at, "check"), fields, output)
     start.click(started, fields, [output, monitor.run])
     return [composed, fields, shown]
 
