@@ -20,6 +20,7 @@ DATA = {  # of the group data, by the jobs without a dataset
     f"data.{name}" for name in ("template", "tool_format", "cutoff_len", "media_dir")
 }
 DATASET_JOBS = ("predict", "export")  # they read a dataset
+OF_THE_PAGE = ("job", "launch", "serve")  # groups that job=webui reads: its runs have configs of their own
 READ_BY = {"predict": {"training.per_device_eval_batch_size"}}  # more, by one job
 
 
@@ -27,6 +28,8 @@ def acts(entry: Entry, job: str) -> bool:
     """Whether a job reads a parameter at all."""
     if entry.param.jobs:
         return job in entry.param.jobs
+    if job == "webui":
+        return entry.group in OF_THE_PAGE
     if not JOBS[job].infers or entry.key in READ | READ_BY.get(job, set()):
         return True
     if entry.group == "data" and job not in DATASET_JOBS:

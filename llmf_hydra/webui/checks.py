@@ -25,16 +25,6 @@ def gradio_is_installed(cfg: Config) -> Iterator[Problem]:
         yield lacking
 
 
-@rule("launch.use_ray", "launch.use_slurm", jobs=JOB)
-def the_page_is_served_here(cfg: Config) -> Iterator[Problem]:
-    """job=webui serves its page from this machine, so neither launch.use_ray nor launch.use_slurm may be set."""
-    for name in ("use_ray", "use_slurm"):
-        if getattr(cfg.launch, name):
-            yield Problem(
-                f"launch.{name}", True, "job=webui serves its page from this machine", "leave it out"
-            )
-
-
 @rule(NAME, "serve.gradio_share", "serve.gradio_password", jobs=JOB)
 def others_need_a_password(cfg: Config) -> Iterator[Problem]:
     """Whoever reaches the page starts processes as the user who started it, so a public link, and an address that
