@@ -33,17 +33,15 @@ def build(place: Place, models: Models) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Train"):
                 monitor = Monitor(place)
-                loads = [train_tab(place, monitor)]
+                train_tab(page, place, monitor)
                 gr.Markdown("#### Runs")
                 monitor.lay_out()
             with gr.Tab("Runs & sweeps"):
-                loads.append(compare_tab(place))
+                compare_tab(page, place)
             with gr.Tab("Chat"):
-                loads.append(chat_tab(place, models))
+                chat_tab(page, place, models)
             with gr.Tab("Evaluate & export"):
-                loads.append(use_tab(place))
-        for function, inputs, outputs in loads:
-            page.load(function, inputs, outputs, show_progress="hidden")
+                use_tab(page, place)
         page.unload(left)
         page.load(monitor.first, None, monitor.run, show_progress="hidden")
     return page.queue(default_concurrency_limit=AT_ONCE, api_open=False)

@@ -37,8 +37,8 @@ def name(out: Path, place: Place) -> str:
 
 def choices(found: Sequence[Row], place: Place, jobs: Sequence[str] = ("train",)) -> list[tuple[str, str]]:
     """The runs for a field to choose from: what it shows, and what it says."""
-    named = [(row, name(row.out, place)) for row in found if row.job in jobs]
-    return [(f"{run} ({row.status})", run) for row, run in named]
+    named = [(row.manifest, name(row.out, place)) for row in found if row.job in jobs]
+    return [(f"{run} ({of.get('method')} of {of.get('model')})", run) for of, run in named]
 
 
 def table(found: Sequence[Row], place: Place) -> list[list[str]]:

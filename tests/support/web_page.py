@@ -71,11 +71,11 @@ class Fields:
         box.fill(text)
         box.blur()
 
-    def choose(self, name: str, choice: str) -> None:
-        """Choose from a list."""
+    def choose(self, name: str, choice: str, *, exact: bool = True) -> None:
+        """Choose from a list, with `exact=False` by a part of what it shows."""
         box = self.tab.locator(f"#{name} input").first
         box.click()
-        self.tab.get_by_role("option", name=choice).first.click()
+        self.tab.get_by_role("option", name=choice, exact=exact).first.click()
 
     def click(self, name: str) -> None:
         """Click a button."""
@@ -90,7 +90,8 @@ class Fields:
         box = self.tab.locator(f"#{name} textarea, #{name} input")
         if box.count():
             return box.first.input_value()
-        return self.tab.locator(f"#{name} .cm-content").first.inner_text()
+        code = self.tab.locator(f"#{name} .cm-content")
+        return code.first.inner_text() if code.count() else ""  # it may be hidden
 
     def shows(self, name: str, part: str, seconds: float = 60) -> str:
         """Wait until a field holds a text; gives all that it holds."""

@@ -104,13 +104,13 @@ def test_finished_runs_are_compared_chatted_with_and_exported(
 
         page.open("Runs & sweeps")
         for name in names:
-            page.choose("chosen", name)
+            page.choose("chosen", name, exact=False)
         page.click("differ")
         page.shows("difference", "training.seed: 1 -> 2")
         wait_for(lambda: drawn(tab, "compared"))
 
         page.open("Chat")
-        page.choose("chat-run-left", names[0])
+        page.choose("chat-run-left", names[0], exact=False)
         page.click("load-left")
         page.fill("chat-words-right", "model=tiny")
         page.click("load-right")
@@ -127,7 +127,7 @@ def test_finished_runs_are_compared_chatted_with_and_exported(
             assert "<b>Hello</b>" in tab.locator(f"#talk-{side}").inner_text()
 
         page.open("Evaluate & export")
-        page.choose("use-run", names[0])
+        page.choose("use-run", names[0], exact=False)
         page.fill("export-name", "../mine")
         page.shows("use-refused", "is no name of a folder")
         page.fill("export-name", "mine")

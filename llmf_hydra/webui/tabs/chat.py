@@ -56,8 +56,8 @@ class Models:
             self.end(session, side)
 
 
-def chat_tab(place: Place, models: Models) -> list[Any]:
-    """Lay the tab out; returns what the page loads when it is opened: function, inputs, outputs."""
+def chat_tab(page: gr.Blocks, place: Place, models: Models) -> None:
+    """Lay the tab out."""
     with gr.Row(equal_height=False):
         sides = [_side(name, index) for index, name in enumerate(SIDES)]
     message = gr.Textbox(label="Message", lines=2, submit_btn=True, stop_btn=False, elem_id="message")
@@ -153,7 +153,10 @@ def chat_tab(place: Place, models: Models) -> list[Any]:
     )
     stop.click(None, None, None, cancels=[sending])
     clear.click(lambda: ([], [], ""), None, [*talks, message])
-    return [lambda: [gr.Dropdown(_choices(place)) for _ in sides], None, [side.run for side in sides]]
+    page.load(
+        lambda: [gr.Dropdown(_choices(place)) for _ in sides], None, [side.run for side in sides],
+        show_progress="hidden",
+    )  # fmt: skip
 
 
 def _side(name: str, index: int) -> Side:

@@ -16,8 +16,8 @@ JOBS = ("train", "predict", "evaluate", "export", "check", "preview")
 TRIALS = ["trial", "objective", "status"]
 
 
-def compare_tab(place: Place) -> list[Any]:
-    """Lay the tab out; returns what the page loads when it is opened: function, inputs, outputs."""
+def compare_tab(page: gr.Blocks, place: Place) -> None:
+    """Lay the tab out."""
     refresh = gr.Button("Refresh", elem_id="refresh")
     table = gr.Dataframe(
         headers=watch.HEAD, datatype="str", interactive=False, wrap=False, label="Runs", elem_id="runs",
@@ -85,7 +85,7 @@ def compare_tab(place: Place) -> list[Any]:
     metrics.input(drawn, [chosen, metrics], [plot, metrics, difference])
     differ.click(compared, chosen, difference)
     study.input(shown_study, study, [trials, history])
-    return [listed, None, opened]
+    page.load(listed, None, opened, show_progress="hidden")
 
 
 def _studies(place: Place) -> list[str]:

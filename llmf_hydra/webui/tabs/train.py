@@ -30,8 +30,8 @@ LOOK = 300.0  # seconds for job=check and job=preview
 NOTHING = "nothing"
 
 
-def train_tab(place: Place, monitor: Monitor) -> list[Any]:
-    """Lay the tab out; returns what the page loads when it is opened: function, inputs, outputs."""
+def train_tab(page: gr.Blocks, place: Place, monitor: Monitor) -> None:
+    """Lay the tab out."""
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             groups = _groups()
@@ -122,18 +122,18 @@ def train_tab(place: Place, monitor: Monitor) -> list[Any]:
         yield gr.Textbox(value=f"started: {process.shown}"), gr.Dropdown(found, value=watch.name(out, place))
 
     shown = [command, refused, config, told]
-    for field in fields:
-        event = field.blur if isinstance(field, gr.Textbox) else field.input
-        event(composed, fields, shown, show_progress="hidden", trigger_mode="always_last")
-    for field in (dataset, overrides):
-        field.submit(composed, fields, shown, show_progress="hidden")
+    # One event for all of them: an answer to an older state of the fields never comes after a newer one.
+    left = [field.blur if isinstance(field, gr.Textbox) else field.input for field in fields]
+    gr.on(
+        [page.load, *left, dataset.submit, overrides.submit], composed, fields, shown, show_progress="hidden",
+        trigger_mode="always_last",
+    )  # fmt: skip
     apply.click(applied, [told, config, overrides], [overrides, refused]).then(
         composed, fields, shown, show_progress="hidden"
     )
     look.click(partial(looked_at, "preview"), fields, output)
     check.click(partial(looked_at, "check"), fields, output)
     start.click(started, fields, [output, monitor.run])
-    return [composed, fields, shown]
 
 
 def words_from(values: Sequence[Any], place: Place) -> tuple[list[str], bool]:

@@ -15,8 +15,8 @@ EXPORTS = "exports"
 EVERY = 2.0  # seconds between two looks at what a command prints
 
 
-def use_tab(place: Place) -> list[Any]:
-    """Lay the tab out; returns what the page loads when it is opened: function, inputs, outputs."""
+def use_tab(page: gr.Blocks, place: Place) -> None:
+    """Lay the tab out."""
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
             job = gr.Radio(list(JOBS), value="export", label="Job", elem_id="use-job")
@@ -82,16 +82,15 @@ def use_tab(place: Place) -> list[Any]:
         return gr.Dropdown(watch.choices(done, place)), gr.Dropdown(_commands(place))
 
     shown = [command, refused, name]
-    for field in fields:
-        event = field.blur if isinstance(field, gr.Textbox) else field.input
-        event(composed, fields, shown, show_progress="hidden", trigger_mode="always_last")
+    left = [field.blur if isinstance(field, gr.Textbox) else field.input for field in fields]
+    gr.on(left, composed, fields, shown, show_progress="hidden", trigger_mode="always_last")
     run.focus(lambda: opened()[0], None, run, show_progress="hidden")
     process.focus(lambda: opened()[1], None, process, show_progress="hidden")
     start.click(started, fields, [process, output])
     process.input(looked_at, process, output, show_progress="hidden")
     stop.click(stopped, process, output)
     gr.Timer(EVERY).tick(looked_at, process, output, show_progress="hidden")
-    return [opened, None, [run, process]]
+    page.load(opened, None, [run, process], show_progress="hidden")
 
 
 def _commands(place: Place) -> list[tuple[str, str]]:
