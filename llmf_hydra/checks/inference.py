@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from llmf_hydra.checks.register import PACKAGES, rule
 from llmf_hydra.config.choices import GENERATING_JOBS, INFERENCE_JOBS, INTERACTIVE_JOBS, JOBS
 from llmf_hydra.config.schema import Config, Entry
-from llmf_hydra.errors import Problem
+from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.optional import missing
 
 IDLE_GROUPS = ("training", "optimizer", "rlhf", "tracking", "method")
@@ -65,3 +65,58 @@ def vllm_is_there(cfg: Config) -> Iterator[Problem]:
     if cfg.model.infer_backend == "vllm":
         problem = missing("vllm", extra="vllm", key="model.infer_backend=vllm")
         yield from [problem] if problem is not None else []
+
+
+@rule("job.name", jobs=("api",), phase=PACKAGES)
+def the_server_is_installed(cfg: Config) -> Iterator[Problem]:
+    """job=api needs the packages fastapi, uvicorn and prometheus_client."""
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        problem = missing(package, extra="api", key="job=api")
+        if problem is not None:
+            yield problem
+            return
+
+
+@rule("serve.api_key", jobs=("api",))
+def a_key_is_not_empty(cfg: Config) -> Iterator[Problem]:
+    """serve.api_key, where it is given, holds visible characters of ASCII, as a header can."""
+    key = cfg.serve.api_key
+    if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
+        yield Problem(
+            "serve.api_key",
+            NO_VALUE,
+            "is empty, or holds what no header can",
+            "give another one, or unset API_KEY",
+        )
+
+
+@rule("serve.root_path", jobs=("api",))
+def a_root_path_begins_with_a_slash(cfg: Config) -> Iterator[Problem]:
+    """serve.root_path is empty, or begins with / and doesn't end with one."""
+    path = cfg.serve.root_path
+    if path and (not path.startswith("/") or path.endswith("/")):
+        yield Problem("serve.root_path", path, "must begin with / and not end with it", "such as /llm")
+
+
+@rule("generation.length_penalty", "generation.num_beams", jobs=INFERENCE_JOBS)
+def lengths_are_weighed_among_beams(cfg: Config) -> Iterator[Problem]:
+    """generation.length_penalty compares beams: it acts with generation.num_beams above 1."""
+    given = cfg.generation.length_penalty
+    if given != 1 and cfg.generation.num_beams == 1:
+        what = "has no effect with generation.num_beams=1: it compares beams"
+        yield Problem(
+            "generation.length_penalty",
+            f"{given:g}",
+            what,
+            "set generation.num_beams above 1, or leave it out",
+        )
+
+
+@rule("stage.name", "job.name", jobs=("chat", "predict"))
+def only_text_is_talked_with(cfg: Config) -> Iterator[Problem]:
+    """A reward model (stage=rm) gives scores: job=api answers with them at /v1/score."""
+    if cfg.stage.scores:
+        what = f"gives scores and no text, which job={cfg.job.name} needs"
+        yield Problem(
+            f"stage={cfg.stage.name}", NO_VALUE, what, "choose job=api, which has /v1/score, or `llmf score`"
+        )

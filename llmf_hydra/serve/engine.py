@@ -95,6 +95,14 @@ class Answer:
         return [token.id for token in self.tokens]
 
 
+class Stream(Iterator[Piece], Protocol):
+    """The pieces of an answer."""
+
+    def close(self) -> None:
+        """Cancel the answer, which frees its place; nothing where it has ended."""
+        ...
+
+
 class Engine(Protocol):
     """A loaded model. Every method may be called from several threads; what waits together is batched."""
 
@@ -105,6 +113,10 @@ class Engine(Protocol):
         """Token ids of a dialogue up to where the answer begins. Raises BadRow for what the template refuses."""
         ...
 
+    def dialogue(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
+        """Token ids of a dialogue up to the end of its last answer, which is what is scored. Raises BadRow."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a plain text, with the special tokens that the tokenizer puts around one."""
         ...
@@ -113,8 +125,8 @@ class Engine(Protocol):
         """An answer to each request, in their order."""
         ...
 
-    def stream(self, request: Request) -> Iterator[Piece]:
-        """One answer as it grows. Closing the iterator cancels it and frees its place."""
+    def stream(self, request: Request) -> Stream:
+        """One answer as it grows."""
         ...
 
     def score(self, prompts: Sequence[Sequence[int]]) -> list[float]:
@@ -129,6 +141,11 @@ class Engine(Protocol):
         self, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]]
     ) -> list[tuple[float, bool]]:
         """Of each continuation the log-probability after its prompt, and whether greedy decoding would write it."""
+        ...
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many answers are written now, and how many wait."""
         ...
 
     def close(self) -> None:

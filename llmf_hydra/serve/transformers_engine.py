@@ -6,7 +6,7 @@ Answers join and leave between two tokens (continuous batching). Transformers ha
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from llmf_hydra.data.rows import BadRow, Message, Row, check_characters
+from llmf_hydra.data.tokenize.features import Setup
 from llmf_hydra.errors import LlmfError
 from llmf_hydra.models.architecture.mixture_of_depths import is_converted
 from llmf_hydra.serve import beams
@@ -79,13 +80,21 @@ class TransformersEngine:
 
     def prompt(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
         """See `engine.Engine`."""
+        return self._speech.prompt_ids(_row(messages, tools))
+
+    def dialogue(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
+        """See `engine.Engine`."""
+        if not messages or messages[-1]["role"] != "assistant":
+            raise BadRow("messages", "do not end with an answer", "end them with a message of the assistant")
+        return self._speech.answered_ids(_row(messages, tools))
+
+    @property
+    def _speech(self) -> Setup:
         speech = self._loaded.speech
         if speech is None:
-            what = "the model has no chat template"
-            raise BadRow("", what, "name one, such as data.template=chatml")
-        row = Row(prompt=list(messages), tools=tools or None)
-        check_characters(row)
-        return speech.prompt_ids(row)
+            remedy = "name one, such as data.template=chatml"
+            raise BadRow("messages", "cannot be written: the model has no chat template", remedy)
+        return speech
 
     def tokenize(self, text: str) -> list[int]:
         """See `engine.Engine`."""
@@ -101,23 +110,11 @@ class TransformersEngine:
             self._cancel(jobs)
             raise
 
-    def stream(self, request: Request) -> Iterator[Piece]:
+    def stream(self, request: Request) -> "Growing":
         """See `engine.Engine`. Raises TooLong at once."""
         job = self._job(request)
         self._submit([job])
-        return self._pieces(job)
-
-    def _pieces(self, job: Job) -> Iterator[Piece]:
-        try:
-            while True:
-                piece = job.pieces.get()
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-                if piece.finish is not None:
-                    return
-        finally:
-            self._cancel([job])
+        return Growing(job, lambda: self._cancel([job]))
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Sequence[int]]) -> list[float]:
@@ -169,8 +166,8 @@ class TransformersEngine:
         self._thread.join()
 
     @property
-    def busy(self) -> tuple[int, int]:
-        """How many answers are written now, and how many wait."""
+    def load(self) -> tuple[int, int]:
+        """See `engine.Engine`."""
         return len(self._running), len(self._waiting)
 
     def _job(self, request: Request) -> Job:
@@ -195,8 +192,9 @@ class TransformersEngine:
         with self._change:
             for job in jobs:
                 job.cancelled = True
-                with suppress(ValueError):
+                with suppress(ValueError):  # it is running, or over
                     self._waiting.remove(job)
+                    job.pieces.put(Piece("", (), Finish.CANCELLED))
 
     def _new_batch(self) -> Batch:
         return Batch(self._loaded.network, self._loaded.pad_id, cached=self._cached)
@@ -278,6 +276,37 @@ class TransformersEngine:
     def _fail(error: BaseException, jobs: Sequence[Job]) -> None:
         for job in jobs:
             job.pieces.put(error)
+
+
+class Growing(Iterator[Piece]):
+    """An answer as it grows; see `engine.Stream`. One that is dropped is cancelled."""
+
+    def __init__(self, job: Job, cancel: Callable[[], None]):
+        self._job, self._cancel, self._ended = job, cancel, False
+
+    def __next__(self) -> Piece:
+        if self._ended:
+            raise StopIteration
+        piece = self._job.pieces.get()
+        if isinstance(piece, BaseException):
+            self._ended = True
+            raise piece
+        self._ended = piece.finish is not None
+        return piece
+
+    def close(self) -> None:
+        """See `engine.Stream`. A thread that waits for the next piece gets a last one."""
+        if not self._ended:
+            self._cancel()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _row(messages: Sequence[Message], tools: Tools | None) -> Row:
+    row = Row(prompt=list(messages), tools=tools or None)
+    check_characters(row)
+    return row
 
 
 def _ends(loaded: Loaded) -> Ends:

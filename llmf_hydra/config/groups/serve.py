@@ -11,21 +11,42 @@ API, WEB = ("api",), ("webui",)
 
 @dataclass
 class ServeConfig:
-    host: str = param("0.0.0.0", "Address the API binds to.", env="API_HOST", jobs=API, planned=True)
-    port: int = param(8000, "Port of the API.", env="API_PORT", ge=0, le=65535, jobs=API, planned=True)
+    host: str = param(
+        "127.0.0.1",
+        "Address the API binds to; 0.0.0.0 (the specification's default) opens it to the network: set api_key then.",
+        env="API_HOST",
+        jobs=API,
+    )
+    port: int = param(8000, "Port of the API; 0 takes a free one.", env="API_PORT", ge=0, le=65535, jobs=API)
     api_key: str | None = param(
-        None, "API key that clients must send.", env="API_KEY", secret=True, jobs=API, planned=True
+        None, "API key that clients must send as a bearer token.", env="API_KEY", secret=True, jobs=API
     )
     model_name: str | None = param(
-        None, "Model name reported by the API.", env="API_MODEL_NAME", jobs=API, planned=True
+        None,
+        "Model name reported by the API; null uses the run's or the model's.",
+        env="API_MODEL_NAME",
+        jobs=API,
     )
-    verbose: bool = param(True, "Log requests and responses.", env="API_VERBOSE", jobs=API, planned=True)
-    root_path: str = param(
-        "", "Root path of the API behind a proxy.", env="FASTAPI_ROOT_PATH", jobs=API, planned=True
-    )
+    verbose: bool = param(True, "Log requests and responses.", env="API_VERBOSE", jobs=API)
+    root_path: str = param("", "Root path of the API behind a proxy.", env="FASTAPI_ROOT_PATH", jobs=API)
     max_concurrent: int = param(
-        1, "Maximum concurrent generation requests.", env="MAX_CONCURRENT", ge=1, jobs=API, planned=True
+        1,
+        "Maximum requests answered at the same time, in one batch; further ones wait.",
+        env="MAX_CONCURRENT",
+        ge=1,
+        jobs=API,
     )
+    max_waiting: int = param(
+        64,
+        "Maximum requests that wait for a free place; further ones get 429 with Retry-After.",
+        ge=0,
+        jobs=API,
+    )
+    max_body_mb: float = param(4.0, "Maximum size of a request's body in megabytes.", gt=0, jobs=API)
+    max_tokens: int | None = param(
+        None, "Maximum tokens of an answer that a request may ask for; null: as many as the model takes.", ge=1,
+        jobs=API,
+    )  # fmt: skip
     gradio_share: bool = param(
         False,
         "Create a public link to the web UI through Gradio's share server; needs serve.gradio_password.",

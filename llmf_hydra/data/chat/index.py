@@ -44,6 +44,28 @@ def template_names() -> list[str]:
     return sorted(index())
 
 
+# What a template that writes tools itself puts around calls, in the order in which they are looked for.
+_MARKS = {
+    "<function=": "qwen3_5",
+    "<tool_call>": "qwen",
+    "<|tool_call_start|>": "lfm2",
+    "[TOOL_CALLS]": "mistral",
+    "<|tool_call|>": "granite3",
+}
+
+
+def call_format(named: str | None, template: str) -> str | None:
+    """How calls of tools stand in an answer: as the index says, else as the template's text shows. None: not known.
+
+    A template without a place for tools gets them in the format `default`.
+    """
+    if named is not None:
+        return named
+    if not re.search(r"\btools\b", template):
+        return "default"
+    return next((known for mark, known in _MARKS.items() if mark in template), None)
+
+
 @functools.cache
 def template_text(name: str) -> str:
     """A template with its parts in place, so that it stands alone in a saved tokenizer."""

@@ -60,6 +60,13 @@ class Setup:
         """Token ids of a prompt, uncut, up to where the answer begins. Raises BadRow."""
         return self._encoded(self.texts(row)[0]).ids
 
+    def answered_ids(self, row: Row) -> list[int]:
+        """Token ids of a dialogue, uncut, up to the end of its last answer. Raises BadRow."""
+        assert self.chat is not None
+        prompt, tools = for_template(self.chat, self.chat.with_system(self._plain_all(row.prompt)), row.tools)
+        encoded = self._encoded(render_dialogue(self.chat, prompt, tools))
+        return encoded.ids[: encoded.answers[-1][1]]
+
     @property
     def notes(self) -> list[str]:
         """What is to be told of the template beside this tokenizer: ends of turns that are several tokens."""

@@ -1,21 +1,133 @@
-"""The dialogue in the terminal."""
+"""The dialogue in the terminal: a line in, an answer out as it grows; lines that begin with / are commands."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from rich.console import Console
+
 from llmf_hydra.config.schema import Config
-from llmf_hydra.data.rows import Message
-from llmf_hydra.serve.engine import Decoding, Engine, Request
+from llmf_hydra.data.rows import BadRow
+from llmf_hydra.errors import LlmfError
+from llmf_hydra.serve.calls import calls_in
+from llmf_hydra.serve.engine import Answer, Decoding, Engine, Finish, Request, Token
+from llmf_hydra.serve.terminal.commands import COMMANDS, Ended, Wrong
+from llmf_hydra.serve.terminal.dialogue import Dialogue
+
+
+class Chat:
+    """One user who talks to one model."""
+
+    def __init__(self, cfg: Config, engine: Engine, out: Path):
+        self._engine, self._decoding = engine, Decoding.of(cfg.generation)
+        self._dialogue = Dialogue(out)
+        self._asks = sys.stdin.isatty()
+        self._answers = Console(highlight=False, soft_wrap=True)
+        self._notes = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def run(self) -> None:
+        """Until the user ends it, or standard input does."""
+        self._note(f"{self._engine.loaded.name}: /help lists the commands, Ctrl-D ends the chat")
+        for line in self._lines():
+            try:
+                self._take(line)
+            except Ended:
+                return
+            except (Wrong, BadRow, LlmfError) as error:
+                self._note(_sentence(error))
+
+    def _lines(self) -> Iterator[str]:
+        """What is typed, or comes through a pipe; empty lines apart."""
+        if self._asks:
+            import readline  # noqa: F401  # gives input() its history and editing keys
+        while True:
+            try:
+                line = input(self._prompt()) if self._asks else _read()
+            except EOFError:
+                if self._asks:
+                    self._answers.print()
+                return
+            except KeyboardInterrupt:
+                self._answers.print()
+                self._note("/exit or Ctrl-D ends the chat")
+                continue
+            if line.strip():
+                yield line.strip()
+
+    def _prompt(self) -> str:
+        waiting = self._dialogue.waiting
+        return f"result of {waiting[0].name}> " if waiting else "> "
+
+    def _take(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word.startswith("/"):
+            if word not in COMMANDS:
+                raise Wrong(f"{word}: no such command; /help lists them")
+            note = COMMANDS[word].run(self._dialogue, rest.strip())
+            if note:
+                self._note(note)
+            if word == "/retry":
+                self._answer()
+            return
+        self._dialogue.say(line)
+        if not self._dialogue.waiting:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Write the next answer; Ctrl-C stops it, and what is there of it counts."""
+        dialogue = self._dialogue
+        try:
+            prompt = self._engine.prompt(dialogue.messages, dialogue.tools)
+            stream = self._engine.stream(Request(prompt, self._decoding))
+        except (BadRow, LlmfError):
+            dialogue.unsay()
+            raise
+        text: list[str] = []
+        tokens: list[Token] = []
+        finish = Finish.CANCELLED
+        try:
+            for piece in stream:
+                self._answers.out(_shown(piece.text), end="", highlight=False)
+                sys.stdout.flush()
+                text.append(piece.text)
+                tokens += piece.tokens
+                finish = piece.finish or finish
+        except KeyboardInterrupt:
+            stream.close()
+        self._answers.print()
+        answer = Answer("".join(text), tuple(tokens), finish)
+        calls = calls_in(answer, self._engine.loaded, dialogue.tools) if dialogue.tools else []
+        dialogue.answered(answer.text, calls)
+        if finish is Finish.CANCELLED:
+            self._note("stopped")
+        elif finish is Finish.LENGTH:
+            self._note(f"stopped after {len(tokens)} tokens (generation.max_new_tokens)")
+        for call in calls:
+            self._note(f"calls {call.name}({call.arguments}): type its result")
+
+    def _note(self, text: str) -> None:
+        """A word of the program, apart from the answers."""
+        self._notes.print(text, style="dim", markup=False)
 
 
 def chat(cfg: Config, engine: Engine, out: Path) -> None:
-    """Answer each line of standard input until it ends."""
-    history: list[Message] = []
-    for line in sys.stdin:
-        history.append({"role": "user", "content": line.strip()})
-        text = ""
-        for piece in engine.stream(Request(engine.prompt(history), Decoding.of(cfg.generation))):
-            print(piece.text, end="", flush=True)
-            text += piece.text
-        print()
-        history.append({"role": "assistant", "content": text})
+    """Talk until the user ends it; files with bare names are saved in `out`."""
+    Chat(cfg, engine, out).run()
+
+
+def _read() -> str:
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
+
+
+def _shown(text: str) -> str:
+    """Text without the signs by which it could steer the terminal."""
+    return "".join(sign for sign in text if sign.isprintable() or sign in "\n\t")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, BadRow):
+        return f"{error.field or 'the dialogue'} {error.what}" + (f"; {error.remedy}" if error.remedy else "")
+    return str(error)
