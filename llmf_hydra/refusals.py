@@ -23,6 +23,8 @@ from llmf_hydra.config import record
 from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.data import checks as dataset_files
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.evaluation import checks as benchmarks
+from llmf_hydra.export import checks as exports
 from llmf_hydra.models import checks as model_files
 from llmf_hydra.models.architecture import checks as architecture
 from llmf_hydra.runs import folder as runs
@@ -48,6 +50,8 @@ REGISTERED = (
     architecture,
     reward_files,
     page,
+    benchmarks,
+    exports,
 )
 
 NAMES = {entry.key for entry in entries().values() if entry.is_choice}

@@ -15,7 +15,7 @@ ORDER = (  # from the ground up; rooms of one line are on one floor and don't kn
     "checks",
     "data models methods optimizers tracking",
     "training",
-    "stages sweeps serve comparison webui",
+    "stages sweeps serve comparison evaluation export webui",
     "jobs",
     "refusals",
     "cli launch worker __main__",

@@ -19,9 +19,16 @@ READ = {"method.name", "training.seed"}  # of the idle groups, by every job that
 DATA = {  # of the group data, by the jobs without a dataset
     f"data.{name}" for name in ("template", "tool_format", "cutoff_len", "media_dir")
 }
-DATASET_JOBS = ("predict", "export")  # they read a dataset
 OF_THE_PAGE = ("job", "launch", "serve")  # groups that job=webui reads: its runs have configs of their own
-READ_BY = {"predict": {"training.per_device_eval_batch_size"}}  # more, by one job
+PREDICTED = {f"data.{name}" for name in ("dataset", "eval_dataset", "dataset_dir", "max_samples", "overwrite_cache",
+                                         "preprocessing_batch_size", "preprocessing_num_workers",
+                                         "skip_bad_rows")}  # fmt: skip
+READ_BY = {  # more, by one job
+    "predict": {"training.per_device_eval_batch_size", *PREDICTED},
+    "export": {"data.dataset_dir"},  # where it looks for the calibration dataset
+}
+SPOKEN = "generation.default_system"  # of the group generation, by the jobs that don't generate
+SINGLE = ("predict", "evaluate", "export")  # one process does them
 
 
 def acts(entry: Entry, job: str) -> bool:
@@ -32,8 +39,10 @@ def acts(entry: Entry, job: str) -> bool:
         return entry.group in OF_THE_PAGE
     if not JOBS[job].infers or entry.key in READ | READ_BY.get(job, set()):
         return True
-    if entry.group == "data" and job not in DATASET_JOBS:
+    if entry.group == "data":
         return entry.key in DATA
+    if entry.group == "generation" and job not in GENERATING_JOBS:
+        return entry.key == SPOKEN
     return entry.group not in IDLE_GROUPS and entry.key not in IDLE
 
 
@@ -57,6 +66,26 @@ def what_answers_runs_here(cfg: Config) -> Iterator[Problem]:
     if cfg.launch.nproc_per_node > 1:
         what = f"job={cfg.job.name} is one process"
         yield Problem("launch.nproc_per_node", cfg.launch.nproc_per_node, what, "leave it out")
+
+
+@rule("launch.nproc_per_node", jobs=SINGLE)
+def one_process_does_it(cfg: Config) -> Iterator[Problem]:
+    """job=predict, evaluate and export are one process."""
+    if cfg.launch.nproc_per_node > 1:
+        what = f"job={cfg.job.name} is one process"
+        yield Problem("launch.nproc_per_node", cfg.launch.nproc_per_node, what, "leave it out")
+
+
+@rule("data.dataset", "data.eval_dataset", jobs=("predict",))
+def one_list_of_datasets_is_answered(cfg: Config) -> Iterator[Problem]:
+    """job=predict answers data.dataset, or data.eval_dataset, as LLaMA-Factory calls it: one of the two."""
+    data = cfg.data
+    if not data.dataset and not data.eval_dataset:
+        remedy = "set data.dataset to a row of dataset_info.json, a file or a hub name"
+        yield Problem("data.dataset", None, "no dataset is named", remedy)
+    elif data.dataset and data.eval_dataset:
+        what = f"job=predict answers one list of datasets, and data.dataset={data.dataset} is named too"
+        yield Problem("data.eval_dataset", data.eval_dataset, what, "name all of them in data.dataset")
 
 
 @rule("model.infer_backend", jobs=GENERATING_JOBS, phase=PACKAGES)

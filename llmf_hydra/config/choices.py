@@ -131,9 +131,9 @@ QUANTIZER_ALIASES = {"bnb": "bitsandbytes"}
 
 JOBS: dict[str, JobInfo] = {
     "train": JobInfo("train a model", trains=True),
-    "predict": JobInfo("answer a dataset's prompts", infers=True, planned=True),
-    "evaluate": JobInfo("run a multiple-choice benchmark", infers=True, planned=True),
-    "export": JobInfo("merge, quantize, push a model", infers=True, planned=True),
+    "predict": JobInfo("answer a dataset's prompts", infers=True),
+    "evaluate": JobInfo("run a multiple-choice benchmark", infers=True),
+    "export": JobInfo("merge, quantize, push a model", infers=True),
     "chat": JobInfo("talk to a model in the terminal", infers=True, interactive=True),
     "api": JobInfo("serve a model over HTTP", infers=True, interactive=True),
     "webui": JobInfo("serve a web page", interactive=True),

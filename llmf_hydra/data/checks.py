@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmf_hydra.checks.register import CONFIG, DISK, rule
-from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.choices import LEARNING_JOBS, MODEL_JOBS, TRAINING_JOBS
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.data.cache import tokenized_folder
 from llmf_hydra.data.chat.index import index, tool_formats
@@ -12,7 +12,7 @@ from llmf_hydra.data.sources.resolve import check_sources, media_problem, resolv
 from llmf_hydra.errors import Problem
 
 
-@rule("data.template", "data.tool_format", phase=CONFIG)
+@rule("data.template", "data.tool_format", jobs=MODEL_JOBS, phase=CONFIG)
 def the_template_is_one_of_ours(cfg: Config) -> Iterator[Problem]:
     """data.template and data.tool_format name a template and a tool format that the package ships."""
     for key, name, names in (
@@ -29,7 +29,13 @@ def the_datasets_fit(cfg: Config) -> Iterator[Problem]:
     yield from check_sources(cfg.data, cfg.stage.rows)
 
 
-@rule("data.dataset_dir", "data.media_dir", phase=DISK)
+@rule("data.dataset", "data.eval_dataset", "data.dataset_dir", jobs=("predict",), phase=DISK)
+def the_rows_hold_prompts(cfg: Config) -> Iterator[Problem]:
+    """job=predict reads rows with prompts, for a model of stage=pt plain texts."""
+    yield from check_sources(cfg.data, "text" if cfg.stage.rows == "text" else "prompt")
+
+
+@rule("data.dataset_dir", "data.media_dir", jobs=(*TRAINING_JOBS, "predict"), phase=DISK)
 def the_folders_are_there(cfg: Config) -> Iterator[Problem]:
     """data.dataset_dir and data.media_dir name folders that exist."""
     for key in ("data.dataset_dir", "data.media_dir"):

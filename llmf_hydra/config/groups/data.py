@@ -15,7 +15,9 @@ class DataConfig:
     dataset: str | None = param(
         None, "Training datasets: entries of dataset_info.json, files or hub names, separated by commas."
     )
-    eval_dataset: str | None = param(None, "Evaluation datasets, named like dataset.", only=EVALUATES)
+    eval_dataset: str | None = param(
+        None, "Evaluation datasets, named like dataset.", only_in_training=EVALUATES
+    )
     eval_on_each_dataset: bool = param(
         False, "Evaluate on each dataset separately instead of on their union."
     )

@@ -1,0 +1,1 @@
+"""Multiple-choice benchmarks: a task's files become questions, questions prompts, and answers accuracies."""
