@@ -32,7 +32,10 @@ WRONG = {
     "no root path": (["serve.gradio_root_path=llmf"], "such as /llmf"),
     "no folder": (["serve.gradio_allowed_paths=/none/such"], "there is no such folder"),
     "a port beyond": (["serve.gradio_server_port=70000"], "in [0, 65535]"),
-    "what only its runs have": (["stage=dpo"], "stage.name=dpo: has no effect with job=webui"),
+    "what only its runs have": (
+        ["training.max_steps=5"],
+        "training.max_steps=5: has no effect with job=webui",
+    ),
     "a scheduler": (["launch=slurm"], "runs where it is started"),
 }
 
@@ -40,7 +43,7 @@ WRONG = {
 @pytest.mark.parametrize("name", list(WRONG))
 def test_refused_before_it_is_served(cli: Cli, name: str, tmp_path: Path) -> None:
     words, part = WRONG[name]
-    done = cli("job=webui", "serve.gradio_server_port=0", *words)
+    done = cli("job=webui", "serve.gradio_server_port=0", *words, timeout=60)
     assert done.returncode == 2 and part in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "outputs").exists()
 
@@ -50,5 +53,5 @@ def test_a_port_that_is_taken(cli: Cli) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        done = cli("job=webui", f"serve.gradio_server_port={port}")
+        done = cli("job=webui", f"serve.gradio_server_port={port}", timeout=60)
     assert done.returncode == 2 and f"serve.gradio_server_port={port}: is in use" in done.stderr
