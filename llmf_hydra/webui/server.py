@@ -30,9 +30,13 @@ class Server:
         """Serve the page for the runs of a folder. Raises TrainingFailed where it can't be."""
         for name in [name for name in os.environ if name.startswith(OF_GRADIO)]:
             del os.environ[name]  # what is meant of them stands in the config
+        inherited = dict(os.environ)
         self._models = Models()
         self._page = build(Place(cwd, tuple(Path(path) for path in serve.allowed_folders)), self._models)
         self._launch(serve)
+        for name in os.environ.keys() - inherited.keys():
+            del os.environ[name]
+        os.environ.update(inherited)  # Gradio sets some, and runs that are started from here inherit them
 
     @property
     def url(self) -> str:
