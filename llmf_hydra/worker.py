@@ -91,8 +91,9 @@ def interactive(cfg: Config) -> int:
     """Do a job that answers in the terminal or on a port, in the launcher's own process; returns the exit code."""
     optional.leave_out_unused()
     _set_up_logging(cfg)
-    _set_up_hubs(cfg.model)
-    set_up_libraries(cfg)
+    if JOBS[cfg.job.name].infers:  # else it loads nothing, and what it starts has an environment of its own
+        _set_up_hubs(cfg.model)
+        set_up_libraries(cfg)
     try:
         run_job(cfg, Path.cwd(), resume=False)
     except Refused as refused:

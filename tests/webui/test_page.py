@@ -12,14 +12,14 @@ ROW = {
     "instruction": "<img src=x onerror=document.title='broken'><b>bold</b>",
     "output": "<script>alert(1)</script>",
 }
-STEPS = 600
+STEPS = 100_000  # it is stopped
 LONG = (
     f"training.max_steps={STEPS} training.logging_steps=2 training.eval_strategy=no training.save_strategy=no"
 )
 
 
 @needs_browser
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_run_from_the_fields_to_its_end(environment: dict[str, str], tmp_path: Path) -> None:
     rows = [ROW, *({"instruction": f"Say {n}.", "output": str(n)} for n in range(40))]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -77,7 +77,8 @@ def test_a_run_from_the_fields_to_its_end(environment: dict[str, str], tmp_path:
 
 def drawn(tab, plot: str = "plot") -> int:
     """Length of the path of a curve, which grows with its points."""
-    return len(tab.locator(f"#{plot} path[aria-roledescription='line mark']").first.get_attribute("d") or "")
+    path = tab.locator(f"#{plot} path[aria-roledescription='line mark']")
+    return len(path.first.get_attribute("d") or "") if path.count() else 0
 
 
 SHORT = "training.max_steps=6 data.max_samples=40 training.eval_strategy=no"
