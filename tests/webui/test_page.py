@@ -19,7 +19,7 @@ LONG = (
 
 
 @needs_browser
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_run_from_the_fields_to_its_end(environment: dict[str, str], tmp_path: Path) -> None:
     rows = [ROW, *({"instruction": f"Say {n}.", "output": str(n)} for n in range(40))]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -51,12 +51,12 @@ def test_a_run_from_the_fields_to_its_end(environment: dict[str, str], tmp_path:
         page.shows("config", "lora_rank: 8")
 
         page.click("preview")
-        assert ROW["instruction"] in page.shows("output", "<b>bold</b>", 120)
+        assert ROW["instruction"] in page.shows("output", "<b>bold</b>", 240)
         assert tab.title() == "llmf_hydra" and tab.locator("#output b, #output img").count() == 0
 
         page.click("start")
         page.shows("output", "started: python -m llmf_hydra")
-        page.shows("state", "running", 120)
+        page.shows("state", "running", 240)
         points = wait_for(lambda: drawn(tab))
         wait_for(lambda: drawn(tab) > points)
         (out,) = [file.parent for file in tmp_path.glob("outputs/sft/*/log.jsonl")]
