@@ -86,7 +86,7 @@ SHORT = "training.max_steps=6 data.max_samples=40 training.eval_strategy=no"
 
 @needs_browser
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_finished_runs_are_compared_chatted_with_and_exported(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -100,7 +100,7 @@ def test_finished_runs_are_compared_chatted_with_and_exported(
             page.fill("overrides", f"{SHORT} training.seed={seed}")
             page.shows("command", f"training.seed={seed}")
             page.click("start")
-            names = wait_for(lambda count=seed: len(found := finished_runs(tmp_path)) == count and found)
+            names = wait_for(lambda count=seed: len(found := finished_runs(tmp_path)) == count and found, 240)
             page.shows("state", f"{names[-1]}: done")
 
         page.open("Runs & sweeps")
@@ -115,8 +115,8 @@ def test_finished_runs_are_compared_chatted_with_and_exported(
         page.click("load-left")
         page.fill("chat-words-right", "model=tiny")
         page.click("load-right")
-        page.shows("model-left", "ready", 180)
-        page.shows("model-right", "ready", 180)
+        page.shows("model-left", "ready", 240)
+        page.shows("model-right", "ready", 240)
         assert len(api_servers(tmp_path)) == 2
         tab.get_by_role("button", name="System prompt and sampling").click()
         page.fill("max-tokens", "8")
@@ -135,7 +135,7 @@ def test_finished_runs_are_compared_chatted_with_and_exported(
         page.shows("use-command", f"job=export from_run={names[0]} export.export_dir=exports/mine")
         page.shows("use-refused", "nothing")
         page.click("use-start")
-        wait_for(lambda: list(tmp_path.glob("exports/mine/*.safetensors")))
+        wait_for(lambda: list(tmp_path.glob("exports/mine/*.safetensors")), 240)
         tab.close()
         wait_for(lambda: not api_servers(tmp_path))
         assert visitor.asked_elsewhere == []
