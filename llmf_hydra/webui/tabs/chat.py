@@ -111,10 +111,8 @@ def chat_tab(page: gr.Blocks, place: Place, models: Models) -> None:
             if (model := models.get(session, side))
         ]
         if not loaded:
-            talks[0] += [
-                {"role": "user", "content": text},
-                {"role": "assistant", "content": "load a model first"},
-            ]
+            talks[0].append({"role": "user", "content": text})
+            talks[0].append({"role": "assistant", "content": "load a model first"})
             yield *talks, ""
             return
         settings = {"temperature": heat, "max_tokens": tokens}
