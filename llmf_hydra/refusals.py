@@ -29,6 +29,7 @@ from llmf_hydra.models import checks as model_files
 from llmf_hydra.models.architecture import checks as architecture
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.training.rl.rewards import checks as reward_files
+from llmf_hydra.webui import checks as page
 
 __all__ = ["CONFIG", "PHASES", "Rule", "check_recorded_files", "of_files", "of_values", "problems", "recorded",
            "rules_about", "without_effect"]  # fmt: skip
@@ -48,6 +49,7 @@ REGISTERED = (
     model_files,
     architecture,
     reward_files,
+    page,
     benchmarks,
     exports,
 )

@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from llmf_hydra import optional, terminal
 from llmf_hydra.config import record
-from llmf_hydra.config.choices import METHODS, STAGES
+from llmf_hydra.config.choices import JOBS, METHODS, STAGES
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
@@ -41,7 +42,7 @@ LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
 )
-JOBS = ("train", "check", "predict", "evaluate", "export")
+FORKED = ("train", "check", "predict", "evaluate", "export")
 ERROR = "error.txt"  # the traceback of a failed run
 
 
@@ -78,6 +79,7 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
     cfg = record.load(out / runs.CONFIG)
     _set_up_logging(cfg)
     _set_up_hubs(cfg.model)
+    set_up_libraries(cfg)
     run_job(cfg, out, resume=resume)
 
 
@@ -92,7 +94,9 @@ def interactive(cfg: Config) -> int:
     """Do a job that answers in the terminal or on a port, in the launcher's own process; returns the exit code."""
     optional.leave_out_unused()
     _set_up_logging(cfg)
-    _set_up_hubs(cfg.model)
+    if JOBS[cfg.job.name].infers:  # else it loads nothing, and what it starts has an environment of its own
+        _set_up_hubs(cfg.model)
+        set_up_libraries(cfg)
     try:
         run_job(cfg, Path.cwd(), resume=False)
     except Refused as refused:
@@ -202,6 +206,14 @@ def _set_up_hubs(model: ModelConfig) -> None:
         os.environ[variable] = "1" if wanted else "0"
 
 
+def set_up_libraries(cfg: Config) -> None:
+    """What is set in Transformers and PyTorch before a job asks them for anything."""
+    if cfg.model.trust_remote_code and not cfg.launch.force_check_imports:
+        import_module("llmf_hydra.models.own_code").leave_imports_unchecked()
+    if find_spec("torch_npu") is not None and (JOBS[cfg.job.name].trains or JOBS[cfg.job.name].infers):
+        import_module("llmf_hydra.models.npu").set_compile_mode(cfg.launch.npu_jit_compile)
+
+
 def load_libraries() -> bool:
     """Import what jobs need, for the workers that are forked from here; returns whether a fork is safe."""
     # Asks for GPUs without starting CUDA, which no fork survives.
@@ -212,7 +224,7 @@ def load_libraries() -> bool:
 
         for name in LIBRARIES:
             import_module(name)
-        for room, choices in (("jobs", JOBS), ("stages", STAGES), ("methods", METHODS)):
+        for room, choices in (("jobs", FORKED), ("stages", STAGES), ("methods", METHODS)):
             for choice in choices:
                 import_module(f"llmf_hydra.{room}.{choice}")
     get_checkpoint_conversion_mapping("llama")  # builds the mappings of all architectures, once

@@ -12,6 +12,9 @@ from support.command_line import ROOT
 
 NOT_RUN = {  # beginning of a command -> why no test runs it
     "git clone": "needs the repository's address",
+    "pip install": "make setup has installed it",
+    "llmf-hydra job=webui": "serves until it is stopped; tests/webui drive it",
+    "GRADIO_PASSWORD=": "serves until it is stopped; tests/webui drive it",
     "make ": "minutes; .ci/run makes the same targets",
     "python -m benchmarks": "minutes; see docs/benchmarks.md",
     "llmf resume outputs/sft/...": "the reader puts a folder in; tests/runs resume real ones",

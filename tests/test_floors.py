@@ -15,7 +15,7 @@ ORDER = (  # from the ground up; rooms of one line are on one floor and don't kn
     "checks",
     "data models methods optimizers tracking",
     "training",
-    "stages sweeps serve comparison evaluation export",
+    "stages sweeps serve comparison evaluation export webui",
     "jobs",
     "refusals",
     "cli launch worker __main__",
@@ -34,6 +34,7 @@ NO_TORCH = (
     "__main__",
     "sweeps",
     "comparison",
+    "webui",
 )
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "wandb", "mlflow", "accelerate", "matplotlib"}
 MOST_FILES = 20  # of one folder

@@ -19,6 +19,7 @@ READ = {"method.name", "training.seed"}  # of the idle groups, by every job that
 DATA = {  # of the group data, by the jobs without a dataset
     f"data.{name}" for name in ("template", "tool_format", "cutoff_len", "media_dir")
 }
+OF_THE_PAGE = ("job", "launch", "serve")  # groups that job=webui reads: its runs have configs of their own
 PREDICTED = {f"data.{name}" for name in ("dataset", "eval_dataset", "dataset_dir", "max_samples", "overwrite_cache",
                                          "preprocessing_batch_size", "preprocessing_num_workers",
                                          "skip_bad_rows")}  # fmt: skip
@@ -35,6 +36,8 @@ def acts(entry: Entry, job: str) -> bool:
     """Whether a job reads a parameter at all."""
     if entry.param.jobs:
         return job in entry.param.jobs
+    if job == "webui":
+        return entry.group in OF_THE_PAGE
     if entry.key == "training.seed" and job in UNSEEDED:
         return False
     if not JOBS[job].infers or entry.key in READ | READ_BY.get(job, set()):

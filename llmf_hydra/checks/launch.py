@@ -1,11 +1,15 @@
 """Schedulers that run the workers: Ray and Slurm."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.checks.values import GPU_DRIVERS
 from llmf_hydra.config.choices import JOBS
+from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.schema import Config, entries
 from llmf_hydra.errors import Problem
 from llmf_hydra.optional import missing
@@ -61,6 +65,38 @@ def slurm_is_at_hand(cfg: Config) -> Iterator[Problem]:
             what = f"{' and '.join(lacking)} {'are' if len(lacking) > 1 else 'is'} not on the PATH"
             remedy = "start it on a login node of the cluster, or try it here with launch.slurm_cluster=local"
             yield Problem("launch.slurm_cluster", "slurm", what, remedy)
+
+
+@rule("launch.optim_torch", "tracking.record_vram", phase=DISK, jobs=("train",))
+def settings_of_gpus_find_one(cfg: Config) -> Iterator[Problem]:
+    """launch.optim_torch and tracking.record_vram act on a GPU alone."""
+    scheduled = cfg.launch.use_ray or cfg.launch.use_slurm
+    for key, wanted in (
+        ("launch.optim_torch", cfg.launch.optim_torch),
+        ("tracking.record_vram", cfg.tracking.record_vram),
+    ):
+        if wanted and not scheduled and not any(map(Path.exists, GPU_DRIVERS)):
+            yield Problem(_said(key), True, "has no effect: this machine has no GPU", "leave it out")
+
+
+@rule("launch.npu_jit_compile", "launch.ascend_rt_visible_devices", phase=PACKAGES, jobs=("train",))
+def settings_of_npus_find_one(cfg: Config) -> Iterator[Problem]:
+    """launch.npu_jit_compile and launch.ascend_rt_visible_devices act on an Ascend NPU, with the package torch_npu."""
+    devices = cfg.launch.ascend_rt_visible_devices
+    scheduled = cfg.launch.use_ray or cfg.launch.use_slurm
+    for key, value in (
+        ("launch.npu_jit_compile", cfg.launch.npu_jit_compile),
+        ("launch.ascend_rt_visible_devices", devices),
+    ):
+        if value and not scheduled and importlib.util.find_spec("torch_npu") is None:
+            what = "needs an Ascend NPU and the package torch_npu, which isn't installed"
+            yield Problem(_said(key), value, what, "leave it out")
+
+
+def _said(key: str) -> str:
+    """The key, and the environment variable where its value came from one."""
+    declared = entries()[key].param
+    return f"{key} (from {declared.env})" if set_in_environment(declared) else key
 
 
 @rule("launch.ray_address", phase=DISK, jobs=ALL)

@@ -19,6 +19,9 @@ class Command:
 COMMANDS = {
     "explain": Command("explain NAME", "one parameter: type, default, range, and the rules about it",
                        "llmf_hydra.cli.explain"),
+    "compose": Command("compose WORDS", "the config that a command line stands for, and what would be refused of it",
+                       "llmf_hydra.cli.compose"),
+    "env": Command("env", "versions, devices and variables, for a bug report", "llmf_hydra.cli.env"),
     "status": Command("status", "what is declared and not built yet", "llmf_hydra.cli.status"),
     "runs": Command("runs", "the run folders: date, status, stage, method, model, objective; --best ranks them",
                     "llmf_hydra.cli.runs"),

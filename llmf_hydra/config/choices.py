@@ -136,7 +136,7 @@ JOBS: dict[str, JobInfo] = {
     "export": JobInfo("merge, quantize, push a model", infers=True),
     "chat": JobInfo("talk to a model in the terminal", infers=True, interactive=True),
     "api": JobInfo("serve a model over HTTP", infers=True, interactive=True),
-    "webui": JobInfo("serve a web page", interactive=True, planned=True),
+    "webui": JobInfo("serve a web page", interactive=True),
     "check": JobInfo("look for what would be refused, and estimate the cost", trains=True),
     "preview": JobInfo("show the rows as the trainer sees them", trains=True, rows_only=True),
 }

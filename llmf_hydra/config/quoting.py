@@ -66,6 +66,11 @@ def command_line(words: Iterable[str]) -> str:
     return " ".join(map(_shell_quoted, ["python", "-m", "llmf_hydra", *words]))
 
 
+def override_lines(words: Iterable[str]) -> str:
+    """Overrides, one per line, quoted for a shell."""
+    return "\n".join(map(_shell_quoted, words))
+
+
 def _shell_quoted(word: str) -> str:
     """In double quotes where that is easier to read than shlex's quotes around quotes."""
     return f'"{word}"' if "'" in word and not SHELL_SIGNS.search(word) else shlex.quote(word)

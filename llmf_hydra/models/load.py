@@ -157,7 +157,11 @@ def _from_hub(factory, model: ModelConfig, *, weights: bool = False, **options):
     folder = hubs.folder_of(model, weights=weights)
     try:
         loaded = factory.from_pretrained(folder, trust_remote_code=model.trust_remote_code, **options)
-    except (OSError, ValueError) as error:  # a ValueError: code of its own, or no known kind of model
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # its own code, what that imports, or no known kind of model
         what, remedy = str(error).strip().splitlines()[0], ""
         if "trust_remote_code" in str(error):
             what = "comes with code of its own, which is not run"

@@ -11,3 +11,9 @@ def opening(cfg: Config, out: Path) -> str:
     job = f"{cfg.job.name} of " if cfg.job.name != "train" else ""
     what = f"{job}{cfg.stage.name}, {cfg.method_label} of {cfg.model.model_name_or_path}"
     return f"{what} on {cfg.data.dataset or 'no data'} -> {os.path.relpath(out)}"
+
+
+def opened(line: str, cwd: Path) -> Path | None:
+    """The folder of the run that such a line, printed in `cwd`, opens; None for another line."""
+    _, arrow, folder = line.rstrip("\n").rpartition(" -> ")
+    return Path(os.path.normpath(cwd / folder)) if arrow and " on " in line else None

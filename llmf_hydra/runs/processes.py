@@ -36,6 +36,7 @@ CUBLAS, REPEATABLE = (
     "CUBLAS_WORKSPACE_CONFIG",
     ":4096:8",
 )  # one of the two values with which cuBLAS repeats itself
+OPTIM_TORCH = {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "TORCH_NCCL_AVOID_RECORD_STREAMS": "1"}
 DEFAULTS = {
     "PYTHONHASHSEED": "0",
     "TOKENIZERS_PARALLELISM": "true",
@@ -92,6 +93,10 @@ def launch_environment(launch: LaunchConfig, base: Mapping[str, str]) -> dict[st
         env["OMP_NUM_THREADS"] = str(launch.omp_num_threads)
     if launch.cuda_visible_devices is not None:
         env["CUDA_VISIBLE_DEVICES"] = launch.cuda_visible_devices
+    if launch.ascend_rt_visible_devices is not None:
+        env["ASCEND_RT_VISIBLE_DEVICES"] = launch.ascend_rt_visible_devices
+    if launch.optim_torch:
+        env = {**OPTIM_TORCH, **env}
     return isolation.with_package(env)
 
 

@@ -27,18 +27,19 @@ SHOWN = {
 SHORT = {"learning_rate": "lr"}
 
 
-def watch(trainer: Trainer, trackers: Trackers) -> None:
-    """Have the trainer report to the trackers and print our lines in place of its own."""
+def watch(trainer: Trainer, trackers: Trackers, *, vram: bool = False) -> None:
+    """Have the trainer report to the trackers and print our lines in place of its own; `vram` adds GPU memory."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(TrackerCallback(trackers))
+    trainer.add_callback(TrackerCallback(trackers, vram=vram))
 
 
 class TrackerCallback(TrainerCallback):
     """Passes metrics on, prints a line a logging step, and shows a bar where `terminal` is one."""
 
-    def __init__(self, trackers: Trackers, terminal: TextIO | None = None):
+    def __init__(self, trackers: Trackers, terminal: TextIO | None = None, *, vram: bool = False):
         self._trackers = trackers
+        self._vram = vram
         self._terminal = terminal or sys.stderr
         self._bar: tqdm[Any] | None = None
         self._since = (0, time.monotonic())  # step and time of the last line of training
@@ -68,6 +69,8 @@ class TrackerCallback(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         metrics = {key: float(value) for key, value in logs.items() if isinstance(value, Real)}
+        if self._vram:
+            metrics |= gpu_memory()
         self._trackers.log(metrics, state.global_step)
         pace = self._pace(state.global_step) if "loss" in metrics else None
         tqdm.write(progress_line(metrics, state.global_step, state.max_steps, pace), file=sys.stdout)
@@ -85,6 +88,16 @@ class TrackerCallback(TrainerCallback):
         (last_step, last_time), now = self._since, time.monotonic()
         self._since = (step, now)
         return (now - last_time) / (step - last_step) if step > last_step else None
+
+
+def gpu_memory() -> dict[str, float]:
+    """The peak memory of this process's GPU so far in GB (2**30 bytes): in tensors, and held by the allocator."""
+    import torch
+
+    return {
+        "vram_allocated": torch.cuda.max_memory_allocated() / 2**30,
+        "vram_reserved": torch.cuda.max_memory_reserved() / 2**30,
+    }
 
 
 def progress_line(metrics: dict[str, float], step: int, steps: int, pace: float | None) -> str:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.parameter_runs import Case, Outcome, Train, config, kinds, parameter
+from transformers import dynamic_module_utils
 
+from llmf_hydra import worker
 from llmf_hydra.errors import Refused
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models import precision
@@ -181,6 +183,26 @@ def test_code_of_a_model_is_run_on_request_alone(own: Path, rows: Path) -> None:
     cfg.model.trust_remote_code = True
     loaded = load_model(cfg.model, SINGLE)
     assert type(loaded).__name__ == "Own" and not loaded.get_input_embeddings().weight.any()
+
+
+@parameter("launch.force_check_imports")
+@pytest.mark.parametrize("force", [False, True])
+def test_what_a_models_code_imports_on_another_path_may_be_missing(
+    own: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    code = own / "modeling_own.py"
+    code.write_text(f"{code.read_text()}\n\ndef faster():\n    import a_kernel_that_is_missing\n")
+    named = {"model.model_name_or_path": str(own), "model.trust_remote_code": True}
+    cfg = config(rows, {**named, "launch.force_check_imports": force})
+    monkeypatch.setattr(
+        dynamic_module_utils, "check_imports", dynamic_module_utils.check_imports
+    )  # put back after it
+    worker.set_up_libraries(cfg)
+    if force:
+        with pytest.raises(Refused, match="a_kernel_that_is_missing"):
+            load_model(cfg.model, SINGLE)
+    else:
+        assert type(load_model(cfg.model, SINGLE)).__name__ == "Own"
 
 
 @parameter("model.trust_remote_code")

@@ -18,7 +18,12 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def worker_environment(env: dict[str, str]) -> dict[str, str]:
     """What the workers of a launcher with this environment get, for runs whose weights aren't quantized."""
     launch = LaunchConfig(
-        verbosity="INFO", omp_wait_policy="PASSIVE", omp_num_threads=None, cuda_visible_devices=None
+        verbosity="INFO",
+        omp_wait_policy="PASSIVE",
+        omp_num_threads=None,
+        cuda_visible_devices=None,
+        ascend_rt_visible_devices=None,
+        optim_torch=False,
     )
     return processes.launch_environment(launch, env) | imports.environment(Config())
 

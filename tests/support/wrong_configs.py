@@ -216,5 +216,12 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
 WRONG_ENVIRONMENT: dict[str, tuple[dict[str, str], list[str]]] = {
     "type": ({"API_PORT": "abc"}, ["serve.port (from API_PORT)=abc", "int"]),
     "choice": ({"LLAMAFACTORY_VERBOSITY": "LOUD"}, ["LLAMAFACTORY_VERBOSITY", "LOUD", "DEBUG"]),
-    "not built": ({"NPU_JIT_COMPILE": "1"}, ["launch.npu_jit_compile", "not built yet"]),
+    "no NPU": ({"NPU_JIT_COMPILE": "1"}, ["launch.npu_jit_compile (from NPU_JIT_COMPILE)=true", "torch_npu"]),
+    "not an NPU either": ({"ASCEND_RT_VISIBLE_DEVICES": "0"}, ["ASCEND_RT_VISIBLE_DEVICES", "torch_npu"]),
+    "no GPU for its allocator": (
+        {"OPTIM_TORCH": "1"},
+        ["launch.optim_torch (from OPTIM_TORCH)=true", "no GPU"],
+    ),
+    "no GPU to look at": ({"RECORD_VRAM": "1"}, ["tracking.record_vram (from RECORD_VRAM)=true", "no GPU"]),
+    "not built": ({"NNODES": "2"}, ["launch.nnodes", "not built yet"]),
 }

@@ -27,9 +27,9 @@ class LaunchConfig:
     )
     force_check_imports: bool = param(
         False,
-        "Check the optional packages of all choices, not only of those in use.",
+        "Refuse a model whose own code imports a package that is missing, even where it would not be used.",
         env="FORCE_CHECK_IMPORTS",
-        planned=True,
+        only={"model.trust_remote_code": (True,)},
     )
     cuda_visible_devices: str | None = param(
         None, "GPUs visible to the workers, separated by commas.", env="CUDA_VISIBLE_DEVICES"
@@ -38,13 +38,14 @@ class LaunchConfig:
         None,
         "NPUs visible to the workers, separated by commas.",
         env="ASCEND_RT_VISIBLE_DEVICES",
-        planned=True,
     )
     npu_jit_compile: bool = param(
-        False, "Enable just-in-time compilation on NPUs.", env="NPU_JIT_COMPILE", planned=True
+        False, "Enable just-in-time compilation on Ascend NPUs.", env="NPU_JIT_COMPILE"
     )
     optim_torch: bool = param(
-        False, "PyTorch allocator settings for large models on CUDA.", env="OPTIM_TORCH", planned=True
+        False,
+        "CUDA settings of PyTorch that save memory: expandable segments, and no recorded streams in NCCL.",
+        env="OPTIM_TORCH",
     )
     omp_wait_policy: str = param(
         "PASSIVE",

@@ -1,7 +1,9 @@
 """Group `serve`: HTTP API and web UI (spec table environment, API and Web UI)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from llmf_hydra.config.names import names
 from llmf_hydra.config.param import param
 
 API, WEB = ("api",), ("webui",)
@@ -46,15 +48,44 @@ class ServeConfig:
         jobs=API,
     )  # fmt: skip
     gradio_share: bool = param(
-        False, "Create a public share link for the web UI.", env="GRADIO_SHARE", jobs=WEB, planned=True
+        False,
+        "Create a public link to the web UI through Gradio's share server; needs serve.gradio_password.",
+        env="GRADIO_SHARE",
+        jobs=WEB,
     )
     gradio_server_name: str = param(
-        "0.0.0.0", "Address the web UI binds to.", env="GRADIO_SERVER_NAME", jobs=WEB, planned=True
+        "127.0.0.1",
+        "Address the web UI binds to. Others than this machine's own need serve.gradio_password: whoever reaches the "
+        "page starts processes.",
+        env="GRADIO_SERVER_NAME",
+        jobs=WEB,
     )
     gradio_server_port: int = param(
-        7860, "Port of the web UI.", env="GRADIO_SERVER_PORT", ge=0, le=65535, jobs=WEB, planned=True
+        7860, "Port of the web UI; 0 picks a free one.", env="GRADIO_SERVER_PORT", ge=0, le=65535, jobs=WEB
     )
     gradio_root_path: str = param(
-        "", "Root path of the web UI behind a proxy.", env="GRADIO_ROOT_PATH", jobs=WEB, planned=True
+        "",
+        "Root path of the web UI behind a proxy: /PATH, or the whole address.",
+        env="GRADIO_ROOT_PATH",
+        jobs=WEB,
     )
-    gradio_ipv6: bool = param(False, "Bind the web UI to IPv6.", env="GRADIO_IPV6", jobs=WEB, planned=True)
+    gradio_ipv6: bool = param(
+        False,
+        "Bind the web UI to IPv6: to ::1, or the address in serve.gradio_server_name.",
+        env="GRADIO_IPV6",
+        jobs=WEB,
+    )
+    gradio_password: str | None = param(
+        None, "Password of the web UI, at least 8 characters.", env="GRADIO_PASSWORD", secret=True, jobs=WEB
+    )
+    gradio_allowed_paths: str | None = param(
+        None,
+        "Folders outside the working directory that fields of the web UI may name, separated by commas.",
+        env="GRADIO_ALLOWED_PATHS",
+        jobs=WEB,
+    )
+
+    @property
+    def allowed_folders(self) -> list[str]:
+        """The folders of `gradio_allowed_paths`, as absolute paths."""
+        return [str(Path(name).expanduser().absolute()) for name in names(self.gradio_allowed_paths)]

@@ -46,4 +46,6 @@ class TrackingConfig:
         None, "Metric that runs are compared by; null uses eval_loss, or train_loss without evaluation."
     )
     direction: str = param("minimize", "Direction of the objective.", choices=("minimize", "maximize"))
-    record_vram: bool = param(False, "Log GPU memory.", env="RECORD_VRAM", planned=True)
+    record_vram: bool = param(
+        False, "Log the peak GPU memory in GB, as vram_allocated and vram_reserved.", env="RECORD_VRAM"
+    )

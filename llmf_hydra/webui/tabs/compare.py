@@ -1,0 +1,114 @@
+"""Tab Runs & sweeps: all runs in a table, several of them in one plot, what differs between two, and studies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas
+
+from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.webui import commands, watch
+from llmf_hydra.webui.fields import Place, path_fault, run_folder
+
+STUDY = "study.json"
+JOBS = ("train", "predict", "evaluate", "export", "check", "preview")
+TRIALS = ["trial", "objective", "status"]
+
+
+def compare_tab(page: gr.Blocks, place: Place) -> None:
+    """Lay the tab out."""
+    refresh = gr.Button("Refresh", elem_id="refresh")
+    table = gr.Dataframe(
+        headers=watch.HEAD, datatype="str", interactive=False, wrap=False, label="Runs", elem_id="runs",
+        show_search="filter", max_height=360,
+    )  # fmt: skip
+    chosen = gr.Dropdown(
+        [], multiselect=True, label="Runs to compare", allow_custom_value=True, elem_id="chosen"
+    )
+    with gr.Row():
+        metrics = gr.Dropdown([], multiselect=True, label="Metrics", info="None chosen: the losses.")
+        differ = gr.Button("What differs (of two runs)", elem_id="differ")
+    plot = gr.LinePlot(x="step", y="value", color="metric", label="Curves", height=320, elem_id="compared")
+    difference = gr.Textbox(label="llmf diff", lines=4, max_lines=30, interactive=False, elem_id="difference")
+    with gr.Accordion("Sweeps", open=False):
+        study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="study")
+        trials = gr.Textbox(
+            label="llmf sweep show", lines=4, max_lines=30, interactive=False, elem_id="trials"
+        )
+        history = gr.ScatterPlot(
+            x="trial",
+            y="objective",
+            color="status",
+            label="Objective of each trial",
+            height=280,
+            elem_id="history",
+        )
+
+    def listed() -> tuple[Any, ...]:
+        found = watch.rows(place)
+        return (
+            watch.table(found, place),
+            gr.Dropdown(watch.choices(found, place, JOBS)),
+            gr.Dropdown(_studies(place)),
+        )
+
+    def drawn(names: list[str], wanted: list[str]) -> tuple[Any, Any, Any]:
+        try:
+            outs = [run_folder(name, place) for name in names]
+        except Refused as refusal:
+            return gr.skip(), gr.skip(), str(refusal)
+        logged = watch.metrics_of(outs)
+        shown = [metric for metric in wanted if metric in logged] or [m for m in logged if m.endswith("loss")]
+        return watch.curves(outs, shown, place), gr.Dropdown(logged), gr.skip()
+
+    def compared(names: list[str]) -> str:
+        try:
+            if len(names) != 2:
+                raise Refused([Problem("runs to compare", NO_VALUE, "must be two", "choose two of the list")])
+            two = [watch.name(run_folder(name, place), place) for name in names]
+        except Refused as refusal:
+            return str(refusal)
+        return commands.answer(["diff", *two], place).text
+
+    def shown_study(name: str | None) -> tuple[str, Any]:
+        try:
+            folder = watch.name(_study(name, place), place)
+        except Refused as refusal:
+            return str(refusal), gr.skip()
+        told = commands.answer(["sweep", "show", folder], place)
+        return told.text, _history(commands.answer(["sweep", "show", folder, "--json"], place).out)
+
+    opened = [table, chosen, study]
+    refresh.click(listed, None, opened)
+    chosen.change(drawn, [chosen, metrics], [plot, metrics, difference])
+    metrics.input(drawn, [chosen, metrics], [plot, metrics, difference])
+    differ.click(compared, chosen, difference)
+    study.input(shown_study, study, [trials, history])
+    page.load(listed, None, opened, show_progress="hidden")
+
+
+def _studies(place: Place) -> list[str]:
+    return sorted(
+        (watch.name(file.parent, place) for file in place.outputs.glob(f"**/{STUDY}")), reverse=True
+    )
+
+
+def _study(name: str | None, place: Place) -> Path:
+    if not name or path_fault(name, place) or name not in _studies(place):
+        raise Refused([Problem("study", name, "is no study below outputs/", "choose one from the list")])
+    return place.cwd / name
+
+
+def _history(told: str) -> pandas.DataFrame:
+    """The objectives of a study's trials by number, from what `llmf sweep show --json` says."""
+    try:
+        trials = json.loads(told)["trials"]
+    except (ValueError, KeyError):
+        trials = []
+    points = [
+        [trial["number"], trial["objective"], trial.get("status") or trial.get("state") or "done"]
+        for trial in trials
+        if trial.get("objective") is not None
+    ]
+    return pandas.DataFrame(points, columns=TRIALS)
