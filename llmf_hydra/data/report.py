@@ -111,7 +111,7 @@ class DataReport:
     train_rows: int | None = None  # None when streaming
     eval_rows: int | None = None
     notes: list[str] = field(default_factory=list)  # of the template
-    packed: dict[str, object] | None = None  # sequences, full (share of cutoff_len that is used)
+    packed: dict[str, float] | None = None  # sequences, full (share of cutoff_len that is used)
     digest: str = ""
 
     def place(self, source: int, row: int) -> str:

@@ -1,6 +1,7 @@
 """`method=lora`: low-rank adapters on frozen weights (Hu et al. 2021, arXiv:2106.09685), by PEFT."""
 
 import logging
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
@@ -51,7 +52,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
 def _check_rank(model: PreTrainedModel, wanted: list[str], rank: int) -> None:
     """Raise Refused for a rank that no layer's update can have; warn of the layers whose update can't have it."""
     shorter = [
-        min(int(module.in_features), int(module.out_features))
+        min(cast(Any, module).in_features, cast(Any, module).out_features)
         for path, module in model.named_modules()
         if is_linear(module)
         and hasattr(module, "in_features")
