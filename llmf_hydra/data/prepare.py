@@ -166,7 +166,7 @@ def _loaded(folder: Path, index: int, source: Source, seed: int) -> Dataset:
     return rows.add_column("source", np.full(len(rows), index, np.int16))  # pyright: ignore
 
 
-def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, object]]:
+def _packed(data: DataConfig, rows: Dataset, name: str) -> tuple[Dataset, dict[str, float]]:
     """The rows in packs, kept on disk like the rows themselves."""
     packed_name = digest.of([name, data.cutoff_len, data.neat_packing])
 
