@@ -106,12 +106,15 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
         ["rlhf.pref_loss=hing", "'hinge'"],
     ),
     # declared, not built yet
-    "job not built": (["job=api"], ["job=api", "not built yet"]),
     "qlora on whole weights": (
         ["method=qlora", "quantization=none"],
         ["quantization=none: sets quantization.quantization_bit=null, and method=qlora sets it to 4"],
     ),
-    "parameter not built": (["model.infer_dtype=float16"], ["model.infer_dtype=float16", "not built yet"]),
+    "parameter not built": (["training.fp16=true"], ["training.fp16=true", "not built yet"]),
+    "parameter of other jobs": (
+        ["model.infer_dtype=float16"],
+        ["model.infer_dtype=float16: has no effect with job=train"],
+    ),
     # a stage used the wrong way
     "smoothing of another loss": (
         ["stage=dpo", "rlhf.pref_loss=hinge", "rlhf.dpo_label_smoothing=0.1"],
