@@ -23,7 +23,7 @@ from llmf_hydra.models.architecture.kernels import patch_unsloth
 from llmf_hydra.models.architecture.placement import check_in_memory
 from llmf_hydra.models.base import ADAPTERS, load_base
 from llmf_hydra.models.load import load_config, load_tokenizer
-from llmf_hydra.models.memory import Built, Estimate, estimate, far_too_large
+from llmf_hydra.models.memory.estimate import Built, Estimate, estimate, far_too_large
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision, decide
 from llmf_hydra.models.quantization import saved

@@ -17,9 +17,9 @@ from llmf_hydra.evaluation.accuracy import Answer, Summary, summarize
 from llmf_hydra.evaluation.answering import Asked, Asker, Chosen, chosen, letter_ids
 from llmf_hydra.evaluation.questions import Subject
 from llmf_hydra.evaluation.tasks import is_of_lm_eval, task_of
+from llmf_hydra.jobs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs.checkpoints import follow_umask
-from llmf_hydra.runs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.serve.engine import Engine
 from llmf_hydra.serve.open import open_engine
 

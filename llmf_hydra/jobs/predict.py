@@ -9,7 +9,7 @@ from statistics import mean
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.jobs import predict_rows, predict_scores
-from llmf_hydra.runs.results import Ledger, Line, Progress, note_metrics
+from llmf_hydra.jobs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.serve.engine import Decoding, Engine, Request
 from llmf_hydra.serve.open import open_engine
 from llmf_hydra.training.text_metrics import scores

@@ -10,7 +10,7 @@ from llmf_hydra.config.schema import Config
 from llmf_hydra.data.tokenize.columns import IGNORED
 from llmf_hydra.jobs import predict_rows
 from llmf_hydra.jobs.predict_rows import TokenRow
-from llmf_hydra.runs.results import Ledger, Line, Progress, note_metrics
+from llmf_hydra.jobs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.serve.engine import Engine
 
 log = logging.getLogger(__name__)

@@ -158,7 +158,7 @@ def _wait(workers: Sequence[Worker]) -> int:
     while any(worker.poll() is None for worker in workers):
         waited = time.monotonic() - ended_at
         if first == DONE:
-            first = next((worker.returncode for worker in workers if worker.returncode), DONE)
+            first = _bad(workers)
             ended_at = time.monotonic()
         elif first == PRUNED:
             _send(workers, signal.SIGKILL)  # the others wait for it, and nothing of them is wanted
@@ -170,7 +170,13 @@ def _wait(workers: Sequence[Worker]) -> int:
         elif waited > GRACE + (PATIENCE_LOADING if first in STOPPED_LOADING else PATIENCE):
             _send(workers, signal.SIGKILL)  # it waits for an answer of the one that is gone
         _wait_a_little(workers)
-    return first or next((worker.returncode for worker in workers if worker.returncode), DONE)
+    return first or _bad(workers)
+
+
+def _bad(workers: Sequence[Worker]) -> int:
+    """The exit code of a worker that ended badly, if one has: where one was killed others fail of it at once."""
+    codes = [worker.returncode for worker in workers if worker.returncode]
+    return next((code for code in codes if code < 0), codes[0] if codes else DONE)
 
 
 def _wait_a_little(workers: Sequence[Worker]) -> None:

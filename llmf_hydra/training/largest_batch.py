@@ -9,8 +9,8 @@ from datasets import Dataset
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.prepare import Prepared
 from llmf_hydra.data.tokenize.columns import row_lengths
+from llmf_hydra.models.memory.step import Batch
 from llmf_hydra.models.network import Network
-from llmf_hydra.models.step_memory import Batch
 from llmf_hydra.training.pairs import shares_prompt
 from llmf_hydra.training.token_logprobs import IGNORED
 

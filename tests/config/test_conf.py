@@ -20,6 +20,11 @@ def composed(*words: str, config_name: str = "config") -> Config:
     return compose.typed(compose.composed(words, config_name))
 
 
+def alone(*words: str) -> Config:
+    """What the words alone are composed to, without the demo, which would win over training=..."""
+    return compose.typed(compose.composed(words, implied_too=False))
+
+
 def test_groups_are_folders_are_files() -> None:
     folders = {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"experiment", "demo"}
     assert folders == set(GROUPS)
@@ -32,7 +37,7 @@ def test_choices_equal_files(group: str) -> None:
     files = {file.stem for file in (CONF / group).glob("*.yaml")}
     assert choices <= files
     for extra in files - choices:  # a preset: another name for one of the choices with values set
-        assert value_at(composed(f"{group}={extra}"), f"{group}.name") in choices
+        assert value_at(alone(f"{group}={extra}"), f"{group}.name") in choices
 
 
 @pytest.mark.parametrize(("group", "folder"), [("job", "jobs"), ("stage", "stages"), ("method", "methods")])
@@ -46,12 +51,9 @@ def test_built_choices_are_modules(group: str, folder: str) -> None:
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_every_option_composes_to_what_its_file_says(group: str, option: str) -> None:
     if group == "experiment":
-        cfg = composed(f"experiment={option}")
+        cfg = alone(f"experiment={option}")
     else:
-        plain = (
-            [] if group in ("data", "demo") else ["data.dataset=mine"]
-        )  # the demo would win over training=...
-        cfg = composed(*plain, f"{group}=[{option}]" if group == "tracking" else f"{group}={option}")
+        cfg = alone(f"{group}=[{option}]" if group == "tracking" else f"{group}={option}")
     for key, value in flat_values(CONF / group / f"{option}.yaml", group).items():
         assert value_at(cfg, key) == value, key
 

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llmf_hydra.errors import Refused
 from llmf_hydra.evaluation.prompts import draw_examples
 from llmf_hydra.evaluation.questions import Question, Subject
+from llmf_hydra.jobs.results import read
 from llmf_hydra.models.builtin import tiny
-from llmf_hydra.runs.results import read
 from llmf_hydra.serve.transformers_engine import TransformersEngine
 
 NAMES = {"astronomy": "astronomy", "law": "the law"}
@@ -178,6 +178,7 @@ def test_examples_that_the_model_cannot_read_are_left_out(
         run_job(tmp_path / "more", *more)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_continues(environment: dict[str, str], cli: Any, tmp_path: Path) -> None:
     many = {"astronomy": questions("astronomy", 150), "law": questions("law", 150, 10)}
     mmlu(tmp_path, {"dev": SHOWN, "test": many})

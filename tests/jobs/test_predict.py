@@ -13,9 +13,9 @@ from support.killed_runs import kill_when
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llmf_hydra.errors import Refused
+from llmf_hydra.jobs.results import read
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.scorer import load_saved_scorer
-from llmf_hydra.runs.results import read
 from llmf_hydra.serve.transformers_engine import TransformersEngine
 from llmf_hydra.training.text_metrics import scores
 

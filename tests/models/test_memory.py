@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.stage_runs import composed
 
-from llmf_hydra.models.memory import PARTS, Estimate
+from llmf_hydra.models.memory.estimate import PARTS, Estimate
 
 REPOSITORY = Path(__file__).parents[2]
 

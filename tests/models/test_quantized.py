@@ -41,7 +41,7 @@ def test_qlora_is_four_bits_under_lora(cache: Path, monkeypatch: pytest.MonkeyPa
     assert composed("method=qlora", "quantization=bnb8").quantization.quantization_bit == 8
 
 
-@pytest.mark.parametrize(("stage", "bits"), [pytest.param("sft", 4, marks=pytest.mark.slow), ("dpo", 8)])
+@pytest.mark.parametrize(("stage", "bits"), [("sft", 4), pytest.param("dpo", 8, marks=pytest.mark.slow)])
 def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tmp_path: Path) -> None:
     words = [f"stage={stage}", *WORDS, "method=qlora", f"quantization=bnb{bits}"]
     done = cli(*words, "hydra.run.dir=whole")
@@ -62,7 +62,7 @@ def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tm
     assert "quantization_bit: " + str(bits) in (tmp_path / "whole/config.yaml").read_text()
 
 
-@pytest.mark.parametrize("stage", ["pt", "dpo", "kto", "rm"])
+@pytest.mark.parametrize("stage", [pytest.param("pt", marks=pytest.mark.slow), "dpo", "kto", "rm"])
 def test_each_stage_trains_on_quantized_weights(stage: str, build: Build) -> None:
     words = [f"stage={stage}", *SGD, "training.learning_rate=0.1"]
     plain, _ = steps(build(*words))
@@ -92,6 +92,7 @@ def test_gradients_are_the_same_after_an_evaluation(bits: int, build: Build) -> 
     assert any(grad.any() for name, grad in before.items() if "layers.0" in name and "lora_B" in name)
 
 
+@pytest.mark.slow
 def test_ppo_samples_from_quantized_weights(cli: Cli, tmp_path: Path) -> None:
     words = [*WORDS, "data.max_samples=12", FOUR]
     done = cli("stage=rm", *words, "hydra.run.dir=reward")

@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from support.small_models import llama, optimizer_of
 
 from llmf_hydra.models import step_memory
-from llmf_hydra.models.live_memory import LiveMemory
-from llmf_hydra.models.step_memory import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
+from llmf_hydra.models.memory.live import LiveMemory
+from llmf_hydra.models.memory.step import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
 
 BATCH = Batch(lines=3, length=20, trained=31)
 PLAIN = Pass(None, scores=False, checkpoints=False, layerwise=False)

@@ -79,6 +79,7 @@ def test_what_can_not_be_answered_is_taken_back(talk: Callable[..., tuple[str, s
     assert out == f"{KNOWN[HELLO]}\n" and "the model takes 2048" in noted
 
 
+@pytest.mark.slow
 def test_on_a_terminal_ctrl_c_stops_the_answer_and_not_the_chat(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -17,7 +17,14 @@ DPO = ["stage=dpo", *SGD]
 LOSSES = ["sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo"]
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sigmoid",
+        "orpo",
+        *(pytest.param(loss, marks=pytest.mark.slow) for loss in LOSSES if loss not in ("sigmoid", "orpo")),
+    ],
+)
 def test_a_step_does_not_depend_on_how_it_is_cut_into_batches(loss: str, build: Build) -> None:
     done = [
         steps(build(*DPO, f"rlhf.pref_loss={loss}", f"training.per_device_train_batch_size={size}",

@@ -152,6 +152,7 @@ def test_what_stage_rm_trains_feeds_the_other_types_too(kind: str, cli: Cli, tmp
         assert mean(given) == pytest.approx(mean(logged), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_service_that_is_not_there_ends_the_run_in_words(cli: Cli, tmp_path: Path) -> None:
     done = cli("stage=ppo", "model=tiny", *SHORT, "rlhf.reward_model_type=api",
                "rlhf.reward_model=http://127.0.0.1:9/", "hydra.run.dir=run")  # fmt: skip
@@ -179,7 +180,9 @@ def answers(body: dict[str, Any]) -> list[str]:
 BAD_SCORES = {"NaN": b"NaN", "a digit string": b'"1"', "a bool": b"true"}
 
 
-@pytest.mark.parametrize("kind", BAD_SCORES)
+@pytest.mark.parametrize(
+    "kind", ["NaN", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(BAD_SCORES)[1:])]
+)
 def test_a_bad_score_ends_the_run_and_no_buffer_repeats_another(
     kind: str, one_prompt: list[str], cli: Cli, tmp_path: Path
 ) -> None:

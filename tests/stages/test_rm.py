@@ -9,7 +9,15 @@ import torch
 from support.stage_runs import SGD, Build, steps
 from torch.nn import functional as F
 
+from llmf_hydra import optional
+
 RM = ["stage=rm", *SGD]
+
+
+@pytest.fixture(autouse=True)
+def _all_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`llmf score` leaves packages out of its own process, which is this one here."""
+    monkeypatch.setattr(optional, "leave_out_unused", lambda: None)
 
 
 def scores(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:

@@ -131,6 +131,7 @@ def wandb_ids(run: Path) -> set[str]:
     return {folder.name.rpartition("-")[2] for folder in run.glob("wandb/offline-run-*")}
 
 
+@pytest.mark.slow
 def test_two_launchers_share_a_study(environment: dict[str, str], tmp_path: Path) -> None:
     words = [*SHORT, "training.max_steps=1", "training.seed=range(0,16)", "hydra.sweeper.study_name=shared"]
     words += [f"hydra.sweeper.storage=sqlite:///{tmp_path}/shared.db"]
@@ -173,6 +174,7 @@ STUDY = [
 ]
 
 
+@pytest.mark.slow
 def test_a_study_prunes_and_its_best_command_repeats_the_best_value(cli: Cli, tmp_path: Path) -> None:
     done = cli(*STUDY, "hydra.sweep.dir=study")
     assert done.returncode == 0, done.stderr
@@ -238,6 +240,7 @@ def test_another_config_data_or_code_is_refused_with_the_difference(cli: Cli, tm
     assert allowed.returncode == 0 and trials(tmp_path / "study") == before
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_tried_again_and_too_many_end_the_study(cli: Cli, tmp_path: Path) -> None:
     failing = [*SHORT, "training.max_steps=2", "training.learning_rate=1e25"]
     done = cli("-m", *failing, "training.seed=1", "hydra.sweeper.retries=1", "hydra.sweep.dir=retried")

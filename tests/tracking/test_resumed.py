@@ -21,9 +21,8 @@ WORDS = ["stage=dpo", "model=tiny", "data.max_samples=60", "data.val_size=8", "t
 Point = tuple[str, int, float]  # metric, step, value
 
 
-@pytest.mark.parametrize(
-    "lines", [6, pytest.param(11, marks=pytest.mark.slow)]
-)  # of the log; the checkpoints are those of steps 4 and 8
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [6, 11])  # of the log; the checkpoints are those of steps 4 and 8
 def test_a_killed_run_goes_on_in_its_tracked_run(
     lines: int, cli: Cli, environment: dict[str, str], tmp_path: Path
 ) -> None:

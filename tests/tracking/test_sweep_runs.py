@@ -45,6 +45,14 @@ def test_the_group_of_a_study_is_its_own_wherever_it_is_moved(tmp_path: Path) ->
     for number, name in enumerate(("here/rates", "there/rates")):
         (tmp_path / name).mkdir(parents=True)
         told = {"name": "rates", "host": "me", "created": f"2026-11-30T12:00:00.00{number}+00:00"}
+        told |= {
+            "storage": "",
+            "cwd": "",
+            "config_name": "config",
+            "overrides": [],
+            "space": {},
+            "objectives": {},
+        }
         (tmp_path / name / "study.json").write_text(json.dumps(told), encoding="utf8")
     here, there = unique_name(tmp_path / "here" / "rates"), unique_name(tmp_path / "there" / "rates")
     assert here != there and re.fullmatch("rates-[0-9a-f]{8}", here)

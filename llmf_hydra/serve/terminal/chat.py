@@ -1,8 +1,11 @@
 """The dialogue in the terminal: a line in, an answer out as it grows; lines that begin with / are commands."""
 
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from rich.console import Console
 
@@ -88,15 +91,17 @@ class Chat:
         text: list[str] = []
         tokens: list[Token] = []
         finish = Finish.CANCELLED
-        try:
+        with _remembered_ctrl_c() as stopped:
             for piece in stream:
                 self._answers.out(_shown(piece.text), end="", highlight=False)
                 sys.stdout.flush()
                 text.append(piece.text)
                 tokens += piece.tokens
                 finish = piece.finish or finish
-        except KeyboardInterrupt:
-            stream.close()
+                if stopped.is_set() and piece.finish is None:
+                    finish = Finish.CANCELLED
+                    stream.close()
+                    break
         self._answers.print()
         answer = Answer("".join(text), tuple(tokens), finish)
         calls = calls_in(answer, self._engine.loaded, dialogue.tools) if dialogue.tools else []
@@ -134,3 +139,14 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, BadRow):
         return f"{error.field or 'the dialogue'} {error.what}" + (f"; {error.remedy}" if error.remedy else "")
     return str(error)
+
+
+@contextmanager
+def _remembered_ctrl_c() -> Iterator[Event]:
+    """Within, Ctrl-C is an event: as an exception it could come wherever Python drops one."""
+    stopped = Event()
+    before = signal.signal(signal.SIGINT, lambda number, frame: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from llmf_hydra.models.live_memory import AsOnTheDevice, Checkpointed, LiveMemory
+from llmf_hydra.models.memory.live import AsOnTheDevice, Checkpointed, LiveMemory
 from llmf_hydra.models.network import Network
 
 COMPUTED = (2, 3)  # layers, of many that are equal

@@ -22,14 +22,16 @@ from llmf_hydra.errors import Problem
 from llmf_hydra.models.architecture.apply import attention
 from llmf_hydra.models.architecture.placement import check_names
 from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory, told_of
+from llmf_hydra.models.memory.step import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
-from llmf_hydra.models.step_memory import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
 from llmf_hydra.runs.manifest import resident_memory, total_memory
 
 log = logging.getLogger(__name__)
 GIB = 2**30
+# Bytes of weights below which activations are estimated by a formula: counting takes longer than such a run's steps.
+SMALL = 2**25
 FAR = 4  # times the memory there is
 OF_TRAINER = 64 * 2**20  # bytes of code and objects that come when the training begins, as measured
 
@@ -176,6 +178,8 @@ def _activations(
         checkpoints=not cfg.model.disable_gradient_checkpointing,
         layerwise=cfg.optimizer.layerwise_key is not None,
     )
+    if _bytes(model) < SMALL:
+        return _formula(model.config.get_text_config(), train, how, precision)
     try:
         passes = training_pass(model, train, how)
         if evaluation is not None:
