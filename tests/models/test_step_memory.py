@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from support.small_models import llama, optimizer_of
 
-from llmf_hydra.models import step_memory
+from llmf_hydra.models.memory import step
 from llmf_hydra.models.memory.live import LiveMemory
 from llmf_hydra.models.memory.step import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
 
@@ -57,7 +57,7 @@ def test_autocast_keeps_copies_of_trained_weights_and_halves_activations() -> No
 def test_a_few_layers_tell_of_many(kind: str, checkpoints: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     how = Pass(None, scores=False, checkpoints=checkpoints, layerwise=False)
     told = training_pass(model(kind, layers=9).to("meta"), BATCH, how)
-    monkeypatch.setattr(step_memory, "equal_layers", lambda _: None)
+    monkeypatch.setattr(step, "equal_layers", lambda _: None)
     assert told == training_pass(model(kind, layers=9).to("meta"), BATCH, how)
 
 

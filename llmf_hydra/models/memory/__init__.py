@@ -1,1 +1,1 @@
-"""How much memory a run will take: the tensors alive in one step (`live`), the passes that make them (`step`), and the sum."""
+"""How much memory a run will take: the tensors alive in a step (`live`), its passes (`step`), and the sum (`estimate`)."""
