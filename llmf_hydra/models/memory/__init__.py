@@ -1,1 +1,1 @@
-"""How much memory a run will take: the tensors alive in a step (`live`), its passes (`step`), and the sum (`estimate`)."""
+"""How much memory a run will take: tensors alive in a step (`live`), its passes (`step`), the sum (`estimate`)."""
