@@ -21,6 +21,7 @@ from llmf_hydra.jobs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs.checkpoints import follow_umask
 from llmf_hydra.serve.engine import Engine
+from llmf_hydra.serve.loading import Loaded
 from llmf_hydra.serve.open import open_engine
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,9 @@ def _leave(cfg: Config, out: Path, summary: Summary, lines: Sequence[Line]) -> N
 
 def _of_lm_eval(cfg: Config, engine: Engine, out: Path) -> None:
     loaded = engine.loaded
+    if not isinstance(loaded, Loaded):
+        what = "the tasks of lm-eval are put to a model of Transformers"
+        raise Refused([Problem("model.infer_backend", cfg.model.infer_backend, what, "leave it out")])
     found: dict[str, Any] = lm_eval.evaluate(loaded.network, loaded.tokenizer, cfg.evaluation)
     results: dict[str, dict[str, Any]] = found["results"]
     runs.write_json(
