@@ -175,6 +175,7 @@ def test_changed_tokenizer_and_weights_are_told_apart(cli: Cli, copied: Copied, 
                             ("tokenizer", f"{of}tokenizer.json")]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_changed_line_of_code_is_named_and_the_threads_are_the_recorded_ones(
     cli: Cli, copied: Copied, tmp_path: Path
 ) -> None:

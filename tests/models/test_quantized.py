@@ -41,7 +41,8 @@ def test_qlora_is_four_bits_under_lora(cache: Path, monkeypatch: pytest.MonkeyPa
     assert composed("method=qlora", "quantization=bnb8").quantization.quantization_bit == 8
 
 
-@pytest.mark.parametrize(("stage", "bits"), [("sft", 4), pytest.param("dpo", 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "bits"), [("sft", 4), ("dpo", 8)])
 def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tmp_path: Path) -> None:
     words = [f"stage={stage}", *WORDS, "method=qlora", f"quantization=bnb{bits}"]
     done = cli(*words, "hydra.run.dir=whole")

@@ -1,11 +1,7 @@
 """Group `job`: what is done with a config."""
 
-from pathlib import Path
-
 import pytest
-from support.parameter_runs import ROWS, Work, config, parameter
-
-from llmf_hydra import refusals
+from support.parameter_runs import ROWS, Work, parameter
 
 
 @parameter("job.name", "job.preview_rows")
@@ -20,10 +16,3 @@ def test_a_job_does_its_own(worked: Work, capsys: pytest.CaptureFixture[str]) ->
         assert not (previewed / "final").exists()
         text = (previewed / "preview.txt").read_text(encoding="utf8")
         assert text.count("»") == count < ROWS
-
-
-@parameter("job.name")
-def test_a_job_that_is_not_built_is_refused(rows: Path) -> None:
-    assert refusals.problems(config(rows, {"job.name": "train"}), {}, [refusals.CONFIG]) == []
-    (problem,) = refusals.problems(config(rows, {"job.name": "webui"}), {}, [refusals.CONFIG])
-    assert str(problem).startswith("job=webui: declared, not built yet")

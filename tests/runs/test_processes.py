@@ -182,7 +182,7 @@ def log_of_whole_lines(out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "which", [pytest.param(0, marks=SLOW, id="the main one"), pytest.param(1, id="the other")]
+    "which", [pytest.param(0, marks=SLOW, id="the main one"), pytest.param(1, marks=SLOW, id="the other")]
 )
 def test_a_process_that_dies_ends_them_all(which: int, environment: dict[str, str], tmp_path: Path) -> None:
     launcher = start(environment, tmp_path)

@@ -286,6 +286,7 @@ def test_trials_side_by_side_share_the_cores_and_reach_the_same(
     assert begun[1][0] < begun[0][1]  # the second began before the first had ended
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_study_that_goes_on_when_there_is_room(
     small_disk: Path, cli: Cli, tmp_path: Path
 ) -> None:

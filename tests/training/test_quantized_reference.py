@@ -9,7 +9,8 @@ from support.command_line import Cli
 pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'llmf_hydra[bnb]'")
 
 
-@pytest.mark.parametrize("bits", [4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [4, 8])
 def test_the_first_loss_differs_with_the_bits_of_the_reference(bits: int, cli: Cli, tmp_path: Path) -> None:
     words = ["stage=dpo", "model=tiny", "training.max_steps=1", "training.logging_steps=1"]
     words += [
