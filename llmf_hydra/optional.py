@@ -18,7 +18,7 @@ UNUSED = ("wandb", "deepspeed")
 
 # Environment variable: more packages that the process leaves out, separated by commas.
 WITHOUT = "LLMF_WITHOUT"
-# Imported by Transformers wherever they are installed, for a third of its time, and used by parts of it that no run
+# Imported by Transformers wherever they are installed, for seconds of a start, and used by parts of it that no run
 # needs: caches that hqq quantizes, and losses of object detection. Who needs one here imports it itself.
 PUT_OFF = ("hqq", "scipy")
 

@@ -1,4 +1,4 @@
-"""What a worker's libraries needn't import for its run: bitsandbytes, which takes a quarter of the time of all imports.
+"""What a worker's libraries needn't import for its run: bitsandbytes, which takes seconds.
 
 PEFT imports it wherever it is installed, and it brings PyTorch's compiler. A worker hears of it in its environment,
 before it imports anything; so a warm worker is forked only from a server that has left out the same.

@@ -8,7 +8,7 @@ from llmf_hydra.errors import Refused
 from llmf_hydra.webui.composed import edits
 from llmf_hydra.webui.fields import Place, merged, new_name, run_folder, words_of
 
-HERE = Place(Path("/work/mine"), (Path("/models"),))
+HERE = Place(Path("/home/me/mine"), (Path("/models"),))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_a_field_may_say() -> None:
     text = """stage=dpo rlhf.pref_beta=0.05,0.1   # a comment
     data.dataset='demo_instruct,my/own.jsonl' model.model_name_or_path=/models/llama
     rlhf.reward_model=https://host:80/score tracking.run_name="two words" hydra.run.dir=outputs/mine
-    model.model_name_or_path=/work/mine/model model.model_name_or_path=builtin:tiny hydra.sweeper.n_trials=4"""
+    model.model_name_or_path=/home/me/mine/model model.model_name_or_path=builtin:tiny hydra.sweeper.n_trials=4"""
     words = words_of(text, HERE)
     assert words[:3] == ["stage=dpo", "rlhf.pref_beta=0.05,0.1", "data.dataset=demo_instruct,my/own.jsonl"]
     assert "tracking.run_name=two words" in words and len(words) == 10
