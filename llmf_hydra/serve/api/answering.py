@@ -9,12 +9,13 @@ from typing import Any
 
 import anyio
 from anyio import CapacityLimiter
+from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.serve.api.errors import ApiError
-from llmf_hydra.serve.api.gate import Gate
+from llmf_hydra.serve.api.gate import Gate, while_there
 from llmf_hydra.serve.api.metrics import Metrics
 from llmf_hydra.serve.api.protocol import Generating
 from llmf_hydra.serve.engine import Answer, Decoding, Engine, Finish, Piece, Request, Stream, Token
@@ -114,6 +115,24 @@ def close(streams: Iterable[Stream]) -> None:
     """Cancel what has not ended."""
     for stream in streams:
         stream.close()
+
+
+async def begun(
+    service: Service, requests: Sequence[Request], http: HttpRequest
+) -> tuple[list[Stream], Callable[[], None]]:
+    """Wait for a place and begin the answers; gives their streams, and what frees the place at their end."""
+    held = await while_there(http, service.gate.enter)
+    try:
+        streams = service.streams(requests)
+    except BaseException:
+        service.gate.leave(held)
+        raise
+
+    def leave() -> None:
+        close(streams)
+        service.gate.leave(held)
+
+    return streams, leave
 
 
 async def _whole(pieces: AsyncGenerator[Piece]) -> Answer:

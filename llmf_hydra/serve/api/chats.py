@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from llmf_hydra.serve.api.answering import Events, Service, close
+from llmf_hydra.serve.api.answering import Events, Service, begun
 from llmf_hydra.serve.api.errors import ApiError
 from llmf_hydra.serve.api.gate import while_there
 from llmf_hydra.serve.api.merging import merged
@@ -89,17 +89,7 @@ def _token(token: int, logprob: float, loaded: Model) -> dict[str, Any]:
 async def _streamed(
     service: Service, asked: ChatRequest, requests: Sequence[Request], tools: Tools | None, http: HttpRequest
 ) -> Response:
-    held = await while_there(http, service.gate.enter)
-    try:
-        streams = service.streams(requests)
-    except BaseException:
-        service.gate.leave(held)
-        raise
-
-    def leave() -> None:
-        close(streams)
-        service.gate.leave(held)
-
+    streams, leave = await begun(service, requests, http)
     return Events(_events(service, asked, requests, streams, tools), leave)
 
 

@@ -10,7 +10,7 @@ import anyio
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from llmf_hydra.serve.api.answering import Events, Service, close
+from llmf_hydra.serve.api.answering import Events, Service, begun
 from llmf_hydra.serve.api.chats import refuse_scorer
 from llmf_hydra.serve.api.errors import ApiError
 from llmf_hydra.serve.api.gate import while_there
@@ -81,17 +81,7 @@ def _logprobs(tokens: Sequence[Token], loaded: Model) -> dict[str, Any]:
 async def _streamed(
     service: Service, asked: CompletionRequest, requests: Sequence[Request], http: HttpRequest
 ) -> Response:
-    held = await while_there(http, service.gate.enter)
-    try:
-        streams = service.streams(requests)
-    except BaseException:
-        service.gate.leave(held)
-        raise
-
-    def leave() -> None:
-        close(streams)
-        service.gate.leave(held)
-
+    streams, leave = await begun(service, requests, http)
     return Events(_events(service, asked, requests, streams), leave)
 
 
