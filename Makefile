@@ -1,7 +1,7 @@
 # `make` alone lists the targets.
 PYTHON ?= python3
-# Processes that pytest spreads the tests over; 0 runs them in one.
-JOBS ?= 2
+# Processes that pytest spreads the tests over; 0 runs them in one. One more than cores: some tests wait.
+JOBS ?= 3
 # Words added to the command: make test ARGS=tests/config, make run ARGS="method.lora_rank=16"
 ARGS ?=
 # Where pip's own configuration finds a CPU build of torch, that one is taken (2.13.0+cpu outranks 2.13.0);
@@ -40,12 +40,14 @@ setup: .venv/.ready ## make .venv with all that is needed
 run: setup ## train: DPO with LoRA on the embedded model
 	$(BIN)/python -m llmf_hydra stage=dpo method=lora $(ARGS)
 
-# A thread each: most of a test is one start after another, and two at a time fill two cores.
+# A thread each: most of a test is one start after another. The files' order is that of tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: setup ## the tests, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTEST) $(ARGS)
 
 slow: setup ## the slow tests
-	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile $(ARGS)
+	$(PYTEST) -m slow $(ARGS)
 
 check: lint types ## style and types
 

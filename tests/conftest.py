@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from llmf_hydra.runs import warm
 pytest_plugins = ["support.stage_fixtures", "support.finished_runs", "support.small_disk"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few tests come first: theirs are whole runs, and one of them at the end would keep a core idle."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the session, so that a test neither needs nor touches the user's own."""
@@ -23,8 +30,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(cache: Path) -> Iterator[dict[str, str]]:
-    """The environment of a user who has set nothing, in which workers are forked from a server of this test run."""
-    ours = {"LLMF_CACHE": str(cache), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    """The environment of a user who has set nothing but a thread per process; this test run's server forks workers."""
+    ours = {"LLMF_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    ours |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # tests run side by side
     # Without a locale Python sets LC_CTYPE itself: a server's environment would not be that of its launchers.
     ours["LC_ALL"] = "C.UTF-8"
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}

@@ -43,7 +43,8 @@ CHOSEN = {
     "launch.verbosity": "DEBUG",
     "model.hf_hub_token": "hf_secret",
 }
-UNSET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "HF_TOKEN", "TRANSFORMERS_VERBOSITY")
+UNSET = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "CUDA_VISIBLE_DEVICES", "HF_TOKEN",
+         "TRANSFORMERS_VERBOSITY")  # fmt: skip
 SHORT = "import sys; sys.argv[0] = 'llmf'; from llmf_hydra.__main__ import short; sys.exit(short())"
 
 
@@ -51,7 +52,7 @@ def seen(out: Path, rows: Path, changes: Changes) -> dict[str, Any]:
     """What a worker with the config's environment sees, and what it says."""
     cfg = config(rows, {"job.name": "check", **changes})
     runs.create(out, record.dump(cfg), first_manifest(cfg, [], None))
-    env = {**process.environment(cfg), "OMP_DISPLAY_ENV": "TRUE", "HF_HOME": str(out)}
+    env = {**process.environment(cfg), "OMP_DISPLAY_ENV": "VERBOSE", "HF_HOME": str(out)}
     command = [sys.executable, "-c", WORKER, str(out)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     return {**json.loads((out / "seen.json").read_text()), "said": done.stdout + done.stderr}
@@ -68,6 +69,7 @@ def test_a_worker_sees_what_the_config_says(
     assert (plain["devices"], plain["token"]) == (None, None)
     assert (chosen["devices"], chosen["token"], chosen["threads"]) == ("1,0", "hf_secret", 1)
     assert "OMP_WAIT_POLICY = 'PASSIVE'" in plain["said"] and plain["asked"] is None
+    assert "GOMP_SPINCOUNT = '1000'" in plain["said"] and "GOMP_SPINCOUNT = '1000'" not in chosen["said"]
     assert "OMP_WAIT_POLICY = 'ACTIVE'" in chosen["said"] and "OMP_NUM_THREADS = '1'" in chosen["said"]
     assert "said info" in plain["said"] and "said debug" not in plain["said"]
     assert "said debug" in chosen["said"]

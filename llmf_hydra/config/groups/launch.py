@@ -49,7 +49,7 @@ class LaunchConfig:
     )
     omp_wait_policy: str = param(
         "PASSIVE",
-        "OpenMP wait policy on the CPU: waiting threads sleep (PASSIVE) or spin (ACTIVE).",
+        "OpenMP wait policy: waiting threads spin briefly and then sleep (PASSIVE), or go on spinning (ACTIVE).",
         env="OMP_WAIT_POLICY",
         choices=("PASSIVE", "ACTIVE", "passive", "active"),
     )
