@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.command_line import Cli, worker_environment
+from support.shared import made_once
 from support.warm_launchers import Launchers, launchers
 
 from llmf_hydra.runs import warm
@@ -25,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the session, so that a test neither needs nor touches the user's own."""
-    return tmp_path_factory.mktemp("cache")
+    return made_once(tmp_path_factory, "cache", lambda _: {})[0]
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command_line import only_run
+from support.shared import made_once
 
 SHORT = (
     "model=tiny",
@@ -34,17 +37,20 @@ Finished = Callable[..., FinishedRun]
 @pytest.fixture(scope="session")
 def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """`finished("sft", "method=full")`: twelve steps of a stage on the tiny model, trained at the first call only."""
-    made: dict[tuple[str, ...], FinishedRun] = {}
 
     def run(stage: str, *words: str) -> FinishedRun:
-        if (stage, *words) not in made:
-            cwd = tmp_path_factory.mktemp(f"finished_{stage}")
-            command = [sys.executable, "-m", "llmf_hydra", f"stage={stage}", *SHORT, *words]
+        command = [sys.executable, "-m", "llmf_hydra", f"stage={stage}", *SHORT, *words]
+
+        def train(cwd: Path) -> dict[str, Any]:
             done = subprocess.run(
                 command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
             )
             assert done.returncode == 0, done.stderr
-            made[stage, *words] = FinishedRun(done, only_run(cwd, stage), cwd)
-        return made[stage, *words]
+            return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+        name = f"finished-{stage}-{sha256(' '.join(words).encode()).hexdigest()[:8]}"
+        cwd, said = made_once(tmp_path_factory, name, train)
+        done = subprocess.CompletedProcess(command, said["code"], said["out"], said["err"])
+        return FinishedRun(done, only_run(cwd, stage), cwd)
 
     return run
