@@ -1,8 +1,9 @@
 """A sweep's folder, opened to be looked at or gone on with: its plan, its study, and where its files are now."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,12 +63,7 @@ class SweepFolder:
 
     def records(self) -> list[Record]:
         """All trials by number, with their folders where they are now."""
-        return [replace(record, out=self._out(record)) for record in self.study.records()]
-
-    def _out(self, record: Record) -> str:
-        """A trial's folder, which moved with the sweep's."""
-        moved = self.path / str(record.number)
-        return str(moved) if record.out and not Path(record.out).exists() and moved.exists() else record.out
+        return plans.located(self.study.records(), self.path)
 
     def jobs(self) -> int:
         """Trials at once, as the study was begun."""
@@ -145,5 +141,5 @@ def _restored(word: str) -> str | None:
 def _missing(path: Path, word: str) -> Problem:
     key = _key(word)
     named = variables(key) if key in entries() else ()
-    remedy = f"give it again: llmf sweep resume {os.path.relpath(path)} {key}=…"
+    remedy = f"give it again: llmf sweep resume {shlex.quote(os.path.relpath(path))} {key}=…"
     return Problem(key, NO_VALUE, "is secret and not recorded", " or set ".join([remedy, *named]))

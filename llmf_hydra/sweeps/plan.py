@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
+import shlex
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,10 @@ def claim_folder(folder: Path, url: str, name: str) -> bool:
         known = read(folder)
         if (known["storage"], known["name"]) == (masked_text(url), name):
             return True
-        raise Refused([_taken(folder, f"the study {known['name']} in {known['storage']}")])
+        remedy = (
+            f"go on with it: llmf sweep resume {shlex.quote(os.path.relpath(folder))}; or name another folder"
+        )
+        raise Refused([_taken(folder, f"the study {known['name']} in {known['storage']}", remedy)])
     if (folder / ACCOUNT).exists():
         raise Refused([_taken(folder, ACCOUNT)])
     try:
@@ -64,8 +69,18 @@ def claim_folder(folder: Path, url: str, name: str) -> bool:
     return False
 
 
-def _taken(folder: Path, what: str) -> Problem:
-    return Problem("hydra.sweep.dir", folder, f"holds a sweep already ({what})", "name another folder")
+def _taken(folder: Path, what: str, remedy: str = "name another folder") -> Problem:
+    return Problem("hydra.sweep.dir", folder, f"holds a sweep already ({what})", remedy)
+
+
+def located(records: Sequence[Record], folder: Path) -> list[Record]:
+    """The records with the folders of their trials where they are now: those of a moved sweep moved with it."""
+    return [replace(record, out=_out(record, folder)) for record in records]
+
+
+def _out(record: Record, folder: Path) -> str:
+    moved = folder / str(record.number)
+    return str(moved) if record.out and not Path(record.out).exists() and moved.exists() else record.out
 
 
 def write(

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -76,7 +77,7 @@ def _lines(seen: View) -> Iterator[str]:
     for running in seen.running:
         yield f"  {_told(running)}"
     if not seen.running and not seen.over:
-        yield f"nothing runs; go on with: llmf sweep resume {os.path.relpath(seen.folder.path)}"
+        yield f"nothing runs; go on with: llmf sweep resume {shlex.quote(os.path.relpath(seen.folder.path))}"
     yield from _best(seen)
     if any(record.status != "waiting" for record in seen.records):
         yield account.table(seen.records, seen.folder.objectives)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import signal
 import sys
 import time
@@ -108,7 +109,9 @@ class StudySweeper(Sweeper):
         except OSError as error:
             if (reason := disk.full(error, self.folder)) is None:
                 raise
-            again = f"make room, then go on with: llmf sweep resume {os.path.relpath(self.folder)}"
+            again = (
+                f"make room, then go on with: llmf sweep resume {shlex.quote(os.path.relpath(self.folder))}"
+            )
             print(f"failed: {self.folder} cannot be written: {reason}; {again}", file=sys.stderr)
             raise SweepFailed(FAILED) from error
 
@@ -210,7 +213,7 @@ class StudySweeper(Sweeper):
         return records
 
     def _report(self) -> list[Record]:
-        records = self.study.records()
+        records = plan.located(self.study.records(), self.folder)
         account.write(self.folder, self.study.name, self.objectives, records)
         return records
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -146,6 +147,10 @@ def test_a_study_is_watched_stopped_moved_and_gone_on_with(
     gone_on = cli("sweep", "resume", str(moved), "hydra.sweeper.retries=1", cwd=moved.parent)
     assert gone_on.returncode == 0, gone_on.stdout + gone_on.stderr
     assert not (tmp_path / "study").exists()
+    assert re.search(r"^0 .*under a new name/0$", gone_on.stdout, re.MULTILINE), gone_on.stdout
+    fresh = cli("-m", "model=tiny", "training.seed=1", "hydra.sweep.dir='under a new name'", cwd=moved.parent)
+    assert fresh.returncode == 2 and "holds a sweep already (the study study" in fresh.stderr
+    assert "go on with it: llmf sweep resume 'under a new name'; or name another folder" in fresh.stderr
     told = json.loads(cli("sweep", "show", "under a new name", "--json", cwd=moved.parent).stdout)
     assert told["study"] == "study" and told["counts"] == {"done": 2}
     assert {trial["out"] for trial in told["trials"]} == {str(moved / "0"), str(moved / "1")}
