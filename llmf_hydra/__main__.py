@@ -1,5 +1,11 @@
 """The command line: the manual and the small commands at once, everything else to the launcher."""
 
+import signal
+
+# Until `main` answers Ctrl-C, it ends the process without a traceback, as it would before Python is up.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import gc
 import importlib
 import os
@@ -11,7 +17,7 @@ isolation.drop_working_directory()  # before anything is imported that the inter
 
 from llmf_hydra import terminal  # noqa: E402
 from llmf_hydra.cli.commands import COMMANDS  # noqa: E402
-from llmf_hydra.errors import DONE, REFUSED, Refused, did_you_mean  # noqa: E402
+from llmf_hydra.errors import DONE, INTERRUPTED, REFUSED, Refused, did_you_mean  # noqa: E402
 
 FALSE = ("0", "false", "no", "off", "n")
 
@@ -21,6 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     terminal.outlive_readers()
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _check_working_directory()
         if words and words[0] in COMMANDS:
             return importlib.import_module(COMMANDS[words[0]].module).main(words[1:])
@@ -37,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as refused:
         print(refused.report(), file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _check_working_directory() -> None:

@@ -37,9 +37,11 @@ NO_VALUE = _NoValue.NO_VALUE
 
 
 def shown(value: object) -> str:
-    """A value as it is written in YAML and on the command line: `null`, `true`, `5e-05`."""
+    """A value as it is written in YAML and on the command line: `null`, `true`, `5e-05`, `3` (not `3.0`)."""
     if value is None:
         return "null"
+    if isinstance(value, float) and value.is_integer():
+        return f"{value:.15g}"
     return str(value).lower() if isinstance(value, bool) else str(value) if value != "" else "''"
 
 

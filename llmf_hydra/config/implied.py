@@ -135,7 +135,8 @@ def _fewer_held_out(composed: DictConfig, shipped: Mapping[str, object]) -> Iter
         and rows is not None
         and 1 < rows <= _value(composed, VAL_SIZE)
     ):
-        yield f"{VAL_SIZE}={max(1, rows // HELD_OUT)}"
+        evaluates = composed.training.eval_strategy != "no"
+        yield f"{VAL_SIZE}={max(1, rows // HELD_OUT) if evaluates else 0}"
 
 
 def _is_users(composed: DictConfig, key: str, shipped: Mapping[str, object]) -> bool:

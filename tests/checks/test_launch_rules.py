@@ -16,7 +16,7 @@ BEGIN = ["stage=sft", "model=tiny"]
         (["launch=ray", "launch.ray_address=head"], "launch.ray_address=head: is not null, auto, local or HOST:PORT"),
         (["launch=ray", "launch.ray_address=ray://a:1"], "is not null, auto, local or HOST:PORT"),
         (["launch=ray", "launch.ray_num_gpus=1", "launch.cuda_visible_devices='0'"], "ray_num_gpus=1 has"),
-        (["launch.ray_num_gpus=1"], "launch.ray_num_gpus=1.0: has no effect"),
+        (["launch.ray_num_gpus=1"], "launch.ray_num_gpus=1: has no effect"),
         (["launch.slurm_time=5"], "launch.slurm_time=5: has no effect"),
     ],
 )  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.command_line import Cli
+from support.job_runs import refused
 from support.stage_runs import composed
 
 from llmf_hydra.config.groups.model import ModelConfig
@@ -72,13 +73,14 @@ def test_the_demo_holds_out_fewer_rows_where_few_are_kept(cli: Cli, tmp_path: Pa
         assert composed("stage=sft", f"data.max_samples={rows}").data.val_size == held_out
     assert composed("stage=sft", "data.max_samples=20", "data.val_size=8").data.val_size == 8
     assert composed("stage=sft", "data.max_samples=20", "data.dataset=mine.jsonl").data.val_size == 0
+    assert composed("stage=sft", "data.max_samples=20", "training.eval_strategy=no").data.val_size == 0
+    assert refused("stage=sft", "data.max_samples=20", "training.eval_strategy=no") == []
     done = cli("stage=sft", "model=tiny", "data.max_samples=20", "training.max_steps=1", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     counts = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf8"))
     assert (counts["train_rows"], counts["eval_rows"]) == (16, 4)
-    refused = cli("stage=sft", "model=tiny", "data.max_samples=20", "data.val_size=24")
-    assert refused.returncode == 2
-    assert "data.val_size=24: leaves nothing to train on of data.max_samples=20" in refused.stderr
+    (said,) = refused("stage=sft", "data.max_samples=20", "data.val_size=24")
+    assert said.startswith("data.val_size=24: leaves nothing to train on of data.max_samples=20")
 
 
 def test_what_the_user_says_twice_is_left_to_be_refused() -> None:
