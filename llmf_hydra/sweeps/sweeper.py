@@ -43,7 +43,7 @@ from llmf_hydra.sweeps.progress import StudyBar
 from llmf_hydra.sweeps.settings import SweeperSettings
 from llmf_hydra.sweeps.storage import open_storage, url_of
 from llmf_hydra.sweeps.study import Claim, Objectives, Record, Study, alone, identity
-from llmf_hydra.sweeps.trials import CtrlC, Outcome, Pool, failure, outcome
+from llmf_hydra.sweeps.trials import Interrupts, Outcome, Pool, failure, outcome
 
 ADAPTIVE = ("tpe", "cmaes")  # samplers that learn from the trials before
 SUBFOLDER = "${hydra.job.num}"  # in conf/config.yaml
@@ -227,10 +227,10 @@ class StudySweeper(Sweeper):
         """Run trials in forks of this process, `n_jobs` at once."""
         pool, end = Pool(self.settings.n_jobs), self._end_of_time()
         try:
-            with CtrlC() as ctrl_c:
+            with Interrupts() as interrupts:
                 more = True
                 while more or pool:
-                    ctrl_c.check()
+                    interrupts.check()
                     while more and pool.slot is not None:
                         claim = self._claim(end)
                         more = claim is not None

@@ -132,8 +132,8 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-class CtrlC:
-    """Ctrl-C within, as KeyboardInterrupt and remembered.
+class Interrupts:
+    """Ctrl-C and SIGTERM within, as KeyboardInterrupt and remembered.
 
     Python drops an exception that a signal's handler raises inside a destructor, or in what follows a fork: `check`
     raises it again.
@@ -141,12 +141,15 @@ class CtrlC:
 
     asked = False
 
-    def __enter__(self) -> "CtrlC":
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
+    def __enter__(self) -> "Interrupts":
+        self._before = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was asked for."""

@@ -12,7 +12,7 @@ import pytest
 from support.command_line import Cli
 
 from llmf_hydra.paths import conf_dir
-from llmf_hydra.sweeps.trials import CtrlC
+from llmf_hydra.sweeps.trials import Interrupts
 
 SHORT = [
     "stage=dpo",
@@ -160,7 +160,12 @@ def test_a_study_is_a_file_of_its_own(cli: Cli, tmp_path: Path) -> None:
     assert len(trials) == 3 and {trial["status"] for trial in trials} == {"done"}
 
 
-def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_stopped_sweep_has_its_trial_save_and_still_reports(
+    number: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
     words = [*SHORT, "training.max_steps=100000", "training.seed=1,2", "hydra.sweep.dir=study"]
     sweep = subprocess.Popen(
         [sys.executable, "-m", "llmf_hydra", "-m", *words],
@@ -175,7 +180,7 @@ def test_ctrl_c_stops_the_sweep_and_still_reports(environment: dict[str, str], t
         if log.exists() and log.stat().st_size:
             break
         time.sleep(0.05)
-    sweep.send_signal(signal.SIGINT)
+    sweep.send_signal(number)
     try:
         said, _ = sweep.communicate(timeout=60)
     finally:
@@ -192,10 +197,10 @@ class _StoppedAtItsEnd:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_is_not_lost_where_python_drops_exceptions() -> None:
-    with CtrlC() as ctrl_c:
+    with Interrupts() as interrupts:
         _StoppedAtItsEnd()
         with pytest.raises(KeyboardInterrupt):
-            ctrl_c.check()
+            interrupts.check()
 
 
 def test_a_second_sweep_leaves_the_account_of_the_first(cli: Cli, tmp_path: Path) -> None:
