@@ -27,7 +27,7 @@ from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, LlmfError, Pruned, Refused
-from llmf_hydra.runs import disk, fork_server, ranks
+from llmf_hydra.runs import disk, fork_server, imports, ranks
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import signals as interrupt
 
@@ -92,7 +92,7 @@ def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
 
 def interactive(cfg: Config) -> int:
     """Do a job that answers in the terminal or on a port, in the launcher's own process; returns the exit code."""
-    optional.leave_out_unused()
+    optional.leave_out_unused(*imports.left_out(cfg))
     _set_up_logging(cfg)
     if JOBS[cfg.job.name].infers:  # else it loads nothing, and what it starts has an environment of its own
         _set_up_hubs(cfg.model)
