@@ -43,6 +43,13 @@ LIBRARIES = (
     "transformers.trainer",
 )
 FORKED = ("train", "check", "predict", "evaluate", "export")
+# Warnings of PEFT's that don't apply: embeddings are saved where they were resized, as they must be; what ties mean
+# is said in a sentence of ours (methods/adapters.py); GPT-2's layers hold their weights transposed, which it sees.
+PEFT_SAYS = (
+    "Setting `save_embedding_layers` to `True`",
+    "Model has `tie_word_embeddings=True`",
+    "fan_in_fan_out is set to False",
+)
 ERROR = "error.txt"  # the traceback of a failed run
 
 
@@ -188,6 +195,8 @@ def _set_up_logging(cfg: Config) -> None:
     ours.addHandler(plain)
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
+        for said in PEFT_SAYS:
+            warnings.filterwarnings("ignore", message=said, module=r"peft\.")
         # It misses an optional kernel, in every run on a CPU.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         # Each layer of each pass would say that int8 multiplies in float16.

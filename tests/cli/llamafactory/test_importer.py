@@ -209,6 +209,8 @@ def test_values_pick_the_choices_that_go_with_them(text: str, choice: dict[str, 
         ("run_name: a b", "tracking.run_name", "a b"),
         ("evaluation_strategy: steps", "training.eval_strategy", "steps"),
         ("quantization_method: hqq\nquantization_bit: 4", "quantization.quantization_bit", 4),
+        ("flash_attn: flash_attention2", "model.flash_attn", "fa2"),
+        ("flash_attn: sdpa", "model.flash_attn", "sdpa"),
         ("seed: 7", "training.seed", 7),
         ("task: mmlu_test\nseed: 7", "evaluation.seed", 7),
         (
