@@ -87,7 +87,9 @@ def test_the_parts_add_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4"])
+@pytest.mark.parametrize(
+    "row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4", "sft, lora, batch 8, checkpoints"]
+)
 def test_the_estimate_is_near_what_a_run_takes(row: str) -> None:
     command = [
         sys.executable,
