@@ -133,7 +133,7 @@ def check_apart(model: PreTrainedModel, key: str, wanted: list[str], whole: list
     for name in names:
         if any(ends_with(path, name) for path in paths):
             what = (
-                f"{name} is trained whole (method.additional_target={','.join(whole)}), and takes no adapter"
+                f"{name} is trained whole, for method.additional_target or new tokens, and takes no adapter"
             )
             raise Refused([Problem(key, ",".join(wanted), what, "leave it out of one of the two")])
 

@@ -63,8 +63,8 @@ def test_patterns_match_whole_paths_of_linear_layers() -> None:
                 "gate_proj, up_proj"),
         ("norm", "model.norm is a LlamaRMSNorm, which takes no adapter; name some of q_proj"),
         ("q_proj,all", "lora_target=all: the model has no such module"),
-        ("q_proj,embed_tokens", "lora_target=q_proj,embed_tokens: embed_tokens is trained whole "
-                                "(method.additional_target=embed_tokens,norm), and takes no adapter"),
+        ("q_proj,embed_tokens", "lora_target=q_proj,embed_tokens: embed_tokens is trained whole, for "
+                                "method.additional_target or new tokens, and takes no adapter"),
     ],
 )  # fmt: skip
 def test_what_matches_nothing_is_refused_with_the_names_there_are(target: str, said: str) -> None:

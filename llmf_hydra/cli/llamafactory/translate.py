@@ -151,7 +151,7 @@ def _do_predict(name: str, raw: object, flat: Flat) -> Outcome:
 # Other names of what model.flash_attn chooses, of theirs and of Transformers.
 ATTENTION = {"flash_attention2": "fa2", "flash_attention_2": "fa2", "eager": "disabled"}
 OPTIMIZERS = {
-    "adamw": "adamw_torch adamw_torch_fused adamw_hf adamw_torch_xla adamw_torch_npu_fused",
+    "adamw": "adamw_torch adamw_torch_fused adamw_hf adamw_torch_xla adamw_torch_npu_fused paged_adamw_32bit",
     "adafactor": "adafactor",
     "sgd": "sgd",
     "galore": "galore_adamw galore_adamw_layerwise",
@@ -161,6 +161,9 @@ OPTIMIZERS = {
 
 def _optim(name: str, raw: object, flat: Flat) -> Outcome:
     chosen = next((ours for ours, theirs in OPTIMIZERS.items() if raw in theirs.split()), None)
+    if str(raw).endswith("8bit"):
+        told = f"there is no {raw}: optimizer=adamw has its state in the weights' type, adam_mini and galore keep less"
+        return Outcome(name, MISSING, told)
     if chosen is None:
         return Outcome(name, MISSING, f"there is no optimizer {raw}; --help optimizer lists those there are")
     if chosen == "adamw":  # their default, which use_galore and the like replace
