@@ -23,12 +23,12 @@ from llmf_hydra.optimizers.build import (
     follow_settings,
     settings,
 )
+from llmf_hydra.optimizers.common.gradients import keep_in_place
 from llmf_hydra.optimizers.common.stepping import Layerwise, PerWeightOptimizer
 from llmf_hydra.runs import checkpoints, ranks, seal, trained_with
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.callbacks import RestoreState, StopWhenAsked
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.gradients import keep_in_place
 from llmf_hydra.training.health import HealthCheck
 from llmf_hydra.training.saving import save_whole
 from llmf_hydra.training.state import CheckpointState

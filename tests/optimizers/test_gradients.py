@@ -4,7 +4,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from support.small_models import llama, loss
 
-from llmf_hydra.training.gradients import keep_in_place
+from llmf_hydra.optimizers.common.gradients import keep_in_place
 
 
 def test_gradients_are_the_same_numbers_in_the_same_memory() -> None:
