@@ -44,10 +44,12 @@ LIBRARIES = (
 )
 FORKED = ("train", "check", "predict", "evaluate", "export")
 # Warnings of PEFT's that don't apply: embeddings are saved where they were resized, as they must be; what ties mean
-# is said in a sentence of ours (methods/adapters.py); GPT-2's layers hold their weights transposed, which it sees.
+# is said in a sentence of ours (methods/adapters.py), and merging unties them (models/adapters.py); GPT-2's layers hold
+# their weights transposed, which it sees.
 PEFT_SAYS = (
     "Setting `save_embedding_layers` to `True`",
-    "Model has `tie_word_embeddings=True`",
+    "Model (has|with) `tie_word_embeddings=True`",
+    "Input and output embeddings are no longer tied after merging",
     "fan_in_fan_out is set to False",
 )
 ERROR = "error.txt"  # the traceback of a failed run
