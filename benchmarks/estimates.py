@@ -61,7 +61,7 @@ def _run(folder: Path, words: list[str]) -> dict[str, float]:
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {done.stderr}")
     manifest = json.loads((folder / "run" / "manifest.json").read_text(encoding="utf8"))
-    names = ("process", "weights", "gradients", "optimizer", "activations", "total")
+    names = ("process", "weights", "gradients", "optimizer", "activations", "reading", "total")
     parts = {name: round(manifest["estimate"][name] / 2**20, 1) for name in names}
     peak = manifest["peak_memory_mb"]
     return {**parts, "measured": peak, "off": round(100 * (parts["total"] / peak - 1), 1)}

@@ -15,22 +15,21 @@ from llmf_hydra.errors import NO_VALUE, Problem, Refused
 # used by no process that imports these: our wandb tracker has its own.
 UNUSED = ("wandb", "deepspeed")
 
-
 # Environment variable: more packages that the process leaves out, separated by commas.
 WITHOUT = "LLMF_WITHOUT"
-# Imported by Transformers wherever they are installed, for seconds of a start, and used by parts of it that no run
-# needs: caches that hqq quantizes, and losses of object detection. Who needs one here imports it itself.
-PUT_OFF = ("hqq", "scipy")
+# Imported by Transformers wherever it is installed, for seconds of a start, and used by losses of object detection
+# alone. Who needs it here imports it itself.
+PUT_OFF = ("scipy",)
 
 
-def leave_out_unused() -> None:
-    """Have this process import none of UNUSED, nor what WITHOUT names, and miss no kernel aloud.
+def leave_out_unused(*more: str) -> None:
+    """Have this process import none of UNUSED and `more`, nor what WITHOUT names, and miss no kernel aloud.
 
     Called before Transformers is imported.
     """
     # It misses an optional one, on every CPU.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    for name in (*UNUSED, *filter(None, os.environ.get(WITHOUT, "").split(","))):
+    for name in (*UNUSED, *more, *filter(None, os.environ.get(WITHOUT, "").split(","))):
         sys.modules[name] = None  # type: ignore[assignment]
 
 

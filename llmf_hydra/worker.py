@@ -27,7 +27,7 @@ from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import DONE, FAILED, INTERRUPTED, PRUNED, REFUSED, LlmfError, Pruned, Refused
-from llmf_hydra.runs import disk, fork_server, ranks
+from llmf_hydra.runs import disk, fork_server, imports, ranks
 from llmf_hydra.runs import folder as runs
 from llmf_hydra.runs import signals as interrupt
 
@@ -43,6 +43,15 @@ LIBRARIES = (
     "transformers.trainer",
 )
 FORKED = ("train", "check", "predict", "evaluate", "export")
+# Warnings of PEFT's that don't apply: embeddings are saved where they were resized, as they must be; what ties mean
+# is said in a sentence of ours (methods/adapters.py), and merging unties them (models/adapters.py); GPT-2's layers hold
+# their weights transposed, which it sees.
+PEFT_SAYS = (
+    "Setting `save_embedding_layers` to `True`",
+    "Model (has|with) `tie_word_embeddings=True`",
+    "Input and output embeddings are no longer tied after merging",
+    "fan_in_fan_out is set to False",
+)
 ERROR = "error.txt"  # the traceback of a failed run
 
 
@@ -92,7 +101,7 @@ def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
 
 def interactive(cfg: Config) -> int:
     """Do a job that answers in the terminal or on a port, in the launcher's own process; returns the exit code."""
-    optional.leave_out_unused()
+    optional.leave_out_unused(*imports.left_out(cfg))
     _set_up_logging(cfg)
     if JOBS[cfg.job.name].infers:  # else it loads nothing, and what it starts has an environment of its own
         _set_up_hubs(cfg.model)
@@ -188,6 +197,8 @@ def _set_up_logging(cfg: Config) -> None:
     ours.addHandler(plain)
     if launch.verbosity != "DEBUG":  # deprecations inside the libraries are no news for a user
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft)\.")
+        for said in PEFT_SAYS:
+            warnings.filterwarnings("ignore", message=said, module=r"peft\.")
         # It misses an optional kernel, in every run on a CPU.
         logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
         # Each layer of each pass would say that int8 multiplies in float16.

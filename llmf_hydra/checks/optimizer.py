@@ -72,9 +72,15 @@ def blocks_take_turns_in_one_process(cfg: Config) -> Iterator[Problem]:
         yield Problem("launch.nproc_per_node", count, what, remedy)
 
 
-@rule("optimizer.badam_mode", "method.freeze_extra_modules", "model.train_from_scratch")
+@rule(
+    "optimizer.badam_mode",
+    "method.freeze_extra_modules",
+    "model.train_from_scratch",
+    "model.new_special_tokens",
+)
 def blocks_are_hidden_layers(cfg: Config) -> Iterator[Problem]:
-    """BAdam's layer mode trains hidden layers and no modules outside them, which so can't start random."""
+    """BAdam's layer mode trains hidden layers and no modules outside them, which so can't start random or have rows
+    for new tokens."""
     extra = cfg.method.freeze_extra_modules
     if _takes_turns(cfg) and cfg.model.train_from_scratch:
         what = "would leave the embeddings random: optimizer=badam trains the hidden layers alone"
@@ -86,6 +92,11 @@ def blocks_are_hidden_layers(cfg: Config) -> Iterator[Problem]:
         yield Problem(
             "method.freeze_extra_modules", extra, what, "leave it out, or set optimizer.badam_mode=ratio"
         )
+    tokens = cfg.model.new_special_tokens
+    if _takes_turns(cfg) and tokens:
+        what = "would never be trained: optimizer=badam leaves the embeddings as they are"
+        remedy = "leave it out, or set optimizer.badam_mode=ratio"
+        yield Problem("model.new_special_tokens", tokens, what, remedy)
 
 
 @rule(SWITCHED, "optimizer.badam_switch_mode", "optimizer.badam_mode")

@@ -8,6 +8,7 @@ from llmf_hydra import optional
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.errors import DONE, Problem, Refused, did_you_mean
+from llmf_hydra.runs.imports import HQQ
 
 BUILT_IN = {EMBEDDED.partition(":")[2]: EMBEDDED, TINY.partition(":")[2]: TINY}
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
         raise Refused([Problem("--out", asked.out, "lies in a folder that does not exist", "make it first")])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    optional.leave_out_unused()
+    optional.leave_out_unused(HQQ)
     with optional.put_off():
         from llmf_hydra.jobs.expand import expand  # here: it imports torch, which a refusal doesn't wait for
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from llmf_hydra import optional
 from llmf_hydra.cli.commands import Parser
 from llmf_hydra.errors import DONE, Problem, Refused
+from llmf_hydra.runs.imports import HQQ
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         raise Refused([Problem("--out", asked.out, what, "name a new file")])
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    optional.leave_out_unused()
+    optional.leave_out_unused(HQQ)
     with optional.put_off():
         from llmf_hydra.jobs.score import scores  # here: it imports torch, which a refusal doesn't wait for
 

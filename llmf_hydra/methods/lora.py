@@ -10,8 +10,17 @@ from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods import llama_pro, loraplus, pissa, vision
-from llmf_hydra.methods.adapters import like, load, put_on, task_of, whole_paths
-from llmf_hydra.methods.modules import check_modules, ends_with, is_linear, targets
+from llmf_hydra.methods.adapters import (
+    check_apart,
+    like,
+    load,
+    put_on,
+    task_of,
+    tell_of_ties,
+    trains_tied,
+    whole_paths,
+)
+from llmf_hydra.methods.modules import ALL, check_modules, ends_with, is_linear, targets
 
 __all__ = ["apply", "like", "load"]
 TARGET, RANK = "method.lora_target", "method.lora_rank"
@@ -29,6 +38,8 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     spared = vision.frozen(model, method)
     if method.use_llama_pro:
         spared = [*spared, *llama_pro.other_layers(model)]
+    check_apart(model, TARGET, names(method.lora_target), extra)
+    tell_of_ties(model, TARGET, [name for name in names(method.lora_target) if name != ALL])
     wanted = targets(model, TARGET, names(method.lora_target), spared)
     _check_rank(model, wanted, method.lora_rank)
     config = LoraConfig(
@@ -38,7 +49,7 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
         lora_dropout=method.lora_dropout,
         target_modules=wanted,
         modules_to_save=whole_paths(model, extra) or None,
-        ensure_weight_tying=_trains_tied(model, extra),
+        ensure_weight_tying=trains_tied(model, extra),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
     )
@@ -65,12 +76,3 @@ def _check_rank(model: PreTrainedModel, wanted: list[str], rank: int) -> None:
     if beyond and model.device.type != "meta":
         log.warning("%s=%d is above the shorter dimension, %d or more, of %d of the %d targeted layers, whose update "
                     "has no higher rank than that", RANK, rank, min(beyond), len(beyond), len(shorter))  # fmt: skip
-
-
-def _trains_tied(model: PreTrainedModel, wanted: list[str]) -> bool:
-    """Whether embeddings are trained whole that are the output head too, and must stay so."""
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head is None or head.weight is not embeddings.weight:
-        return False
-    paths = whole_paths(model, wanted)
-    return any(model.get_submodule(path) in (embeddings, head) for path in paths)

@@ -93,7 +93,7 @@ def targets(
 def check_modules(model: nn.Module, key: str, names: list[str]) -> None:
     """Raise Refused for each name that is the end of no module's path."""
     paths = [path for path, _ in model.named_modules() if path]
-    known = {last_part(path) for path in paths}
+    known = {last_part(path) for path, module in model.named_modules() if module._parameters}
     check_names(key, [name for name in names if not any(ends_with(path, name) for path in paths)], known)
 
 

@@ -9,12 +9,13 @@ import torch
 from peft import OFTConfig, PeftModel
 from peft.tuners.oft.layer import OFTRotationModule
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.config.names import names
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods import adapters, vision
-from llmf_hydra.methods.adapters import load, put_on, task_of, whole_paths
+from llmf_hydra.methods.adapters import check_apart, load, put_on, task_of, tell_of_ties, whole_paths
 from llmf_hydra.methods.modules import check_modules, ends_with, is_linear, targets
 
 __all__ = ["apply", "like", "load"]
@@ -29,6 +30,8 @@ def apply(model: PreTrainedModel, method: MethodConfig, *, pure: bool) -> PeftMo
     vision.check(model, method)
     extra = names(method.additional_target)
     check_modules(model, "method.additional_target", extra)
+    check_apart(model, TARGET, names(method.oft_target), extra)
+    tell_of_ties(model, "method.additional_target", extra)  # LoRA can keep them one
     chosen = targets(model, TARGET, names(method.oft_target), vision.frozen(model, method), embeddings=False)
     _check_blocks(model, method, chosen)
     config = OFTConfig(
@@ -73,13 +76,19 @@ def with_dropout(model: PeftModel) -> PeftModel:
 
 
 def _check_blocks(model: PreTrainedModel, method: MethodConfig, chosen: list[str]) -> None:
-    """Raise Refused where a layer's inputs can't be cut evenly; PEFT would take another number in silence."""
+    """Raise Refused for a layer that has no rotation, and where a layer's inputs can't be cut evenly: PEFT would take
+    another number in silence."""
     key, size = "method.oft_rank", method.oft_rank
     if not size:
         key, size = "method.oft_block_size", method.oft_block_size
     for path, module in model.named_modules():
-        inputs = int(module.in_features) if is_linear(module) else 0  # pyright: ignore[reportArgumentType]
-        if inputs % size and any(ends_with(path, name) for name in chosen):
+        if not is_linear(module) or not any(ends_with(path, name) for name in chosen):
+            continue
+        if isinstance(module, Conv1D):
+            what = f"{path} is a Conv1D, which OFT doesn't rotate"
+            raise Refused([Problem(TARGET, method.oft_target, what, "choose method=lora")])
+        inputs = int(module.in_features)  # pyright: ignore[reportArgumentType]
+        if inputs % size:
             what = f"doesn't divide the {inputs} inputs of {path}"
             fitting = [number for number in range(1, inputs + 1) if inputs % number == 0]
             near = min(fitting, key=lambda number: abs(number - size))

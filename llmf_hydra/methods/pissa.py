@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.lora.layer import Embedding, LoraLayer
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,7 @@ from torch import nn
 from llmf_hydra.checks.residual import RESIDUAL
 from llmf_hydra.config.groups.method import MethodConfig
 from llmf_hydra.errors import Problem, Refused
-from llmf_hydra.methods.adapters import START, keep_start
+from llmf_hydra.methods.adapters import START, keep_start, weights_of
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 NAME = "default"
@@ -51,7 +51,7 @@ def initialize(model: PeftModel, method: MethodConfig) -> None:
 
 def write_residual(model: PeftModel, folder: Path) -> None:
     """Write `residual/` beside a saved adapter."""
-    start = get_peft_model_state_dict(model, adapter_name=START)
+    start = weights_of(model, START)
     weights = {name: weight.detach().cpu() for name, weight in start.items() if ".lora_A." in name}
     weights |= {name: -weight.detach().cpu() for name, weight in start.items() if ".lora_B." in name}
     of: Any = model.peft_config[START]
@@ -75,7 +75,7 @@ def restore(model: PeftModel, folder: Path) -> None:
         model.delete_adapter(RESIDUAL)
     saved = load_peft_weights(str(folder / RESIDUAL), device="cpu")
     saved = {name: -weight if ".lora_B." in name else weight for name, weight in saved.items()}
-    start = get_peft_model_state_dict(model, adapter_name=START)
+    start = weights_of(model, START)
     if all(torch.equal(weight, start[name].cpu()) for name, weight in saved.items()):
         return
     for sign in (1, -1):  # put the components that were taken back, then take the saved ones

@@ -40,10 +40,19 @@ def save(
 ) -> None:
     """Save one adapter as PEFT loads it; `weights` are its own, where they were gathered from several processes.
 
-    PEFT's empty model card is left out: rendering it takes longer than the rest.
+    PEFT's empty model card is left out: rendering it takes longer than the rest. Embeddings that the adapter trains are
+    in it once: PEFT would save those of a resized vocabulary again, as they were and as they are.
     """
     model.create_or_update_model_card = lambda output_dir: None
-    model.save_pretrained(str(folder), selected_adapters=[adapter], state_dict=weights)
+    base = cast("PreTrainedModel", model.get_base_model())
+    layers = (base.get_input_embeddings(), base.get_output_embeddings())
+    trained = any(isinstance(layer, ModulesToSaveWrapper | BaseTunerLayer) for layer in layers)
+    model.save_pretrained(
+        str(folder),
+        selected_adapters=[adapter],
+        state_dict=weights,
+        save_embedding_layers=False if trained else "auto",
+    )
 
 
 def merge(adapted: PeftModel) -> PreTrainedModel:

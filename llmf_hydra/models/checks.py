@@ -13,6 +13,7 @@ from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Problem, did_you_mean
 from llmf_hydra.models import adapter_files
+from llmf_hydra.models.config_file import read_config
 from llmf_hydra.models.quantization import saved
 from llmf_hydra.models.ref import is_gguf, is_on_hub
 from llmf_hydra.models.sources import gguf_header
@@ -91,6 +92,28 @@ def the_adapters_fit(cfg: Config) -> Iterator[Problem]:
         yield from adapter_files.problems(ADAPTERS, name, cfg.model.adapter_folder)
         yield from adapter_files.problems_of_fit(ADAPTERS, name, model, scores=cfg.stage.scores, kinds=kinds)
     yield from adapter_files.problems_of_residuals(ADAPTERS, cfg.model.adapters)
+
+
+@rule("method.freeze_trainable_layers", "optimizer.badam_start_block", MODEL, jobs=LEARNING_JOBS, phase=DISK)
+def the_model_has_so_many_layers(cfg: Config) -> Iterator[Problem]:
+    """method.freeze_trainable_layers and optimizer.badam_start_block are within the model's hidden layers."""
+    known = read_config(cfg.model) or {}
+    layers, count = known.get("num_hidden_layers"), cfg.method.freeze_trainable_layers
+    if not isinstance(layers, int):
+        return
+    freezes = cfg.method.name == "freeze"
+    if freezes and not cfg.method.use_llama_pro and abs(count) > layers:
+        yield Problem("method.freeze_trainable_layers", count, f"the model has {layers} layers")
+    optimizer, start = cfg.optimizer, cfg.optimizer.badam_start_block
+    blocks = min(abs(count), layers) if freezes else layers
+    if (
+        optimizer.name == "badam"
+        and optimizer.badam_mode == "layer"
+        and start is not None
+        and start >= blocks
+    ):
+        what = f"there are {blocks} blocks, the first of which is 0"
+        yield Problem("optimizer.badam_start_block", start, what, "give a number below that")
 
 
 @rule(REF_MODEL, "rlhf.ref_model_adapters", jobs=LEARNING_JOBS, phase=DISK)

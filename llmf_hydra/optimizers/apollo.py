@@ -14,7 +14,7 @@ from llmf_hydra.config.groups.optimizer import OptimizerConfig
 from llmf_hydra.optimizers.build import ParameterGroup
 from llmf_hydra.optimizers.common.adam import Settings, State, adam_direction, adamw_update, decay
 from llmf_hydra.optimizers.common.footprint import Footprint, footprint_of
-from llmf_hydra.optimizers.common.parts import linear_weights, with_settings
+from llmf_hydra.optimizers.common.parts import check_rank, linear_weights, with_settings
 from llmf_hydra.optimizers.common.projection import Projection, derived_seed, gaussian, sides, singular
 from llmf_hydra.optimizers.common.stepping import PerWeightOptimizer
 
@@ -88,8 +88,10 @@ def build(
     learning_rate: float,
     seed: int,
 ) -> Apollo:
-    """APOLLO on the targeted linear layers. Raises Refused for a target that the model doesn't have."""
+    """APOLLO on the targeted linear layers. Raises Refused for a target that the model doesn't have and a rank that
+    no gradient has."""
     targeted = linear_weights(model, "optimizer.apollo_target", optimizer.apollo_target)
+    check_rank(targeted, "optimizer.apollo_rank", optimizer.apollo_rank)
     settings = {
         "rank": optimizer.apollo_rank,
         "update_interval": optimizer.apollo_update_interval,

@@ -11,7 +11,7 @@ from llmf_hydra.config.groups.optimizer import OptimizerConfig
 from llmf_hydra.optimizers.build import ParameterGroup
 from llmf_hydra.optimizers.common.adam import Settings, State, adam_direction, adamw_update, decay
 from llmf_hydra.optimizers.common.footprint import Footprint, footprint_of
-from llmf_hydra.optimizers.common.parts import linear_weights, with_settings
+from llmf_hydra.optimizers.common.parts import check_rank, linear_weights, with_settings
 from llmf_hydra.optimizers.common.projection import Projection, sides, singular
 from llmf_hydra.optimizers.common.stepping import PerWeightOptimizer
 
@@ -50,8 +50,10 @@ def build(
     learning_rate: float,
     seed: int,
 ) -> GaLore:
-    """GaLore on the targeted linear layers. Raises Refused for a target that the model doesn't have."""
+    """GaLore on the targeted linear layers. Raises Refused for a target that the model doesn't have and a rank that
+    no gradient has."""
     targeted = linear_weights(model, "optimizer.galore_target", optimizer.galore_target)
+    check_rank(targeted, "optimizer.galore_rank", optimizer.galore_rank)
     settings = {
         "rank": optimizer.galore_rank,
         "update_interval": optimizer.galore_update_interval,

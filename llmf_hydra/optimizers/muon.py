@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from llmf_hydra.config.groups.optimizer import OptimizerConfig
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.optimizers.build import ParameterGroup
 from llmf_hydra.optimizers.common.adam import Settings
 from llmf_hydra.optimizers.common.footprint import Footprint, footprint_of
@@ -55,9 +56,13 @@ def build(
     learning_rate: float,
     seed: int,
 ) -> MuonWithAdamW:
-    """Muon on the matrices of the hidden layers. Raises Refused for a model without a list of them."""
+    """Muon on the matrices of the hidden layers. Raises Refused for a model without a list of them, and where none of
+    them is trained."""
     layers = hidden_layers(model, optimizer.name)
     matrices = {weight for layer in layers for weight in layer.parameters() if weight.dim() == 2}
+    if not any(weight.requires_grad for weight in matrices):
+        what = "no matrix of the hidden layers is trained, and other weights use AdamW"
+        raise Refused([Problem("optimizer", optimizer.name, what, "choose optimizer=adamw")])
     cut = with_settings(groups, matrices, **{MATRIX: "match_rms_adamw"})
     return MuonWithAdamW(cut, optimizer.adam_settings(learning_rate))
 

@@ -1,7 +1,8 @@
-"""What a worker's libraries needn't import for its run: bitsandbytes, which takes seconds.
+"""What a worker's libraries needn't import for its run: bitsandbytes and hqq, which take seconds.
 
-PEFT imports it wherever it is installed, and it brings PyTorch's compiler. A worker hears of it in its environment,
-before it imports anything; so a warm worker is forked only from a server that has left out the same.
+PEFT and Transformers import them wherever they are installed, and the former brings PyTorch's compiler. A worker hears
+of it in its environment, before it imports anything; so a warm worker is forked only from a server that has left out
+the same. It is for the whole process: PEFT asks once whether hqq is there, and remembers the answer.
 """
 
 import json
@@ -13,19 +14,26 @@ from omegaconf import DictConfig
 from llmf_hydra.config.schema import Config
 from llmf_hydra.optional import WITHOUT
 
-BITSANDBYTES = "bitsandbytes"
+BITSANDBYTES, HQQ = "bitsandbytes", "hqq"
 BUILT_IN = "builtin:"
 
 
 def environment(cfg: Config | DictConfig) -> dict[str, str]:
     """The environment variable that tells the workers of a run what to leave out; a sweep's config will do."""
+    names = left_out(cfg)
+    return {WITHOUT: ",".join(names)} if names else {}
+
+
+def left_out(cfg: Config | DictConfig) -> list[str]:
+    """The packages that a run surely doesn't use."""
     quantized = (
         cfg.quantization.quantization_bit,
         cfg.rlhf.ref_model_quantization_bit,
         cfg.rlhf.reward_model_quantization_bit,
     )
+    by_hqq = cfg.quantization.quantization_bit and cfg.quantization.quantization_method == HQQ
     whole = not any(quantized) and all(map(_is_whole, _models(cfg)))
-    return {WITHOUT: BITSANDBYTES} if whole else {}
+    return [*([BITSANDBYTES] if whole else []), *([] if by_hqq else [HQQ])]
 
 
 def _models(cfg: Config | DictConfig) -> Iterator[str]:

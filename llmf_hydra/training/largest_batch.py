@@ -29,7 +29,7 @@ def largest_batches(cfg: Config, rows: Prepared, model: Network) -> tuple[Batch,
 
 
 def _batch(cfg: Config, rows: Prepared, part: object, size: int, model: Network) -> Batch:
-    if not isinstance(part, Dataset) or cfg.packs:  # a stream isn't known before, a pack is filled
+    if not isinstance(part, Dataset):  # a stream isn't known before
         return _filled(cfg, rows, size)
     chosen = np.argsort(row_lengths(part))[-size:]
     longest = [part[int(at)] for at in chosen]

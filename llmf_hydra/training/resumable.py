@@ -12,6 +12,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer_utils import TrainOutput
 
+from llmf_hydra.config.choices import METHODS
 from llmf_hydra.methods import loraplus, pissa
 from llmf_hydra.models import adapters
 from llmf_hydra.models.architecture.apply import save_changed_config
@@ -22,8 +23,9 @@ from llmf_hydra.optimizers.build import (
     follow_settings,
     settings,
 )
+from llmf_hydra.optimizers.common.gradients import keep_in_place
 from llmf_hydra.optimizers.common.stepping import Layerwise, PerWeightOptimizer
-from llmf_hydra.runs import checkpoints, seal, trained_with
+from llmf_hydra.runs import checkpoints, ranks, seal, trained_with
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.callbacks import RestoreState, StopWhenAsked
 from llmf_hydra.training.context import RunContext
@@ -68,6 +70,12 @@ class ResumableTrainer(Trainer):
             built = build_optimizer(trained, cfg.optimizer, training.learning_rate, training.seed, rates)
             self.optimizer, self._settings = built, settings(built)
             self._layerwise = built.layerwise if isinstance(built, PerWeightOptimizer) else None
+            if (
+                METHODS[cfg.method.name].adapters
+                and self.args.device.type == "cpu"
+                and ranks.world_size() == 1
+            ):
+                keep_in_place(weight for group in built.param_groups for weight in group["params"])
         return self.optimizer
 
     def train(

@@ -159,8 +159,9 @@ CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     ),
     "blocks_are_hidden_layers": (
         [{**BADAM, "method.name": "freeze", "method.freeze_extra_modules": "embed_tokens"},
-         {**BADAM, "model.train_from_scratch": True}],
+         {**BADAM, "model.train_from_scratch": True}, {**BADAM, "model.new_special_tokens": "<a>"}],
         [{**BADAM, "method.name": "freeze"},
+         {**BADAM, "optimizer.badam_mode": "ratio", "model.new_special_tokens": "<a>"},
          {**BADAM, "optimizer.badam_mode": "ratio", "method.name": "freeze",
           "method.freeze_extra_modules": "embed_tokens"}],
     ),

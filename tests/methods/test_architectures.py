@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
+from support.command_line import Cli
 from support.stage_runs import SGD, Build
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
@@ -33,6 +37,46 @@ CASES: dict[str, tuple[Any, set[str]]] = {
     "phi3": (Phi3Config(**SHAPE), {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
     "mixtral": (MixtralConfig(**SHAPE, num_local_experts=2), ATTENTION),  # its experts are no linear layers
 }
+
+
+SHORT = ["stage=sft", "training.max_steps=1", "data.max_samples=16", "data.val_size=0", "training.eval_strategy=no",
+         "training.plot_loss=false"]  # fmt: skip
+
+
+def test_gpt2_is_trained_and_what_its_layers_cannot_have_is_refused(cli: Cli, tmp_path: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=1024)).save_pretrained(
+        tmp_path / "gpt2"
+    )
+    AutoTokenizer.from_pretrained(tiny.ready()).save_pretrained(tmp_path / "gpt2")
+    words = [*SHORT, "model.model_name_or_path=gpt2"]
+    done = cli(*words, "hydra.run.dir=run")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert any(
+        "c_attn.lora_B" in name for name in load_file(tmp_path / "run/final/adapter_model.safetensors")
+    )
+    refused = cli(*words, "method=oft")
+    assert (
+        refused.returncode == 2 and "h.0.attn.c_attn is a Conv1D, which OFT doesn't rotate" in refused.stderr
+    )
+    done = cli(*words, "method=full", "optimizer=muon")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model.new_special_tokens='<a>'", "model.resize_vocab=true"], None),
+        (["method.lora_target='embed_tokens,q_proj'"], "method.lora_target changes one of the embeddings and the"),
+        (["method=oft", "method.additional_target=lm_head"], "method.additional_target changes one of the"),
+    ],
+    ids=["new tokens", "an adapter on embeddings", "oft and the head"],
+)  # fmt: skip
+def test_what_embeddings_and_head_share_is_said_in_one_sentence(
+    words: list[str], told: str | None, cli: Cli
+) -> None:
+    done = cli(*SHORT, "model=tiny", *words, "hydra.run.dir=run")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.count("share their weight") == (told is not None) and (told or "") in done.stdout
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -1,6 +1,7 @@
 """`method=freeze`: which weights are trained."""
 
 import pytest
+from support.job_runs import refused
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedModel
 
 from llmf_hydra.config.groups.method import MethodConfig
@@ -64,6 +65,18 @@ def test_a_head_of_scores_is_always_trained() -> None:
     ],
 )  # fmt: skip
 def test_wrong_names_are_refused_with_the_nearest(given: dict[str, object], said: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Refused) as found:
         trained(model(), **given)
-    assert said in str(refused.value)
+    assert said in str(found.value)
+
+
+def test_layers_are_counted_before_anything_is_loaded() -> None:
+    words = ["stage=sft", "method=freeze"]
+    assert refused(*words, "method.freeze_trainable_layers=-3") == [
+        "method.freeze_trainable_layers=-3: the model has 2 layers"
+    ]
+    assert not refused(*words, "method.freeze_trainable_layers=-2")
+    blocks = ["optimizer=badam", "method.freeze_trainable_layers=1"]
+    (said,) = refused(*words, *blocks, "optimizer.badam_start_block=1")
+    assert "optimizer.badam_start_block=1: there are 1 blocks, the first of which is 0" in said
+    assert not refused("stage=sft", "method=full", "optimizer=badam", "optimizer.badam_start_block=1")

@@ -19,7 +19,8 @@ def model(kind: type[LlamaForCausalLM | LlamaForSequenceClassification] = LlamaF
 
 def adapted(target: str, of: object = None) -> set[str]:
     """Paths of the layers with an adapter."""
-    given = MethodConfig(lora_target=target)
+    whole = "embed_tokens,norm" if target == "q_proj,embed_tokens" else None
+    given = MethodConfig(lora_target=target, additional_target=whole)
     applied = lora.apply(of or model(), given, pure=False)  # pyright: ignore
     names = [name.removeprefix("base_model.model.") for name, _ in applied.named_parameters()]
     return {name.partition(".lora_A")[0].partition(".lora_embedding_A")[0] for name in names
@@ -62,6 +63,8 @@ def test_patterns_match_whole_paths_of_linear_layers() -> None:
                 "gate_proj, up_proj"),
         ("norm", "model.norm is a LlamaRMSNorm, which takes no adapter; name some of q_proj"),
         ("q_proj,all", "lora_target=all: the model has no such module"),
+        ("q_proj,embed_tokens", "lora_target=q_proj,embed_tokens: embed_tokens is trained whole, for "
+                                "method.additional_target or new tokens, and takes no adapter"),
     ],
 )  # fmt: skip
 def test_what_matches_nothing_is_refused_with_the_names_there_are(target: str, said: str) -> None:

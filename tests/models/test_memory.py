@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from support.stage_runs import composed
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.memory.estimate import PARTS, Estimate
 
 REPOSITORY = Path(__file__).parents[2]
@@ -59,6 +61,23 @@ def test_ppo_counts_its_reward_model_and_its_answers() -> None:
     assert longer.activations > 2 * adapter.activations and longer.weights == adapter.weights
 
 
+def test_as_many_packs_are_counted_as_there_are() -> None:
+    words = ["stage=pt", "data.max_samples=4", "data.val_size=0", "training.eval_strategy=no"]
+    batch = "training.per_device_train_batch_size"
+    one, two = (estimated(*words, "data.cutoff_len=1024", f"{batch}={size}") for size in (1, 2))
+    assert one.activations == two.activations, "all rows fit into one pack"
+    short = [estimated(*words, "data.cutoff_len=128", f"{batch}={size}").activations for size in (1, 2)]
+    assert short[1] > 1.8 * short[0]
+
+
+def test_a_model_that_names_its_sizes_otherwise_is_estimated(tmp_path: Path) -> None:
+    """GPT-2 has no `intermediate_size`."""
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=1024)).save_pretrained("gpt2")
+    AutoTokenizer.from_pretrained(tiny.ready()).save_pretrained("gpt2")
+    found = estimated("stage=sft", f"model.model_name_or_path={tmp_path}/gpt2")
+    assert found.activations > 0 and found.trained > 0
+
+
 def test_the_parts_add_up() -> None:
     found = estimated("stage=sft", "method=full")
     parts = {name: getattr(found, name) for name in PARTS}
@@ -68,7 +87,9 @@ def test_the_parts_add_up() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4"])
+@pytest.mark.parametrize(
+    "row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4", "sft, lora, batch 8, checkpoints"]
+)
 def test_the_estimate_is_near_what_a_run_takes(row: str) -> None:
     command = [
         sys.executable,

@@ -63,6 +63,16 @@ def test_a_resumed_run_writes_the_same_bytes(stage: str, bits: int, cli: Cli, tm
     assert "quantization_bit: " + str(bits) in (tmp_path / "whole/config.yaml").read_text()
 
 
+@pytest.mark.skipif(find_spec("hqq") is None, reason="needs hqq: pip install 'llmf_hydra[hqq]'")
+def test_hqq_quantizes_in_a_worker(cli: Cli, tmp_path: Path) -> None:
+    """Workers leave out packages that their run doesn't use, and PEFT asks for hqq once."""
+    done = cli("stage=sft", *WORDS, "quantization=hqq3", "training.warmup_ratio=0", "hydra.run.dir=run")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    weights = load_file(tmp_path / "run/final/adapter_model.safetensors")
+    assert sum("lora_B" in name for name in weights) == 14
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
+
+
 @pytest.mark.parametrize("stage", [pytest.param("pt", marks=pytest.mark.slow), "dpo", "kto", "rm"])
 def test_each_stage_trains_on_quantized_weights(stage: str, build: Build) -> None:
     words = [f"stage={stage}", *SGD, "training.learning_rate=0.1"]

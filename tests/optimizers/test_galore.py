@@ -32,7 +32,7 @@ CASES: list[dict[str, Any]] = [
     {"galore_proj_type": "right"},
     {"galore_proj_type": "full"},
     {"galore_target": "q_proj,mlp"},
-    {"galore_rank": 1000},
+    {"galore_rank": 12},  # of k_proj and v_proj 8, their shorter dimension
     {"adam_beta1": 0.5, "adam_beta2": 0.8, "adam_epsilon": 1e-3},
 ]
 

@@ -106,6 +106,18 @@ def test_what_the_model_does_not_have_is_refused_before_its_weights_are_loaded(
             "optimizer.apollo_target=lm_head",
         ): "apollo_target=lm_head: names no linear layer",
         ("optimizer=badam", "optimizer.badam_start_block=2"): "badam_start_block=2: there are 2 blocks",
+        (
+            "optimizer=galore",
+            "optimizer.galore_rank=65",
+        ): "galore_rank=65: is above the shorter dimension of every "
+        "targeted layer, and no gradient has a higher rank than that; take 64 or less",
+        ("optimizer=apollo", "optimizer.apollo_rank=99"): "apollo_rank=99: is above the shorter dimension",
+        (
+            "optimizer=muon",
+            "method=lora",
+            "method.lora_target=embed_tokens",
+        ): "optimizer=muon: no matrix of the "
+        "hidden layers is trained, and other weights use AdamW; choose optimizer=adamw",
     }
     for words, message in cases.items():
         with pytest.raises(Refused) as refused:
@@ -134,12 +146,26 @@ def test_the_estimate_tells_them_apart(cache: Path, tmp_path: Path, monkeypatch:
     assert layerwise.optimizer == galore.optimizer < adamw.optimizer
 
 
-KILLED = [GALORE, APOLLO, BADAM, ["optimizer=adam_mini"], ["optimizer=muon"]]
+RATIO = ["optimizer=badam", "optimizer.badam_mode=ratio", "optimizer.badam_switch_interval=2"]
+KILLED = {
+    "galore": GALORE,
+    "galore layerwise": [*GALORE, LAYERWISE, "optimizer.galore_layerwise=true"],
+    "apollo": APOLLO,
+    "apollo layerwise": [*APOLLO, LAYERWISE, "optimizer.apollo_layerwise=true"],
+    "badam": BADAM,
+    "badam ratio": [*RATIO, "optimizer.badam_mask_mode=scatter"],
+    "adam_mini": ["optimizer=adam_mini"],
+    "muon": ["optimizer=muon"],
+    "adafactor": ["optimizer=adafactor"],
+}
 
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param(words, marks=[] if words is BADAM else pytest.mark.slow, id=words[0]) for words in KILLED],
+    [
+        pytest.param(words, marks=[] if words is BADAM else pytest.mark.slow, id=name)
+        for name, words in KILLED.items()
+    ],
 )
 def test_a_killed_run_goes_on_to_the_undisturbed_result(
     words: list[str], cli: Cli, tmp_path: Path, environment: dict[str, str]
@@ -169,10 +195,9 @@ def test_a_sweep_over_the_optimizers(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [*KILLED[:2], *KILLED[3:], ["optimizer=badam", "optimizer.badam_mode=ratio"]],
-                         ids=lambda words: words[0])  # fmt: skip
-def test_two_processes_train_as_one(words: list[str], cli: Cli, tmp_path: Path) -> None:
-    command = [*RUN, *words, "model=tiny", "training.max_grad_norm=0", "model.compute_dtype=float32"]
+@pytest.mark.parametrize("name", ["galore", "apollo", "adam_mini", "muon", "badam ratio"])
+def test_two_processes_train_as_one(name: str, cli: Cli, tmp_path: Path) -> None:
+    command = [*RUN, *KILLED[name], "model=tiny", "training.max_grad_norm=0", "model.compute_dtype=float32"]
     for run, more in (
         ("one", ["training.per_device_train_batch_size=2"]),
         ("two", ["training.per_device_train_batch_size=1", "launch.nproc_per_node=2"]),

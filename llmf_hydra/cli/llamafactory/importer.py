@@ -32,6 +32,7 @@ FITTING = {  # a value of theirs -> the choice of ours that goes with it
     "data.dataset": ("data", "path"),
 }
 ACCELERATE = {"compute_environment", "distributed_type", "num_processes", "main_training_function"}
+NESTED = {"peft_config", "quant_config", "dist_config", "kernel_config", "init_config"}
 ROWS = {"train": ("dataset",), "predict": ("eval_dataset", "dataset")}  # job -> keys that name what it reads
 OF_TRAINING = {"stage", "do_train", "learning_rate", "num_train_epochs", "max_steps"}
 
@@ -139,6 +140,9 @@ def _job(path: Path, flat: Flat) -> str:
         raise Refused(
             [Problem(str(path), NO_VALUE, what, "processes are started by launch.nproc_per_node=N")]
         )
+    if NESTED & flat.keys():
+        what = "is nested, as LLaMA-Factory's v1 has it, and only flat files are read"
+        raise Refused([Problem(str(path), NO_VALUE, what, "write it as one of its flat examples")])
     named = {key: flat[key] for key in flat if flat[key] not in (None, False, "")}
     job = (
         "export" if "export_dir" in named

@@ -148,8 +148,10 @@ def _do_predict(name: str, raw: object, flat: Flat) -> Outcome:
     return _chosen(name, "job", "predict")
 
 
+# Other names of what model.flash_attn chooses, of theirs and of Transformers.
+ATTENTION = {"flash_attention2": "fa2", "flash_attention_2": "fa2", "eager": "disabled"}
 OPTIMIZERS = {
-    "adamw": "adamw_torch adamw_torch_fused adamw_hf adamw_torch_xla adamw_torch_npu_fused",
+    "adamw": "adamw_torch adamw_torch_fused adamw_hf adamw_torch_xla adamw_torch_npu_fused paged_adamw_32bit",
     "adafactor": "adafactor",
     "sgd": "sgd",
     "galore": "galore_adamw galore_adamw_layerwise",
@@ -159,6 +161,9 @@ OPTIMIZERS = {
 
 def _optim(name: str, raw: object, flat: Flat) -> Outcome:
     chosen = next((ours for ours, theirs in OPTIMIZERS.items() if raw in theirs.split()), None)
+    if str(raw).endswith("8bit"):
+        told = f"there is no {raw}: optimizer=adamw has its state in the weights' type, adam_mini and galore keep less"
+        return Outcome(name, MISSING, told)
     if chosen is None:
         return Outcome(name, MISSING, f"there is no optimizer {raw}; --help optimizer lists those there are")
     if chosen == "adamw":  # their default, which use_galore and the like replace
@@ -233,6 +238,13 @@ def _has_template(model: str) -> bool:
     return in_config or (folder / "chat_template.jinja").is_file()
 
 
+def _flash_attn(name: str, raw: object, flat: Flat) -> Outcome:
+    entry, value = entries()["model.flash_attn"], ATTENTION.get(str(raw), raw)
+    if value == raw:
+        return _set(name, entry, raw)
+    return Outcome(name, RENAMED, f"model.flash_attn={value}, as {raw} is called here", {entry.key: value})
+
+
 def _quantization_bit(name: str, raw: object, flat: Flat) -> Outcome:
     bits = coerce(entries()["quantization.quantization_bit"], raw)
     if bits in (4, 8) and flat.get("quantization_method", "bnb") in ("bnb", "bitsandbytes"):
@@ -252,4 +264,5 @@ TRANSLATORS: Mapping[str, Callable[[str, object, Flat], Outcome]] = {
     "packing": _packing,
     "template": _template,
     "quantization_bit": _quantization_bit,
+    "flash_attn": _flash_attn,
 }

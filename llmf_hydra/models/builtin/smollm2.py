@@ -58,6 +58,7 @@ def _convert(draft: Path) -> None:
 
 if __name__ == "__main__":
     from llmf_hydra import optional
+    from llmf_hydra.runs.imports import HQQ
 
-    optional.leave_out_unused()
+    optional.leave_out_unused(HQQ)
     print(ready())

@@ -47,10 +47,17 @@ class Estimate:
     gradients: int
     optimizer: int  # its state
     activations: int  # what the passes take beside, or the optimizer's own buffers where these are larger
+    reading: int  # of files, beside process and weights, while the weights are read from them in another type
     available: int
 
     @property
     def total(self) -> int:
+        """The peak: of a step, or of reading the weights where they are changed on the way."""
+        return max(self.step, self.process + self.weights + self.reading)
+
+    @property
+    def step(self) -> int:
+        """The peak of a step."""
         return sum(getattr(self, name) for name in PARTS)
 
     def as_dict(self) -> dict[str, object]:
@@ -60,9 +67,9 @@ class Estimate:
         """The estimate in one line, in GiB."""
         parts = ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in PARTS)
         share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
-        return (
-            f"model: {share}; memory about {self.total / GIB:.2f} GiB ({parts}) of {self.available / GIB:.1f}"
-        )
+        begun = f" while weights are read, {self.step / GIB:.2f} in a step" if self.total > self.step else ""
+        about = f"{self.total / GIB:.2f} GiB{begun} ({parts}) of {self.available / GIB:.1f}"
+        return f"model: {share}; memory about {about}"
 
 
 PARTS = ("process", "weights", "gradients", "optimizer", "activations")
@@ -110,6 +117,7 @@ def estimate(
     if cfg.stage.scores and config.get_text_config().pad_token_id is None:
         config.get_text_config().pad_token_id = 0
     factory = AutoModelForSequenceClassification if cfg.stage.scores else text_factory(config)
+    stored = config.get_text_config().dtype or config.dtype
     with torch.device("meta"):
         bare = factory.from_config(
             config,
@@ -131,6 +139,7 @@ def estimate(
         gradients=built.gradients,
         optimizer=built.state,
         activations=_activations(cfg, model, built, train, evaluation, precision),
+        reading=_reading(cfg, stored, parameters, precision),
         available=_available(),
     )
 
@@ -165,6 +174,15 @@ def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision:
     return quantized.size(model, quantized.bits_alone(bits), precision.weights)
 
 
+def _reading(cfg: Config, stored: object, parameters: int, precision: Precision) -> int:
+    """Bytes of the model's files, of the type `stored`, that are in memory beside the weights made of them: none where
+    the weights are the files' own, or where they go to a GPU."""
+    same = stored == precision.weights and cfg.quantization.quantization_bit is None
+    if same or not isinstance(stored, torch.dtype) or torch.cuda.is_available():
+        return 0
+    return 0 if cfg.model.train_from_scratch else parameters * stored.itemsize
+
+
 def _bytes(model: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
@@ -197,7 +215,8 @@ def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Preci
     tokens in float32."""
     tokens = batch.lines * batch.length
     size = (how.autocast or precision.weights).itemsize
-    hidden, inner = config.hidden_size, config.intermediate_size
+    hidden = config.hidden_size
+    inner = config.to_dict().get("intermediate_size") or 4 * hidden  # which GPT-2 and its kin don't name
     layer = tokens * (9 * hidden + 4 * inner) * size  # inputs of norms, projections and the gated MLP
     if how.checkpoints:
         kept = config.num_hidden_layers * tokens * hidden * size + layer

@@ -41,23 +41,21 @@ class LiveMemory(TorchDispatchMode):
     def forget(self, tensor: torch.Tensor) -> None:
         """Count a tensor, which stays, no more."""
         key = tensor.untyped_storage()._cdata
-        _, size = self._held.pop(key, (None, 0))
+        self._release(key)
         self._known.add(key)
-        self.now -= size
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
         if key in self._held or key in self._known:
             return
         size = storage.nbytes()
-
-        def freed(_: object) -> None:
-            if self._held.pop(key, None) is not None:
-                self.now -= size
-
-        self._held[key] = (weakref.ref(storage, freed), size)
+        self._held[key] = (weakref.ref(storage, lambda _: self._release(key)), size)
         self.now += size
         self.peak = max(self.peak, self.now)
+
+    def _release(self, key: int) -> None:
+        _, size = self._held.pop(key, (None, 0))
+        self.now -= size
 
 
 class AsOnTheDevice(TorchFunctionMode):

@@ -1,6 +1,6 @@
 """The parts of a model that optimizers tell apart: hidden layers, linear layers, the attention's heads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -54,6 +54,14 @@ def linear_weights(model: nn.Module, key: str, wanted: str) -> set[nn.Parameter]
     if problems:
         raise Refused(problems)
     return found
+
+
+def check_rank(weights: Iterable[nn.Parameter], key: str, rank: int) -> None:
+    """Raise Refused for a rank that the gradient of no projected matrix can have."""
+    longest = max(min(weight.shape) for weight in weights)
+    if rank > longest:
+        what = "is above the shorter dimension of every targeted layer, and no gradient has a higher rank than that"
+        raise Refused([Problem(key, rank, what, f"take {longest} or less, or choose optimizer=adamw")])
 
 
 def with_settings(

@@ -170,6 +170,7 @@ def test_a_name_without_a_home_is_told_with_the_reason_and_whether_the_result_ch
         ),
         ("do_predict: true", {"job": "predict"}),
         ("optim: adamw_torch_fused", {}),
+        ("optim: paged_adamw_32bit", {}),
         ("report_to: none", {}),
         ("use_badam: false", {}),
         ("do_train: false", {}),
@@ -209,6 +210,8 @@ def test_values_pick_the_choices_that_go_with_them(text: str, choice: dict[str, 
         ("run_name: a b", "tracking.run_name", "a b"),
         ("evaluation_strategy: steps", "training.eval_strategy", "steps"),
         ("quantization_method: hqq\nquantization_bit: 4", "quantization.quantization_bit", 4),
+        ("flash_attn: flash_attention2", "model.flash_attn", "fa2"),
+        ("flash_attn: sdpa", "model.flash_attn", "sdpa"),
         ("seed: 7", "training.seed", 7),
         ("task: mmlu_test\nseed: 7", "evaluation.seed", 7),
         (
@@ -318,6 +321,7 @@ TRAINING = "model_name_or_path: builtin:tiny\nstage: sft\ndo_train: true\ndatase
 def test_a_file_that_is_no_training_is_not_imported_as_one(tmp_path: Path):
     cases = {
         "compute_environment: LOCAL_MACHINE\nnum_processes: 2\nuse_cpu: false": "is a config of accelerate",
+        "model: a/b\npeft_config: {name: freeze}": "is nested, as LLaMA-Factory's v1 has it",
         "tokens: [a]\nname: x": "model_name_or_path: stands nowhere",
         "model_name_or_path: a/b\nstage: sft\ndo_train: true": "dataset: stands nowhere",
         "model_name_or_path: a/b\nstage: sft\neval_dataset: a": "dataset: stands nowhere",
