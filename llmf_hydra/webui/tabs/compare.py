@@ -16,7 +16,7 @@ JOBS = ("train", "predict", "evaluate", "export", "check", "preview")
 TRIALS = ["trial", "objective", "status"]
 
 
-def compare_tab(page: gr.Blocks, place: Place) -> None:
+def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
     """Lay the tab out."""
     refresh = gr.Button("Refresh", elem_id="refresh")
     table = gr.Dataframe(
@@ -85,7 +85,7 @@ def compare_tab(page: gr.Blocks, place: Place) -> None:
     metrics.input(drawn, [chosen, metrics], [plot, metrics, difference])
     differ.click(compared, chosen, difference)
     study.input(shown_study, study, [trials, history])
-    page.load(listed, None, opened, show_progress="hidden")
+    gr.on([page.load, tab.select], listed, None, opened, show_progress="hidden")
 
 
 def _studies(place: Place) -> list[str]:
