@@ -2,6 +2,7 @@
 """Tools: described, called, and the model's call read back."""
 
 import keyword
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from support.data_samples import make_tokenizer
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.chat.calls import parse_calls
+from llmf_hydra.data.chat.calls import call_begins, parse_calls
 from llmf_hydra.data.chat.index import index, template_names, tool_formats
 from llmf_hydra.data.chat.render import render_dialogue
 from llmf_hydra.data.chat.template import Chat, load_chat
@@ -146,6 +147,31 @@ def test_each_template_writes_a_format_that_can_be_read() -> None:
     ]
     read = {(name, text): parse_calls(text, name) for name in formats for text in answers}
     assert {key: calls for key, calls in read.items() if calls} == {}
+
+
+READABLE = sorted({str(index()[name]["tool_format"]) for name in template_names()} | {*tool_formats()})
+
+
+@pytest.mark.parametrize("tool_format", READABLE)
+def test_no_part_of_a_call_is_taken_for_text(tool_format: str) -> None:
+    known = chat(tool_format) if tool_format in FORMATS else load_chat(
+        DataConfig(template=READ[tool_format]), GenerationConfig(), make_tokenizer()
+    )  # fmt: skip
+    calls = [call("add", {"x": 1})]
+    messages, tools = for_template(known, [QUESTION, {"role": "assistant", "content": "", "tool_calls": calls}],
+                                   [{"type": "function", "function": ADD}])  # fmt: skip
+    found = render_dialogue(known, messages, tools)
+    text = found.text[slice(*found.answers[0])]
+    assert parse_calls(text, tool_format), text
+    begins = call_begins(text, tool_format)
+    assert not re.search("add|x|1|name", text[:begins]), text[:begins]
+    assert all(call_begins(text[:upto], tool_format) <= begins for upto in range(len(text)))
+    said = "Two sums, then."
+    if tool_format in ("glm4", "gpt_oss"):  # nothing marks their calls: all is held back
+        assert call_begins(said, tool_format) == 0
+    else:
+        assert call_begins(said, tool_format) == len(said)
+        assert call_begins(f"{said} {text.lstrip()}", tool_format) >= len(said) + 1
 
 
 def test_values_without_quotes_are_read_by_the_schema() -> None:

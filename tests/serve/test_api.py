@@ -5,7 +5,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -17,7 +17,8 @@ import schemathesis
 from support.taught_model import ASKS_FOR_A_TOOL, CALL, KNOWN, WEATHER, Serve, Served
 
 from llmf_hydra.config.schema import Config
-from llmf_hydra.serve.engine import Decoding, Request
+from llmf_hydra.serve import transformers_engine
+from llmf_hydra.serve.engine import Decoding, Request, Token
 from llmf_hydra.serve.transformers_engine import TransformersEngine
 
 TOOLS: Any = [{"type": "function", "function": WEATHER}]
@@ -81,6 +82,36 @@ def test_the_openai_client_calls_a_tool(client: openai.OpenAI) -> None:
     assert more.usage is not None and more.usage.prompt_tokens > (
         done.usage.prompt_tokens if done.usage else 0
     )
+
+
+def test_what_is_said_before_a_call_is_streamed_and_kept(
+    client: openai.OpenAI, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's call, behind a sentence that it is made to say first."""
+    said = "Let me look."
+    written = engine.generate([_asking_for_a_tool(engine)])[0].ids
+    before = engine.tokenize(said)
+    script = [*before, *written]
+
+    def scripted(logits: object, choosers: object, rows: Sequence[Sequence[int]]) -> list[Token]:
+        return [Token(script[len(row) - length]) for row in rows]
+
+    length = len(_asking_for_a_tool(engine).prompt)
+    monkeypatch.setattr(transformers_engine, "choose", scripted)
+    asked: dict[str, Any] = {"model": "taught", "messages": user(ASKS_FOR_A_TOOL), "tools": TOOLS}
+    message = client.chat.completions.create(**asked).choices[0].message
+    assert message.content == said and message.tool_calls
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+    texts = [chunk.delta.content for chunk in chunks if chunk.delta.content]
+    assert "".join(texts) == said and len(texts) > 2, "as it grows"
+    (calls,) = [chunk.delta.tool_calls for chunk in chunks if chunk.delta.tool_calls]
+    assert calls[0].function == message.tool_calls[0].function  # pyright: ignore
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+def _asking_for_a_tool(engine: TransformersEngine) -> Request:
+    prompt = engine.prompt([{"role": "user", "content": ASKS_FOR_A_TOOL}], TOOLS)
+    return Request(prompt, Decoding(do_sample=False))
 
 
 def test_completions_take_texts_and_token_ids(client: openai.OpenAI, engine: TransformersEngine) -> None:

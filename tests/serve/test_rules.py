@@ -11,9 +11,9 @@ from llmf_hydra.config.conf_files import shipped_values
 
 def problems(*words: str) -> str:
     composed = compose.composed(words)
-    return "\n".join(
-        map(str, refusals.problems(compose.typed(composed), shipped_values(composed.hydra.runtime.choices)))
-    )
+    shipped = shipped_values(composed.hydra.runtime.choices)
+    found = refusals.problems(compose.typed(composed), shipped, words=composed.hydra.overrides.task)
+    return "\n".join(map(str, found))
 
 
 WRONG = [  # in one command each: words, and what is said of them

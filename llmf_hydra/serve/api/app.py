@@ -54,9 +54,11 @@ def build(cfg: Config, engine: Engine) -> FastAPI:
     service = Service(
         engine, cfg.generation, name, serve.max_tokens, gate, metrics, threads, int(time.time())
     )
-    app = FastAPI(title="llmf_hydra", version=__version__, root_path=serve.root_path, redoc_url=None)
+    app = FastAPI(title="llmf_hydra", version=__version__, redoc_url=None)
     most = round(serve.max_body_mb * 1_000_000)
-    app.add_middleware(Guard, key=serve.api_key, most_bytes=most, metrics=metrics, verbose=serve.verbose)
+    app.add_middleware(
+        Guard, key=serve.api_key, most_bytes=most, root=serve.root_path, metrics=metrics, verbose=serve.verbose
+    )  # fmt: skip
     app.state.service = service
     _answer_errors(app)
     _add_endpoints(app, service)

@@ -1,7 +1,8 @@
 """Tab Chat: one model or two side by side, each behind a `job=api` of its own, spoken to at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import html
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,7 +142,7 @@ class Talks:
         ]
         if not asked:
             talks[0] += [_turn("user", text), _turn("assistant", "load a model first")]
-            yield *talks, ""
+            yield *map(_shown, talks), ""
             return
         settings = {"temperature": heat, "max_tokens": tokens}
         changed: asyncio.Queue[None] = asyncio.Queue()
@@ -152,11 +153,11 @@ class Talks:
             while not all(task.done() for task in tasks):
                 await asyncio.wait([*tasks, asyncio.create_task(changed.get())], timeout=0.2,
                                    return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-                yield *talks, ""
+                yield *map(_shown, talks), ""
         finally:
             for task in tasks:
                 task.cancel()
-        yield *talks, ""
+        yield *map(_shown, talks), ""
 
 
 async def _follow(
@@ -196,8 +197,9 @@ def _side(name: str, index: int) -> Side:
             end = gr.Button("Unload", elem_id=f"unload-{name}", min_width=80)
         state = gr.Textbox(IDLE, label="Model", interactive=False, max_lines=8, elem_id=f"model-{name}")
         talk = gr.Chatbot(
-            [], label=name, height=360, render_markdown=False, elem_id=f"talk-{name}", feedback_options=None
-        )
+            [], label=name, height=360, render_markdown=False, latex_delimiters=[], elem_id=f"talk-{name}",
+            feedback_options=None,
+        )  # fmt: skip
     return Side(run, words, load, end, state, talk)
 
 
@@ -207,12 +209,17 @@ def _choices(place: Place) -> list[tuple[str, str]]:
     return [("none", ""), *watch.choices(done, place)]
 
 
+def _shown(talk: Sequence[Message]) -> list[Message]:
+    """A dialogue for a chatbot, which takes its texts as HTML."""
+    return [_turn(turn["role"], html.escape(turn["content"], quote=False)) for turn in talk]
+
+
 def _turns(talk: list[Any]) -> list[Message]:
-    """The turns of a chatbot as plain text; it hands over the parts of each message."""
+    """The dialogue that a chatbot shows; it hands over the parts of each message."""
     turns: list[Message] = []
     for turn in talk:
         content = turn["content"]
         parts = content if isinstance(content, list) else [content]
         texts = [part if isinstance(part, str) else part.get("text", "") for part in parts]
-        turns.append({"role": turn["role"], "content": "".join(texts)})
+        turns.append(_turn(turn["role"], html.unescape("".join(texts))))
     return turns

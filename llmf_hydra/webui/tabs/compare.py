@@ -29,7 +29,15 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
     with gr.Row():
         metrics = gr.Dropdown([], multiselect=True, label="Metrics", info="None chosen: the losses.")
         differ = gr.Button("What differs (of two runs)", elem_id="differ")
-    plot = gr.LinePlot(x="step", y="value", color="metric", label="Curves", height=320, elem_id="compared")
+    plot = gr.LinePlot(
+        watch.curves([], [], place),
+        x="step",
+        y="value",
+        color="metric",
+        label="Curves",
+        height=320,
+        elem_id="compared",
+    )
     difference = gr.Textbox(label="llmf diff", lines=4, max_lines=30, interactive=False, elem_id="difference")
     with gr.Accordion("Sweeps", open=False):
         study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="study")
@@ -37,6 +45,7 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
             label="llmf sweep show", lines=4, max_lines=30, interactive=False, elem_id="trials"
         )
         history = gr.ScatterPlot(
+            _history(""),
             x="trial",
             y="objective",
             color="status",
@@ -111,4 +120,4 @@ def _history(told: str) -> pandas.DataFrame:
         for trial in trials
         if trial.get("objective") is not None
     ]
-    return pandas.DataFrame(points, columns=TRIALS)
+    return pandas.DataFrame(points, columns=TRIALS).astype({"trial": float, "objective": float})

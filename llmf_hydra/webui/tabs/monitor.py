@@ -33,7 +33,13 @@ class Monitor:
             [], multiselect=True, label="Metrics", info="None chosen: the losses.", elem_id="metrics"
         )
         self.plot = gr.LinePlot(
-            x="step", y="value", color="metric", label="Curves", height=320, elem_id="plot"
+            watch.curves([], [], self._place),
+            x="step",
+            y="value",
+            color="metric",
+            label="Curves",
+            height=320,
+            elem_id="plot",
         )
         self.log = gr.Textbox(
             label="Log", lines=6, max_lines=18, interactive=False, elem_id="log", autoscroll=True
