@@ -16,6 +16,7 @@ OUT = "export.export_dir=out"
 GPTQ = ("job=export", OUT, "export.export_quantization_bit=4")
 # rule -> the words beside model=tiny, and what it says; {here} is a folder with files of each kind
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
+    "prompts_are_not_cut": (("job=api", "data.cutoff_len=9"), "it cuts the rows of a dataset"),
     "what_answers_runs_here": (("job=api", "launch.use_slurm=true"), "job=api runs where it is started"),
     "one_process_does_it": (("job=export", "launch.nproc_per_node=2"), "job=export is one process"),
     "one_list_of_datasets_is_answered": (("job=predict",), "no dataset is named"),
@@ -28,6 +29,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "each_answer_has_its_seed": (("job=api", "training.seed=1"), "give the seed in the request"),
     "beams_of_an_evaluation": (("job=api", "generation.eval_num_beams=2"), "set generation.num_beams=2"),
     "vllm_does_it": (("job=api", "model.infer_backend=vllm", "model.use_cache=false"), "contradicts"),
+    "the_head_was_trained": (("job=predict", "stage=rm"), "is of a model that gives scores"),
     "the_rows_hold_prompts": (("job=predict", "data.dataset={here}/texts.jsonl"), "{here}/texts.jsonl"),
     "a_task_is_named": (("job=evaluate", "evaluation.task=mlu_test"), "did you mean 'mmlu_test'"),
     "answers_are_text": (("job=evaluate", "stage=rm", "evaluation.task=mmlu_test"), "a model that gives scores"),

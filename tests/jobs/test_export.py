@@ -32,6 +32,7 @@ from llmf_hydra.export.quantize import calibration
 from llmf_hydra.jobs import assemble
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import FILE as VALUE_HEAD
+from llmf_hydra.runs import folder as runs
 
 FULL = "model.infer_dtype=float32"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -210,6 +211,7 @@ def test_what_a_method_trained_is_what_is_exported(
     monkeypatch.setattr(assemble, "load_policy", watched)
     cfg = compose.typed(compose.composed(["model=tiny", f"method={method}", *SHORT]))
     assert work(cfg, tmp_path / "run") == 0
+    runs.update_manifest(tmp_path / "run", status="done")  # as the launcher does
     words = ["job=export", "from_run=run", "export.export_dir=exported", FULL]
     run_job(tmp_path / "exporting", *words, model=None)
     after = logits(loaded(tmp_path / "exported"))
@@ -279,6 +281,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         "job=export", f"export.export_dir={tmp_path}", f"model.model_name_or_path={out}", model=None
     )
     assert "holds the model or an adapter that is exported" in told
+    (told,) = refused(
+        "job=export", f"export.export_dir={out}/new", f"model.model_name_or_path={out}", model=None
+    )
+    assert "lies in the folder of the model" in told
     (tmp_path / "empty").mkdir()
     assert export(tmp_path, name="empty").is_dir()
 

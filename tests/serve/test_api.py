@@ -105,7 +105,8 @@ def test_what_is_said_before_a_call_is_streamed_and_kept(
     texts = [chunk.delta.content for chunk in chunks if chunk.delta.content]
     assert "".join(texts) == said and len(texts) > 2, "as it grows"
     (calls,) = [chunk.delta.tool_calls for chunk in chunks if chunk.delta.tool_calls]
-    assert calls[0].function == message.tool_calls[0].function  # pyright: ignore
+    told, whole = calls[0].function, message.tool_calls[0].function  # pyright: ignore
+    assert told is not None and (told.name, told.arguments) == (whole.name, whole.arguments)
     assert chunks[-1].finish_reason == "tool_calls"
 
 
@@ -162,6 +163,22 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
         (CHAT, {"messages": [{"role": "user"}]}, 400, "messages.0.content is missing"),
         (CHAT, {"messages": user("long " * 3000)}, 400, "the model takes 2048"),
         (CHAT, {"messages": user("a"), "temperature": 3}, 400, "temperature"),
+        (CHAT, {"messages": user("a"), "stop": ["a"] * 17}, 400, "stop: List should have at most 16 items"),
+        (CHAT, {"messages": user("a"), "top_logprobs": 2}, 400, "top_logprobs acts only with logprobs=true"),
+        (CHAT, {"messages": user("a"), "tool_choice": "auto"}, 400, "tool_choice acts only with tools"),
+        (
+            CHAT,
+            {"messages": user("a"), "stream_options": {}},
+            400,
+            "stream_options acts only with stream=true",
+        ),
+        (
+            CHAT,
+            {"messages": user("a"), "tools": _odd_tools({"properties": {"a": 5}})},
+            400,
+            "cannot be written",
+        ),
+        (CHAT, {"messages": user("a"), "tools": _odd_tools({"properties": [1]})}, 400, "cannot be written"),
         (COMPLETIONS, {"prompt": [9_999_999]}, 400, "above"),
         (COMPLETIONS, {"prompt": ""}, 400, "the prompt is empty"),
         ("/v1/score", {"input": ["a"]}, 400, "stage=rm"),
@@ -176,6 +193,17 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
         assert (
             client.post(CHAT, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
         )
+
+
+def _odd_tools(parameters: dict[str, object]) -> list[object]:
+    return [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+
+
+def test_the_lowest_temperature_is_greedy(served: Served) -> None:
+    with served.client() as client:
+        for temperature in (0, 1e-30, 1e-320):
+            answer = client.post(CHAT, json={"messages": user(PERU), "temperature": temperature}).json()
+            assert answer["choices"][0]["message"]["content"] == KNOWN[PERU], temperature
 
 
 def test_a_body_of_100_mb_is_refused_unread(served: Served) -> None:

@@ -45,7 +45,9 @@ def test_the_openai_client_talks_to_the_adapter_of_a_dpo_run(
     finally:
         server.kill()
     with socket.socket() as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # its connections linger
         door.bind(("127.0.0.1", int(said[1])))
+        door.listen()
     log = (tmp_path / "api.txt").read_text()
     assert "Traceback" not in log and "Warning" not in log and "of-the-test" not in log, log
 

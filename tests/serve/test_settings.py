@@ -11,6 +11,7 @@ from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.serve.api.server import bound
 from llmf_hydra.serve.engine import Decoding, Request
 from llmf_hydra.serve.loading import load
+from llmf_hydra.serve.text import Ends, Text
 from llmf_hydra.serve.transformers_engine import TransformersEngine
 
 WIDE = ("generation.top_p=1", "generation.top_k=0")
@@ -25,7 +26,6 @@ GENERATING: dict[str, tuple[Sequence[str], str, str]] = {
     "max_length": (("generation.max_new_tokens=0",), "40", "50"),
     "max_new_tokens": ((), "3", "9"),
     "repetition_penalty": (("generation.do_sample=false",), "1", "3"),
-    "skip_special_tokens": ((*WIDE, "generation.temperature=5", "generation.max_new_tokens=400"), "true", "false"),
 }  # fmt: skip
 
 
@@ -44,6 +44,17 @@ def test_a_setting_decides_the_answer(
     first, second = map(answer, values)
     assert first != second
     assert (answer(values[0]), answer(values[1])) == (first, second)
+
+
+def test_special_tokens_are_left_out_or_shown(
+    endless: TransformersEngine, config: Callable[..., Config]
+) -> None:
+    tokenizer = endless.loaded.tokenizer
+    special = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    for value, shown in (("true", ""), ("false", "<|im_start|>")):
+        cfg = config("job=api", "model=tiny", f"generation.skip_special_tokens={value}")
+        text = Text(tokenizer, Decoding.of(cfg.generation), Ends(frozenset(), None))
+        assert text.add(special, limit=5) == (shown, None)
 
 
 def test_a_length_penalty_chooses_among_beams(

@@ -30,10 +30,13 @@ def parse_calls(
 
 def _types(tools: Sequence[Mapping[str, Any]]) -> Types:
     functions = [tool["function"] for tool in tools]
+    schemas = [(function["name"], function.get("parameters")) for function in functions]
     return {
-        (function["name"], name): str(spec.get("type"))
-        for function in functions
-        for name, spec in ((function.get("parameters") or {}).get("properties") or {}).items()
+        (tool, name): str(spec.get("type"))
+        for tool, schema in schemas
+        if isinstance(schema, Mapping) and isinstance(schema.get("properties"), Mapping)
+        for name, spec in schema["properties"].items()
+        if isinstance(spec, Mapping)
     }
 
 
