@@ -11,9 +11,12 @@ from typing import Any
 
 import openai
 import pytest
+import uvicorn
 from support.command_line import Cli
 from support.taught_model import ASKS_FOR_A_TOOL, CALL, KNOWN, WEATHER
 from support.web_page import wait_for
+
+from llmf_hydra.serve.api.server import ended_by_signals
 
 PERU = "What is the capital of Peru?"
 PAIRS = [{"instruction": "Good or bad?", "chosen": "Good.", "rejected": "Bad."},
@@ -50,6 +53,20 @@ def test_the_openai_client_talks_to_the_adapter_of_a_dpo_run(
         door.listen()
     log = (tmp_path / "api.txt").read_text()
     assert "Traceback" not in log and "Warning" not in log and "of-the-test" not in log, log
+
+
+def test_a_signal_that_comes_before_the_server_listens_ends_it() -> None:
+    async def nothing(scope: object, receive: object, send: object) -> None: ...
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        server, before = (
+            uvicorn.Server(uvicorn.Config(nothing, port=0, log_config=None)),
+            signal.getsignal(number),
+        )
+        with ended_by_signals(server):
+            signal.raise_signal(number)
+            server.run()  # it would not end
+        assert signal.getsignal(number) == before
 
 
 def _served(log: Path, server: "subprocess.Popen[bytes]") -> "re.Match[str] | None":
