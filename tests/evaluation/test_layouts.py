@@ -47,6 +47,8 @@ def test_hendrycks_own_folder_needs_no_mapping(tmp_path: Path) -> None:
     mmlu(tmp_path, {"dev": {}, "test": asked})
     (tmp_path / "mmlu" / "mapping.json").unlink()
     (tmp_path / "mmlu").rename(tmp_path / "hendrycks")
+    for hidden in (tmp_path / "hendrycks").rglob("test"):
+        (hidden / "._astronomy_test.csv").write_bytes(b"\0\xff")  # what macOS leaves beside a file
     subjects = layouts.read(str(tmp_path / "hendrycks"), task_of("mmlu_test"), examples=True)
     told = [(one.key, one.name, one.category) for one in subjects]
     assert told == [("astronomy", "astronomy", "STEM"), ("world_religions", "world religions", "Humanities")]

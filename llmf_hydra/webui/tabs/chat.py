@@ -198,7 +198,7 @@ def _side(name: str, index: int) -> Side:
         state = gr.Textbox(IDLE, label="Model", interactive=False, max_lines=8, elem_id=f"model-{name}")
         talk = gr.Chatbot(
             [], label=name, height=360, render_markdown=False, latex_delimiters=[], elem_id=f"talk-{name}",
-            feedback_options=None,
+            feedback_options=None, buttons=[],  # one of them would send the dialogue to a site
         )  # fmt: skip
     return Side(run, words, load, end, state, talk)
 
