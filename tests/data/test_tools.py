@@ -3,6 +3,7 @@
 
 import keyword
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from llmf_hydra.data.chat.index import index, template_names, tool_formats
 from llmf_hydra.data.chat.render import render_dialogue
 from llmf_hydra.data.chat.template import Chat, load_chat
 from llmf_hydra.data.chat.tools import for_template
+from llmf_hydra.data.rows import BadRow
 
 FORMATS = sorted(tool_formats())
 ADD = {
@@ -192,6 +194,15 @@ def test_tools_are_described_in_the_system_message(name: str) -> None:
     assert "adds two numbers" in made[0]["content"]
     alone, _ = for_template(chat(name), messages[1:], tools)
     assert [m["role"] for m in alone] == ["system", "user"]
+
+
+@pytest.mark.parametrize("schema", [{"properties": [1]}, {"properties": {"x": 5}}, {"required": 5}, 7])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_schema_that_cannot_be_written_is_refused(name: str, schema: object) -> None:
+    tools = [{"type": "function", "function": {"name": "add", "parameters": schema}}]
+    with suppress(BadRow):  # some formats write whatever it is
+        for_template(chat(name), [{"role": "user", "content": "hello"}], tools)
+    assert parse_calls(CALLS[name], name, tools) == [{"name": "add", "arguments": {"x": 1}}]
 
 
 def test_the_default_description_in_full() -> None:

@@ -172,13 +172,6 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
             400,
             "stream_options acts only with stream=true",
         ),
-        (
-            CHAT,
-            {"messages": user("a"), "tools": _odd_tools({"properties": {"a": 5}})},
-            400,
-            "cannot be written",
-        ),
-        (CHAT, {"messages": user("a"), "tools": _odd_tools({"properties": [1]})}, 400, "cannot be written"),
         (COMPLETIONS, {"prompt": [9_999_999]}, 400, "above"),
         (COMPLETIONS, {"prompt": ""}, 400, "the prompt is empty"),
         ("/v1/score", {"input": ["a"]}, 400, "stage=rm"),
@@ -195,8 +188,18 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
         )
 
 
-def _odd_tools(parameters: dict[str, object]) -> list[object]:
-    return [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+def test_tools_may_have_any_schema(served: Served) -> None:
+    """What the model's own template can't write is refused; whatever it writes, an answer is read back by it."""
+    with served.client() as client:
+        for schema in (
+            {"properties": {"a": 5}},
+            {"properties": [1]},
+            {"required": 5},
+            {"properties": {"a": None}},
+        ):
+            tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+            response = client.post(CHAT, json={"messages": user(PERU), "tools": tools, "max_tokens": 2})
+            assert response.status_code in (200, 400), schema
 
 
 def test_the_lowest_temperature_is_greedy(served: Served) -> None:
@@ -282,7 +285,8 @@ def test_a_client_that_goes_away_frees_its_place(serve: Serve, endless: Transfor
     ):
         long = {"messages": user("go on"), "max_tokens": 1900, "temperature": 0}
         with client.stream("POST", CHAT, json={**long, "stream": True}) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # held: httpx closes the connection of one that is dropped
+            next(lines)
             assert client.post(CHAT, json=long).status_code == 429
         _until(lambda: endless.load == (0, 0))
         with pytest.raises(httpx.ReadTimeout):

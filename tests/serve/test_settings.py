@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from support.taught_model import Serve
 
-from llmf_hydra.config.schema import Config, entries, value_at
+from llmf_hydra.config.schema import Config
 from llmf_hydra.serve.api.server import bound
 from llmf_hydra.serve.engine import Decoding, Request
 from llmf_hydra.serve.loading import load
@@ -97,29 +97,3 @@ def test_address_name_and_size_are_those_of_the_config(serve: Serve, engine: Tra
                 assert client.post("/v1/chat/completions", json=body).status_code == status, size
     with serve(engine) as started, started.client() as client:
         assert client.get("/v1/models").json()["data"][0]["id"].endswith("/run")
-
-
-def test_the_environment_gives_what_the_command_line_leaves_open(
-    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = {
-        "API_HOST": "127.0.0.3", "API_PORT": "8123", "API_KEY": "from-env", "API_MODEL_NAME": "env", "API_VERBOSE": "0",
-        "FASTAPI_ROOT_PATH": "/env", "MAX_CONCURRENT": "7", "GRADIO_SHARE": "1", "GRADIO_SERVER_NAME": "::",
-        "GRADIO_SERVER_PORT": "7999", "GRADIO_ROOT_PATH": "/web", "GRADIO_IPV6": "true", "GRADIO_PASSWORD": "pass-word",
-        "GRADIO_ALLOWED_PATHS": "/models",
-    }  # fmt: skip
-    keys = {
-        entry.param.env: key for key, entry in entries().items() if entry.group == "serve" and entry.param.env
-    }
-    assert keys.keys() == given.keys()
-    for name in given:
-        monkeypatch.delenv(name, raising=False)
-    before = config("job=api", "model=tiny")
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    after = config("job=api", "model=tiny")
-    for name, value in given.items():
-        told = value_at(after, keys[name])
-        wanted = {"0": False, "1": True, "true": True}.get(value, value)
-        assert told != value_at(before, keys[name]) and (told is wanted or str(told) == wanted), name
-    assert config("job=api", "model=tiny", "serve.port=9").serve.port == 9
