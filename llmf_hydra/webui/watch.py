@@ -109,8 +109,7 @@ def curves(outs: Sequence[Path], metrics: Sequence[str], place: Place) -> pandas
         for metric in metrics
         for record in _thinned([record for record in _log(out) if metric in record and "step" in record])
     ]
-    drawn = pandas.DataFrame(points, columns=LOGGED)
-    return drawn.astype({"step": float, "value": float})  # numbers, even where there are none yet
+    return pandas.DataFrame(points, columns=LOGGED)
 
 
 def _thinned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

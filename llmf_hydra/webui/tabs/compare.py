@@ -8,7 +8,7 @@ import gradio as gr
 import pandas
 
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
-from llmf_hydra.webui import commands, watch
+from llmf_hydra.webui import commands, plots, watch
 from llmf_hydra.webui.fields import Place, path_fault, run_folder
 
 STUDY = "study.json"
@@ -29,15 +29,7 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
     with gr.Row():
         metrics = gr.Dropdown([], multiselect=True, label="Metrics", info="None chosen: the losses.")
         differ = gr.Button("What differs (of two runs)", elem_id="differ")
-    plot = gr.LinePlot(
-        watch.curves([], [], place),
-        x="step",
-        y="value",
-        color="metric",
-        label="Curves",
-        height=320,
-        elem_id="compared",
-    )
+    plot = gr.LinePlot(x="step", y="value", color="metric", label="Curves", height=320, elem_id="compared")
     difference = gr.Textbox(label="llmf diff", lines=4, max_lines=30, interactive=False, elem_id="difference")
     with gr.Accordion("Sweeps", open=False):
         study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="study")
@@ -45,7 +37,6 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
             label="llmf sweep show", lines=4, max_lines=30, interactive=False, elem_id="trials"
         )
         history = gr.ScatterPlot(
-            _history(""),
             x="trial",
             y="objective",
             color="status",
@@ -69,7 +60,7 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
             return gr.skip(), gr.skip(), str(refusal)
         logged = watch.metrics_of(outs)
         shown = [metric for metric in wanted if metric in logged] or [m for m in logged if m.endswith("loss")]
-        return watch.curves(outs, shown, place), gr.Dropdown(logged), gr.skip()
+        return plots.lines(watch.curves(outs, shown, place), "metric"), gr.Dropdown(logged), gr.skip()
 
     def compared(names: list[str]) -> str:
         try:
@@ -86,7 +77,8 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
         except Refused as refusal:
             return str(refusal), gr.skip()
         told = commands.answer(["sweep", "show", folder], place)
-        return told.text, _history(commands.answer(["sweep", "show", folder, "--json"], place).out)
+        history = _history(commands.answer(["sweep", "show", folder, "--json"], place).out)
+        return told.text, plots.dots(history, "status")
 
     opened = [table, chosen, study]
     refresh.click(listed, None, opened)
@@ -120,4 +112,4 @@ def _history(told: str) -> pandas.DataFrame:
         for trial in trials
         if trial.get("objective") is not None
     ]
-    return pandas.DataFrame(points, columns=TRIALS).astype({"trial": float, "objective": float})
+    return pandas.DataFrame(points, columns=TRIALS)

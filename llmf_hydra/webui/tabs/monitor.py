@@ -7,7 +7,7 @@ import gradio as gr
 
 from llmf_hydra.errors import Refused
 from llmf_hydra.tracking.files import LOG
-from llmf_hydra.webui import watch
+from llmf_hydra.webui import plots, watch
 from llmf_hydra.webui.fields import Place, run_folder
 
 EVERY = 2.0  # seconds between two looks
@@ -33,13 +33,7 @@ class Monitor:
             [], multiselect=True, label="Metrics", info="None chosen: the losses.", elem_id="metrics"
         )
         self.plot = gr.LinePlot(
-            watch.curves([], [], self._place),
-            x="step",
-            y="value",
-            color="metric",
-            label="Curves",
-            height=320,
-            elem_id="plot",
+            x="step", y="value", color="metric", label="Curves", height=320, elem_id="plot"
         )
         self.log = gr.Textbox(
             label="Log", lines=6, max_lines=18, interactive=False, elem_id="log", autoscroll=True
@@ -83,7 +77,7 @@ class Monitor:
         wanted = [metric for metric in metrics if metric in logged] or [
             metric for metric in logged if metric.endswith("loss")
         ]
-        drawn = watch.curves([out], wanted, self._place)
+        drawn = plots.lines(watch.curves([out], wanted, self._place), "metric")
         return state, drawn, text, gr.Dropdown(logged), now
 
     def stop(self, name: str | None) -> str:
