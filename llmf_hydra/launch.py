@@ -3,11 +3,12 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -63,6 +64,7 @@ def _follow(argv: list[str]) -> None:
             return
         config = line.compose()
         if config.hydra.mode == RunMode.MULTIRUN:
+            _refuse_sweep_of(str(config.job.name))
             found = list(_written_by_a_launcher(argv, str(config.hydra.runtime.choices["hydra/launcher"])))
             if found:
                 raise Refused(found)
@@ -87,7 +89,7 @@ def check_words(line: compose.CommandLine) -> None:
 def _run_once(line: compose.CommandLine, config: DictConfig, argv: list[str]) -> None:
     """One run. All that can be refused is refused before its folder is made."""
     cfg = compose.typed(config)
-    checked(cfg, config.hydra.runtime.choices)
+    checked(cfg, config.hydra)
     if JOBS[cfg.job.name].interactive:
         _answer_here(cfg)
         return
@@ -125,6 +127,13 @@ def _make(out: Path) -> list[Path]:
     return made
 
 
+def _refuse_sweep_of(job: str) -> None:
+    """Raise Refused for a job that would not end by itself."""
+    if JOBS[job].interactive:
+        what = "answers until it is ended, and no trial after it would begin"
+        raise Refused([Problem(f"job={job}", NO_VALUE, what, "leave -m out, and start one for each")])
+
+
 def _written_by_a_launcher(argv: list[str], launcher: str) -> Iterator[Problem]:
     """Overrides whose secret would reach the disk: hydra-submitit-launcher pickles each trial's config."""
     for word in argv if launcher.startswith("submitit") else ():
@@ -150,7 +159,8 @@ def _trial(argv: list[str], composed: DictConfig) -> float | None:
     }
     try:
         cfg = compose.typed(composed)
-        checked(cfg, conf.runtime.choices)
+        _refuse_sweep_of(cfg.job.name)
+        checked(cfg, conf)
         if _is_begun(out, sweep):
             return _go_on(out)
         if (out / runs.CONFIG).exists():
@@ -223,12 +233,13 @@ def _objective(out: Path) -> float | None:
     return None if objective is None else objective["value"]
 
 
-def checked(cfg: Config, choices: Mapping[str, object]) -> None:
-    """Raise Refused with every problem that can be seen without torch; `choices` are the chosen files by group."""
+def checked(cfg: Config, hydra: HydraConf | DictConfig) -> None:
+    """Raise Refused with every problem that can be seen without torch; `hydra` is Hydra's part of the config."""
     from llmf_hydra import refusals  # here, since `--cfg job` and a typo have no need of it
 
-    shipped = shipped_values(choices)
-    found = [*refusals.problems(cfg, shipped), *_already_started()]
+    shipped, words = shipped_values(hydra.runtime.choices), list(hydra.overrides.task)
+    found = refusals.problems(cfg, shipped, words=words)
+    found += _already_started()
     if not cfg.launch.enable_short_console and COMMAND == "llmf":
         found.append(
             Problem("launch.enable_short_console", False, "the short command is off", "use llmf-hydra")
@@ -236,7 +247,7 @@ def checked(cfg: Config, choices: Mapping[str, object]) -> None:
     if found:
         raise Refused(found)
     if cfg.launch.allow_extra_args:
-        for idle in refusals.without_effect(cfg, shipped):
+        for idle in refusals.unread(cfg, shipped, words):
             print(secrets.masked_text(f"warning: {idle}"), file=sys.stderr)
 
 

@@ -1,6 +1,6 @@
 """Every reason to refuse a run, whichever room knows it: importing this module registers them all, without torch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from llmf_hydra.training.rl.rewards import checks as reward_files
 from llmf_hydra.webui import checks as page
 
 __all__ = ["CONFIG", "PHASES", "Rule", "check_recorded_files", "of_files", "of_values", "problems", "recorded",
-           "rules_about", "without_effect"]  # fmt: skip
+           "rules_about", "unread"]  # fmt: skip
 REGISTERED = (
     data,
     inference,
@@ -55,21 +55,28 @@ REGISTERED = (
 )
 
 NAMES = {entry.key for entry in entries().values() if entry.is_choice}
-without_effect = values.without_effect
 
 
-def problems(cfg: Config, shipped: Mapping[str, object], phases: Collection[str] = PHASES) -> list[Problem]:
+def problems(
+    cfg: Config, shipped: Mapping[str, object], phases: Collection[str] = PHASES, words: Iterable[str] = ()
+) -> list[Problem]:
     """All problems that refuse the run, in one answer; empty if it may begin.
 
-    `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`.
+    `shipped` holds, by full key, what the chosen files of the package set; see `values.without_effect`. `words` are the
+    overrides of the command line, among which are the choices.
     """
     found = _of_each_value(cfg)
     told = {problem.key for problem in found}
     if told & NAMES:
         return found  # other rules look up what these names stand for
     if not cfg.launch.allow_extra_args:
-        found += [problem for problem in without_effect(cfg, shipped) if problem.key not in told]
+        found += [problem for problem in unread(cfg, shipped, words) if problem.key not in told]
     return [*found, *broken(cfg, phases, told)]
+
+
+def unread(cfg: Config, shipped: Mapping[str, object], words: Iterable[str]) -> list[Problem]:
+    """What the user set and chose (`words` are the overrides) that this run would not read."""
+    return [*values.without_effect(cfg, shipped), *values.idle_choices(cfg, words)]
 
 
 def beside(cfg: Config, wrong: Collection[str], given: Collection[str]) -> list[Problem]:

@@ -17,11 +17,11 @@ IDLE = {  # of the other groups: what acts on a training alone
 }  # fmt: skip
 READ = {"method.name", "training.seed"}  # of the idle groups, by every job that infers
 DATA = {  # of the group data, by the jobs without a dataset
-    f"data.{name}" for name in ("template", "tool_format", "cutoff_len", "media_dir")
+    f"data.{name}" for name in ("template", "tool_format", "cutoff_len")
 }
 OF_THE_PAGE = ("job", "launch", "serve")  # groups that job=webui reads: its runs have configs of their own
-PREDICTED = {f"data.{name}" for name in ("dataset", "eval_dataset", "dataset_dir", "max_samples", "overwrite_cache",
-                                         "preprocessing_batch_size", "preprocessing_num_workers",
+PREDICTED = {f"data.{name}" for name in ("dataset", "eval_dataset", "dataset_dir", "media_dir", "max_samples",
+                                         "overwrite_cache", "preprocessing_batch_size", "preprocessing_num_workers",
                                          "skip_bad_rows")}  # fmt: skip
 READ_BY = {  # more, by one job
     "predict": {"training.per_device_eval_batch_size", *PREDICTED},
@@ -29,6 +29,7 @@ READ_BY = {  # more, by one job
 }
 SPOKEN = "generation.default_system"  # of the group generation, by the jobs that don't generate
 UNSEEDED = ("evaluate", "export")  # an evaluation has a seed of its own
+UNCUT = ("evaluate", "export", "chat", "api")  # no dataset's rows
 SINGLE = ("predict", "evaluate", "export")  # one process does them
 
 
@@ -47,6 +48,15 @@ def acts(entry: Entry, job: str) -> bool:
     if entry.group == "generation" and job not in GENERATING_JOBS:
         return entry.key == SPOKEN
     return entry.group not in IDLE_GROUPS and entry.key not in IDLE
+
+
+@rule("data.cutoff_len", "model.rope_scaling", jobs=UNCUT)
+def prompts_are_not_cut(cfg: Config) -> Iterator[Problem]:
+    """data.cutoff_len cuts the rows of a dataset; beside it, it is the length that model.rope_scaling stretches to."""
+    given = cfg.data.cutoff_len
+    if given != entries()["data.cutoff_len"].param.default and cfg.model.rope_scaling is None:
+        what = f"has no effect with job={cfg.job.name}: it cuts the rows of a dataset"
+        yield Problem("data.cutoff_len", given, what, "leave it out")
 
 
 @rule("job.from_run", "job.name", jobs=tuple(name for name in JOBS if name not in INFERENCE_JOBS))

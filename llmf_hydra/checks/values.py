@@ -1,14 +1,14 @@
 """Checks of each value on its own: its range, whether it is built yet, and whether it acts in this run."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from llmf_hydra.checks import inference
 from llmf_hydra.config.choices import TRAINING_JOBS
 from llmf_hydra.config.names import names
 from llmf_hydra.config.param import set_in_environment
-from llmf_hydra.config.schema import Config, Entry, entries, value_at
-from llmf_hydra.errors import Problem, shown
+from llmf_hydra.config.schema import GROUPS, Config, Entry, entries, value_at
+from llmf_hydra.errors import NO_VALUE, Problem, shown
 
 # What a saved adapter says itself.
 OF_A_NEW_ADAPTER = tuple(
@@ -49,6 +49,16 @@ def without_effect(cfg: Config, shipped: Mapping[str, object]) -> list[Problem]:
     word, so it may lie idle without being reported.
     """
     return [*_idle(cfg, shipped), *_said_by_the_adapter(cfg), *_nothing_to_act_on(cfg, shipped)]
+
+
+def idle_choices(cfg: Config, words: Iterable[str]) -> Iterator[Problem]:
+    """Choices among the words of a command line, such as optimizer=muon, of whose group this job reads nothing."""
+    job = cfg.job.name
+    read = {entry.group for entry in entries().values() if inference.acts(entry, job)}
+    for word in words:
+        group, equals, choice = word.lstrip("+").partition("=")
+        if equals and group in GROUPS and group not in read:
+            yield Problem(f"{group}={choice}", NO_VALUE, f"has no effect with job={job}", "leave it out")
 
 
 def _idle(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:

@@ -46,7 +46,7 @@ def _composed(words: Sequence[str], several: bool) -> tuple[str | None, Refused 
             composed = line.compose()
             cfg = compose.typed(composed)
             config = record.dump(cfg)
-            launch.checked(cfg, composed.hydra.runtime.choices)
+            launch.checked(cfg, composed.hydra)
     except Refused as refused:
         return config, refused
     return config, None

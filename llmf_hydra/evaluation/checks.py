@@ -6,11 +6,13 @@ from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.config.groups.evaluation import EvaluationConfig
 from llmf_hydra.config.schema import Config, entries, value_at
-from llmf_hydra.errors import Problem, did_you_mean
+from llmf_hydra.errors import Problem, Refused, did_you_mean
 from llmf_hydra.evaluation import layouts
 from llmf_hydra.evaluation.hub_layout import is_repository
-from llmf_hydra.evaluation.tasks import ALIASES, LM_EVAL, TASKS, is_of_lm_eval, task_of
+from llmf_hydra.evaluation.questions import fault
+from llmf_hydra.evaluation.tasks import ALIASES, LM_EVAL, TASKS, Task, is_of_lm_eval, task_of
 
 TASK, TASK_DIR, MODE, SAVE_DIR = (
     "evaluation.task",
@@ -65,10 +67,11 @@ def lm_eval_is_installed(cfg: Config) -> Iterator[Problem]:
         yield from [missing] if missing is not None else []
 
 
-@rule(TASK, TASK_DIR, MODE, phase=DISK, jobs=JOBS)
+@rule(TASK, TASK_DIR, MODE, "evaluation.n_shot", phase=DISK, jobs=JOBS)
 def the_questions_are_there(cfg: Config) -> Iterator[Problem]:
-    """evaluation.task_dir holds the benchmark's tables, or is a repository of the datasets library: a folder, or
-    owner/name on the hub. evaluation.download_mode acts on the latter."""
+    """evaluation.task_dir holds the benchmark's tables, with evaluation.n_shot examples for each subject, or is a
+    repository of the datasets library: a folder, or owner/name on the hub. evaluation.download_mode acts on the latter.
+    """
     given = cfg.evaluation
     if given.task is None or is_of_lm_eval(given.task):
         return
@@ -76,11 +79,23 @@ def the_questions_are_there(cfg: Config) -> Iterator[Problem]:
     if not folder.is_dir() and ON_HUB.fullmatch(given.task_dir):
         return
     wrong = layouts.problem(given.task_dir, task)
+    if wrong is None:
+        yield from _faults_of_tables(given, task)
     if wrong is None and given.download_mode != entries()[MODE].param.default:
         what = f"has no effect: {TASK_DIR}={given.task_dir} holds the benchmark's own files, which are read each time"
         yield Problem(MODE, given.download_mode, what, "leave it out")
     elif wrong is not None and not (folder.is_dir() and is_repository(folder)):
         yield wrong
+
+
+def _faults_of_tables(given: EvaluationConfig, task: Task) -> Iterator[Problem]:
+    """What is wrong with the tables' rows, which are read for it: a fraction of the time that a model takes to load."""
+    try:
+        wrong = fault(layouts.read(given.task_dir, task, examples=given.n_shot > 0), given.n_shot)
+    except Refused as refused:
+        yield from (problem for problem in refused.problems if isinstance(problem, Problem))
+    else:
+        yield from [wrong] if wrong is not None else []
 
 
 @rule(SAVE_DIR, phase=DISK, jobs=JOBS)

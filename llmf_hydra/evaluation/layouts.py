@@ -23,7 +23,7 @@ from llmf_hydra.evaluation.tasks import EXAMPLES, Task
 KEY = "evaluation.task_dir"
 MAPPING = "mapping.json"
 SPLIT_FOLDERS = ("dev", "val", "test")
-_TABLE = re.compile(r"(?:.*/)?(?P<split>dev|val|test)/(?P<subject>[^/]+?)(?:_(?P=split))?\.csv")
+_TABLE = re.compile(r"(?:.*/)?(?P<split>dev|val|test)/(?P<subject>[^./][^/]*?)(?:_(?P=split))?\.csv")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,20 @@ class Subject:
     examples: tuple[Question, ...] = ()
 
 
+def fault(subjects: Sequence[Subject], n_shot: int) -> Problem | None:
+    """Why a benchmark of these subjects can't be asked: no questions, or fewer examples than are wanted."""
+    if not any(one.questions for one in subjects):
+        return Problem("evaluation.task_dir", NO_VALUE, "its tables hold no questions", "name another folder")
+    short = [one for one in subjects if len(one.examples) < n_shot]
+    if not short:
+        return None
+    fewest = min(len(one.examples) for one in short)
+    what = f"subject {short[0].key} has {len(short[0].examples)} examples"
+    if len(short) > 1:
+        what = f"{len(short)} subjects have fewer examples, the first of them {short[0].key}"
+    return Problem("evaluation.n_shot", n_shot, what, f"set it to {fewest}")
+
+
 def read_table(text: str, place: str) -> tuple[Question, ...]:
     """The questions of a CSV file: with a head that names question, A, B, …, answer, as C-Eval and CMMLU have it, or
     without one in MMLU's order. `place` names the file. Raises Refused."""

@@ -45,6 +45,9 @@ def nothing_is_overwritten(cfg: Config) -> Iterator[Problem]:
     if any(out.resolve() in (folder, *folder.parents) for folder in read_from):
         what = "holds the model or an adapter that is exported"
         yield Problem(DIR, cfg.export.export_dir, what, "name another folder")
+    elif any(out.resolve().is_relative_to(folder) for folder in read_from):
+        what = "lies in the folder of the model or of an adapter that is exported"
+        yield Problem(DIR, cfg.export.export_dir, what, "name a folder beside it")
     elif not there.is_dir():
         yield Problem(DIR, cfg.export.export_dir, f"{there} is a file", "name another folder")
     elif not os.access(there if there != out else out.parent, os.W_OK | os.X_OK):

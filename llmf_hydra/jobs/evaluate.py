@@ -15,7 +15,7 @@ from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.evaluation import hub_layout, layouts, lm_eval
 from llmf_hydra.evaluation.accuracy import Answer, Summary, summarize
 from llmf_hydra.evaluation.answering import Asked, Asker, Chosen, chosen, letter_ids
-from llmf_hydra.evaluation.questions import Subject
+from llmf_hydra.evaluation.questions import Subject, fault
 from llmf_hydra.evaluation.tasks import is_of_lm_eval, task_of
 from llmf_hydra.jobs.results import Ledger, Line, Progress, note_metrics
 from llmf_hydra.runs import folder as runs
@@ -74,11 +74,9 @@ def _subjects(cfg: Config) -> list[Subject]:
             cache_dir=cfg.model.cache_dir,
             token=cfg.model.hf_hub_token,
         )
-    short = [one.key for one in subjects if len(one.examples) < given.n_shot]
-    if short:
-        fewest = min(len(one.examples) for one in subjects)
-        what = f"{len(short)} subjects have fewer examples, the first of them {short[0]}"
-        raise Refused([Problem("evaluation.n_shot", given.n_shot, what, f"set it to {fewest}")])
+    wrong = fault(subjects, given.n_shot)
+    if wrong is not None:
+        raise Refused([wrong])
     return subjects
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from llmf_hydra.checks.residual import residual_of
 from llmf_hydra.errors import Problem
 from llmf_hydra.models.identity import same_model
+from llmf_hydra.runs.seal import is_whole_safetensors
 
-CONFIG = "adapter_config.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 DECOMPOSED = ("pissa", "olora", "corda")  # starts of LoRA for which PEFT would change the base when it loads
 KINDS = ("LORA", "OFT")  # PEFT's names of the types that can be merged into a model here
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -31,6 +32,8 @@ def problems(key: str, name: str, within: str | None = None) -> Iterator[Problem
         yield Problem(key, name, "there is no such folder")
     elif read(folder / CONFIG) is None:
         yield Problem(key, name, f"the folder holds no {CONFIG}", "name a folder with a saved adapter")
+    elif (weights := folder / WEIGHTS).is_file() and not is_whole_safetensors(weights):
+        yield Problem(key, name, f"its {WEIGHTS} is cut off, or no safetensors", "copy or train it anew")
 
 
 def problems_of_residuals(key: str, adapters: Sequence[str]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, PACKAGES, rule
+from llmf_hydra.checks.scorer import adapter_scores, model_scores
 from llmf_hydra.config.choices import INFERENCE_JOBS, LEARNING_JOBS, LOADING_JOBS, MODEL_JOBS
 from llmf_hydra.config.groups.model import EMBEDDED, TINY
 from llmf_hydra.config.names import names
@@ -114,6 +115,24 @@ def the_model_has_so_many_layers(cfg: Config) -> Iterator[Problem]:
     ):
         what = f"there are {blocks} blocks, the first of which is 0"
         yield Problem("optimizer.badam_start_block", start, what, "give a number below that")
+
+
+@rule("stage.name", MODEL, ADAPTERS, jobs=INFERENCE_JOBS, phase=DISK)
+def the_head_was_trained(cfg: Config) -> Iterator[Problem]:
+    """A reward model (stage=rm) is used with the head that it was trained with: that of its adapter, or its own."""
+    if not cfg.stage.scores:
+        return
+    what = f"gives text, and stage={cfg.stage.name} is of a model that gives scores"
+    remedy = f"leave stage={cfg.stage.name} out, or name a run of it by from_run"
+    adapter, name = cfg.trained_adapter, str(cfg.model.model_name_or_path)
+    if adapter is not None:
+        config = adapter_files.read(Path(adapter).expanduser() / adapter_files.CONFIG)
+        if config is not None and not adapter_scores(config):
+            yield Problem(ADAPTERS, adapter, what, remedy)
+        return
+    whole = adapter_files.read(Path(name).expanduser() / "config.json")
+    if name.startswith("builtin:") or is_gguf(name) or (whole is not None and not model_scores(whole)):
+        yield Problem(MODEL, name, what, remedy)
 
 
 @rule(REF_MODEL, "rlhf.ref_model_adapters", jobs=LEARNING_JOBS, phase=DISK)

@@ -74,14 +74,15 @@ def _differs(file: Path, name: str, entry: Mapping[str, Any], contents: bool) ->
 
 def _unsealed_damage(folder: Path) -> Iterator[str]:
     """What the formats themselves tell: JSON and safetensors know their ends, PyTorch's files are ZIP archives."""
-    checks = {".safetensors": _is_whole_safetensors, ".pt": zipfile.is_zipfile, ".pth": zipfile.is_zipfile}
+    checks = {".safetensors": is_whole_safetensors, ".pt": zipfile.is_zipfile, ".pth": zipfile.is_zipfile}
     for file in sorted(folder.iterdir()):
         is_whole = _is_json if file.name == STATE else checks.get(file.suffix)
         if is_whole is not None and not is_whole(file):
             yield f"{file.name} is cut off"
 
 
-def _is_whole_safetensors(file: Path) -> bool:
+def is_whole_safetensors(file: Path) -> bool:
+    """Whether a file has the length that its header says."""
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         try:

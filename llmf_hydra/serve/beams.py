@@ -9,6 +9,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from llmf_hydra.serve.batch import padded
 from llmf_hydra.serve.engine import Decoding
 from llmf_hydra.serve.loading import Loaded
+from llmf_hydra.serve.sampling import COLDEST
 from llmf_hydra.serve.text import Ends
 from llmf_hydra.training.generation import StopAtTexts, StopTexts, seeded
 
@@ -35,7 +36,11 @@ def search(
 ) -> list[list[int]]:
     """The best answer to each prompt, as token ids with the end; at most `limit` tokens of each."""
     ids, mask = padded(prompts, loaded.pad_id, loaded.device)
-    random = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
+    random = {
+        "temperature": max(decoding.temperature, COLDEST),
+        "top_p": decoding.top_p,
+        "top_k": decoding.top_k,
+    }
     config = GenerationConfig(
         do_sample=decoding.do_sample,
         **(random if decoding.do_sample else {}),

@@ -10,6 +10,8 @@ import torch
 
 from llmf_hydra.serve.engine import Decoding, Token
 
+COLDEST = 1e-6  # a lower temperature chooses the same, and float32 would round it to 0
+
 
 @dataclass(frozen=True)
 class Chooser:
@@ -67,9 +69,8 @@ def sample(scores: torch.Tensor, decoding: Decoding, random: torch.Generator) ->
     """A token drawn from scores (vocabulary,), after temperature, top-k and top-p."""
     count = min(decoding.top_k or len(scores), len(scores))
     values, ids = scores.topk(count)  # from the likeliest on
-    shares = ((values - values[0]).cpu() / decoding.temperature).softmax(
-        -1
-    )  # without overflow at low temperatures
+    heat = max(decoding.temperature, COLDEST)
+    shares = ((values - values[0]).cpu() / heat).softmax(-1)  # without overflow at low temperatures
     if decoding.top_p < 1:
         beyond = shares.cumsum(-1) - shares >= decoding.top_p
         beyond[0] = False

@@ -36,12 +36,12 @@ def build(place: Place, models: Models) -> gr.Blocks:
                 train_tab(page, place, monitor)
                 gr.Markdown("#### Runs")
                 monitor.lay_out()
-            with gr.Tab("Runs & sweeps"):
-                compare_tab(page, place)
-            with gr.Tab("Chat"):
-                chat_tab(page, place, models)
-            with gr.Tab("Evaluate & export"):
-                use_tab(page, place)
+            with gr.Tab("Runs & sweeps") as tab:
+                compare_tab(page, tab, place)
+            with gr.Tab("Chat") as tab:
+                chat_tab(page, tab, place, models)
+            with gr.Tab("Evaluate & export") as tab:
+                use_tab(page, tab, place)
         page.unload(left)
         page.load(monitor.first, None, monitor.run, show_progress="hidden")
     return page.queue(default_concurrency_limit=AT_ONCE, api_open=False)

@@ -97,8 +97,9 @@ def metrics_of(outs: Sequence[Path]) -> list[str]:
     return sorted(found, key=lambda key: (not key.endswith("loss"), key))
 
 
-def curves(outs: Sequence[Path], metrics: Sequence[str], place: Place) -> pandas.DataFrame:
-    """What the runs have logged of these metrics, a row for each point; several runs are told apart by name."""
+def curves(outs: Sequence[Path], metrics: Sequence[str], place: Place) -> pandas.DataFrame | None:
+    """What the runs have logged of these metrics, a row for each point, and None for no point: a plot that was built
+    without any would show none later. Several runs are told apart by name."""
     points = [
         [
             record["step"],
@@ -109,7 +110,7 @@ def curves(outs: Sequence[Path], metrics: Sequence[str], place: Place) -> pandas
         for metric in metrics
         for record in _thinned([record for record in _log(out) if metric in record and "step" in record])
     ]
-    return pandas.DataFrame(points, columns=LOGGED)
+    return pandas.DataFrame(points, columns=LOGGED) if points else None
 
 
 def _thinned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

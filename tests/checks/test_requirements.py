@@ -63,6 +63,9 @@ def test_adapters_to_go_on_from_must_fit_the_run(tmp_path: Path) -> None:
     assert "of the type IA3" in type_ and "for scores (SEQ_CLS)" in text
     cfg.stage.name, cfg.model.adapter_name_or_path = "rm", f"{good},{scores}"
     assert said(cfg) == []
+    (Path(good) / "adapter_model.safetensors").write_bytes(b"half")
+    (cut_off,) = said(cfg)
+    assert f"model.adapter_name_or_path={good}: its adapter_model.safetensors is cut off" in cut_off
 
 
 def test_images_are_refused_before_a_model_that_cannot_see_them_is_loaded(tmp_path: Path) -> None:

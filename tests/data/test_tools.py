@@ -2,6 +2,8 @@
 """Tools: described, called, and the model's call read back."""
 
 import keyword
+import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,11 +13,12 @@ from support.data_samples import make_tokenizer
 
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.generation import GenerationConfig
-from llmf_hydra.data.chat.calls import parse_calls
+from llmf_hydra.data.chat.calls import call_begins, parse_calls
 from llmf_hydra.data.chat.index import index, template_names, tool_formats
 from llmf_hydra.data.chat.render import render_dialogue
 from llmf_hydra.data.chat.template import Chat, load_chat
 from llmf_hydra.data.chat.tools import for_template
+from llmf_hydra.data.rows import BadRow
 
 FORMATS = sorted(tool_formats())
 ADD = {
@@ -148,6 +151,31 @@ def test_each_template_writes_a_format_that_can_be_read() -> None:
     assert {key: calls for key, calls in read.items() if calls} == {}
 
 
+READABLE = sorted({str(index()[name]["tool_format"]) for name in template_names()} | {*tool_formats()})
+
+
+@pytest.mark.parametrize("tool_format", READABLE)
+def test_no_part_of_a_call_is_taken_for_text(tool_format: str) -> None:
+    known = chat(tool_format) if tool_format in FORMATS else load_chat(
+        DataConfig(template=READ[tool_format]), GenerationConfig(), make_tokenizer()
+    )  # fmt: skip
+    calls = [call("add", {"x": 1})]
+    messages, tools = for_template(known, [QUESTION, {"role": "assistant", "content": "", "tool_calls": calls}],
+                                   [{"type": "function", "function": ADD}])  # fmt: skip
+    found = render_dialogue(known, messages, tools)
+    text = found.text[slice(*found.answers[0])]
+    assert parse_calls(text, tool_format), text
+    begins = call_begins(text, tool_format)
+    assert not re.search("add|x|1|name", text[:begins]), text[:begins]
+    assert all(call_begins(text[:upto], tool_format) <= begins for upto in range(len(text)))
+    said = "Two sums, then."
+    if tool_format in ("glm4", "gpt_oss"):  # nothing marks their calls: all is held back
+        assert call_begins(said, tool_format) == 0
+    else:
+        assert call_begins(said, tool_format) == len(said)
+        assert call_begins(f"{said} {text.lstrip()}", tool_format) >= len(said) + 1
+
+
 def test_values_without_quotes_are_read_by_the_schema() -> None:
     text = "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\nTrue\n</parameter>\n</function>\n</tool_call>"
     assert parse_calls(text, "qwen3_5") == [{"name": "f", "arguments": {"a": 1, "b": True}}]
@@ -166,6 +194,15 @@ def test_tools_are_described_in_the_system_message(name: str) -> None:
     assert "adds two numbers" in made[0]["content"]
     alone, _ = for_template(chat(name), messages[1:], tools)
     assert [m["role"] for m in alone] == ["system", "user"]
+
+
+@pytest.mark.parametrize("schema", [{"properties": [1]}, {"properties": {"x": 5}}, {"required": 5}, 7])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_schema_that_cannot_be_written_is_refused(name: str, schema: object) -> None:
+    tools = [{"type": "function", "function": {"name": "add", "parameters": schema}}]
+    with suppress(BadRow):  # some formats write whatever it is
+        for_template(chat(name), [{"role": "user", "content": "hello"}], tools)
+    assert parse_calls(CALLS[name], name, tools) == [{"name": "add", "arguments": {"x": 1}}]
 
 
 def test_the_default_description_in_full() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from support.benchmarks import Row, ceval, cmmlu, mmlu, questions, table
 
+from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import Refused
 from llmf_hydra.evaluation import hub_layout, layouts
 from llmf_hydra.evaluation.categories import MMLU
+from llmf_hydra.evaluation.checks import the_questions_are_there
 from llmf_hydra.evaluation.questions import read_table
 from llmf_hydra.evaluation.tasks import Task, task_of
 
@@ -47,6 +49,8 @@ def test_hendrycks_own_folder_needs_no_mapping(tmp_path: Path) -> None:
     mmlu(tmp_path, {"dev": {}, "test": asked})
     (tmp_path / "mmlu" / "mapping.json").unlink()
     (tmp_path / "mmlu").rename(tmp_path / "hendrycks")
+    for hidden in (tmp_path / "hendrycks").rglob("test"):
+        (hidden / "._astronomy_test.csv").write_bytes(b"\0\xff")  # what macOS leaves beside a file
     subjects = layouts.read(str(tmp_path / "hendrycks"), task_of("mmlu_test"), examples=True)
     told = [(one.key, one.name, one.category) for one in subjects]
     assert told == [("astronomy", "astronomy", "STEM"), ("world_religions", "world religions", "Humanities")]
@@ -114,6 +118,27 @@ def test_what_is_wrong_is_named(make: Callable[[Path], None], told: str, tmp_pat
     with pytest.raises(Refused, match=re.escape(told)) as refused:
         layouts.read(str(tmp_path), task_of("mmlu_test"), examples=False)
     assert str(refused.value).startswith("evaluation.task_dir")
+
+
+def test_tables_are_read_before_a_model_is_loaded(tmp_path: Path) -> None:
+    cfg = Config()
+    cfg.evaluation.task, cfg.evaluation.task_dir, cfg.evaluation.n_shot = "mmlu_test", str(tmp_path), 5
+
+    def said() -> str:
+        return "\n".join(map(str, the_questions_are_there(cfg)))
+
+    mmlu(tmp_path, {"dev": SHOWN, "test": ASKED})
+    assert said() == ""
+    cfg.evaluation.n_shot = 6
+    assert said().startswith(
+        "evaluation.n_shot=6: 2 subjects have fewer examples, the first of them astronomy"
+    )
+    table_of_law = tmp_path / "mmlu/data/test/law_test.csv"
+    table_of_law.write_text("Which?,one,two\n", encoding="utf8")
+    assert "law_test.csv row 1 has 3 columns" in said()
+    for file in table_of_law.parent.iterdir():
+        file.write_text("")
+    assert said() == "evaluation.task_dir: its tables hold no questions; name another folder"
 
 
 @pytest.fixture

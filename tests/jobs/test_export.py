@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 import yaml
@@ -13,6 +14,7 @@ from support.command_line import Cli
 from support.finished_runs import Finished
 from support.hub_server import TOKEN, serving
 from support.job_runs import refused, run_job
+from support.parameter_runs import work
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -20,14 +22,17 @@ from transformers import (
     GenerationConfig,
 )
 
+from llmf_hydra.config import compose
 from llmf_hydra.config.groups.data import DataConfig
 from llmf_hydra.config.groups.export import ExportConfig
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.errors import Refused
 from llmf_hydra.export import files, merge
 from llmf_hydra.export.quantize import calibration
+from llmf_hydra.jobs import assemble
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import FILE as VALUE_HEAD
+from llmf_hydra.runs import folder as runs
 
 FULL = "model.infer_dtype=float32"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -166,6 +171,54 @@ def test_named_template_system_message_and_new_tokens(tmp_path: Path) -> None:
     assert loaded(grown).config.vocab_size == 1025
 
 
+@pytest.mark.parametrize("grown", [False, True])
+def test_the_converter_of_llama_cpp_finds_the_tokenizer(grown: bool, tmp_path: Path) -> None:
+    """What convert_hf_to_gguf.py reads of a folder: by Transformers the tokens and how a text is cut, which tells it
+    the pre-tokenizer, and by its own package the merges, the special tokens and the chat template."""
+    more = ["model.new_special_tokens='<mark>'", "model.resize_vocab=true"] if grown else []
+    out = export(tmp_path, "data.template=llama3", *more)
+    size = json.loads((out / "config.json").read_text())["vocab_size"]
+    known, base = AutoTokenizer.from_pretrained(out), AutoTokenizer.from_pretrained(tiny.ready())
+    vocabulary: dict[str, int] = known.get_vocab()
+    assert max(vocabulary.values()) < size and len(set(vocabulary.values())) == len(vocabulary)
+    text = "\n \n\n \t 🦙 3 33 333 élan ______ I've been'told he's"
+    assert known.encode(text) == base.encode(text)
+    special = gguf.SpecialVocab(out, load_merges=True, n_vocab=size)
+    assert special.merges == gguf.SpecialVocab(tiny.ready(), load_merges=True).merges and special.merges
+    assert special.chat_template == known.chat_template
+    for kind in ("bos", "eos", "unk", "pad"):
+        assert special.special_token_ids.get(kind) == getattr(known, f"{kind}_token_id"), kind
+    assert grown == ("<mark>" in known.get_added_vocab())
+
+
+SHORT = ("stage=sft", "data.max_samples=12", "data.val_size=0", "training.eval_strategy=no", "training.max_steps=2",
+         "training.learning_rate=0.01", "training.warmup_ratio=0", "training.save_strategy=no",
+         "training.plot_loss=false", "model.compute_dtype=float32")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["pissa", "freeze", "full", "llama_pro"])
+def test_what_a_method_trained_is_what_is_exported(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained: list[Any] = []
+    load_policy = assemble.load_policy
+
+    def watched(*given: Any) -> Any:
+        trained.append(load_policy(*given))
+        return trained[0]
+
+    monkeypatch.setattr(assemble, "load_policy", watched)
+    cfg = compose.typed(compose.composed(["model=tiny", f"method={method}", *SHORT]))
+    assert work(cfg, tmp_path / "run") == 0
+    runs.update_manifest(tmp_path / "run", status="done")  # as the launcher does
+    words = ["job=export", "from_run=run", "export.export_dir=exported", FULL]
+    run_job(tmp_path / "exporting", *words, model=None)
+    after = logits(loaded(tmp_path / "exported"))
+    assert same(after, logits(trained[0]))
+    assert not same(after, logits(loaded(tiny.ready())))
+
+
 def test_a_value_head_goes_along(tmp_path: Path) -> None:
     adapter = save(tmp_path / "adapter", tiny.ready(), 1)
     (adapter / VALUE_HEAD).write_bytes(b"head")
@@ -228,6 +281,10 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         "job=export", f"export.export_dir={tmp_path}", f"model.model_name_or_path={out}", model=None
     )
     assert "holds the model or an adapter that is exported" in told
+    (told,) = refused(
+        "job=export", f"export.export_dir={out}/new", f"model.model_name_or_path={out}", model=None
+    )
+    assert "lies in the folder of the model" in told
     (tmp_path / "empty").mkdir()
     assert export(tmp_path, name="empty").is_dir()
 

@@ -8,7 +8,19 @@ from support.parameter_runs import TESTED
 
 from llmf_hydra.config.schema import entries
 
-GROUPS = ("job", "launch", "method", "model", "optimizer", "quantization", "training", "evaluation", "export")
+GROUPS = (
+    "job",
+    "launch",
+    "method",
+    "model",
+    "optimizer",
+    "quantization",
+    "training",
+    "evaluation",
+    "export",
+    "generation",
+    "serve",
+)
 TESTS = Path(__file__).resolve().parents[1]
 # Tested where what they do is tested.
 ELSEWHERE = {
@@ -103,6 +115,35 @@ ELSEWHERE = {
     "export.export_legacy_format": "jobs/test_export.py",
     "export.export_hub_model_id": "jobs/test_export.py",
     "export.overwrite": "jobs/test_export.py",
+    "generation.do_sample": "serve/test_settings.py",
+    "generation.temperature": "serve/test_settings.py",
+    "generation.top_p": "serve/test_settings.py",
+    "generation.top_k": "serve/test_settings.py",
+    "generation.num_beams": "serve/test_settings.py",
+    "generation.max_length": "serve/test_settings.py",
+    "generation.max_new_tokens": "serve/test_settings.py",
+    "generation.repetition_penalty": "serve/test_settings.py",
+    "generation.length_penalty": "serve/test_settings.py",
+    "generation.default_system": "serve/test_settings.py",
+    "generation.skip_special_tokens": "serve/test_settings.py",
+    "generation.eval_num_beams": "jobs/test_predict.py",
+    "serve.host": "serve/test_settings.py",
+    "serve.port": "serve/test_settings.py",
+    "serve.model_name": "serve/test_settings.py",
+    "serve.max_body_mb": "serve/test_settings.py",
+    "serve.api_key": "serve/test_api.py",
+    "serve.root_path": "serve/test_api.py",
+    "serve.verbose": "serve/test_api.py",
+    "serve.max_concurrent": "serve/test_api.py",
+    "serve.max_waiting": "serve/test_api.py",
+    "serve.max_tokens": "serve/test_api.py",
+    "serve.gradio_server_name": "webui/test_server.py",
+    "serve.gradio_server_port": "webui/test_server.py",
+    "serve.gradio_root_path": "webui/test_server.py",
+    "serve.gradio_ipv6": "webui/test_server.py",
+    "serve.gradio_share": "webui/test_rules.py",
+    "serve.gradio_password": "webui/test_rules.py",
+    "serve.gradio_allowed_paths": "webui/test_rules.py",
 }
 
 

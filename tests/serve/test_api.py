@@ -5,7 +5,7 @@ import http.server
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -17,7 +17,8 @@ import schemathesis
 from support.taught_model import ASKS_FOR_A_TOOL, CALL, KNOWN, WEATHER, Serve, Served
 
 from llmf_hydra.config.schema import Config
-from llmf_hydra.serve.engine import Decoding, Request
+from llmf_hydra.serve import transformers_engine
+from llmf_hydra.serve.engine import Decoding, Request, Token
 from llmf_hydra.serve.transformers_engine import TransformersEngine
 
 TOOLS: Any = [{"type": "function", "function": WEATHER}]
@@ -83,6 +84,37 @@ def test_the_openai_client_calls_a_tool(client: openai.OpenAI) -> None:
     )
 
 
+def test_what_is_said_before_a_call_is_streamed_and_kept(
+    client: openai.OpenAI, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's call, behind a sentence that it is made to say first."""
+    said = "Let me look."
+    written = engine.generate([_asking_for_a_tool(engine)])[0].ids
+    before = engine.tokenize(said)
+    script = [*before, *written]
+
+    def scripted(logits: object, choosers: object, rows: Sequence[Sequence[int]]) -> list[Token]:
+        return [Token(script[len(row) - length]) for row in rows]
+
+    length = len(_asking_for_a_tool(engine).prompt)
+    monkeypatch.setattr(transformers_engine, "choose", scripted)
+    asked: dict[str, Any] = {"model": "taught", "messages": user(ASKS_FOR_A_TOOL), "tools": TOOLS}
+    message = client.chat.completions.create(**asked).choices[0].message
+    assert message.content == said and message.tool_calls
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+    texts = [chunk.delta.content for chunk in chunks if chunk.delta.content]
+    assert "".join(texts) == said and len(texts) > 2, "as it grows"
+    (calls,) = [chunk.delta.tool_calls for chunk in chunks if chunk.delta.tool_calls]
+    told, whole = calls[0].function, message.tool_calls[0].function  # pyright: ignore
+    assert told is not None and (told.name, told.arguments) == (whole.name, whole.arguments)
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+def _asking_for_a_tool(engine: TransformersEngine) -> Request:
+    prompt = engine.prompt([{"role": "user", "content": ASKS_FOR_A_TOOL}], TOOLS)
+    return Request(prompt, Decoding(do_sample=False))
+
+
 def test_completions_take_texts_and_token_ids(client: openai.OpenAI, engine: TransformersEngine) -> None:
     ids = engine.prompt(user(PERU))
     done = client.completions.create(model="taught", prompt=[ids, ids], logprobs=1, max_tokens=30)
@@ -131,6 +163,15 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
         (CHAT, {"messages": [{"role": "user"}]}, 400, "messages.0.content is missing"),
         (CHAT, {"messages": user("long " * 3000)}, 400, "the model takes 2048"),
         (CHAT, {"messages": user("a"), "temperature": 3}, 400, "temperature"),
+        (CHAT, {"messages": user("a"), "stop": ["a"] * 17}, 400, "stop: List should have at most 16 items"),
+        (CHAT, {"messages": user("a"), "top_logprobs": 2}, 400, "top_logprobs acts only with logprobs=true"),
+        (CHAT, {"messages": user("a"), "tool_choice": "auto"}, 400, "tool_choice acts only with tools"),
+        (
+            CHAT,
+            {"messages": user("a"), "stream_options": {}},
+            400,
+            "stream_options acts only with stream=true",
+        ),
         (COMPLETIONS, {"prompt": [9_999_999]}, 400, "above"),
         (COMPLETIONS, {"prompt": ""}, 400, "the prompt is empty"),
         ("/v1/score", {"input": ["a"]}, 400, "stage=rm"),
@@ -145,6 +186,27 @@ def test_what_is_wrong_is_refused_in_openais_form(served: Served) -> None:
         assert (
             client.post(CHAT, content=b"{", headers={"Content-Type": "application/json"}).status_code == 400
         )
+
+
+def test_tools_may_have_any_schema(served: Served) -> None:
+    """What the model's own template can't write is refused; whatever it writes, an answer is read back by it."""
+    with served.client() as client:
+        for schema in (
+            {"properties": {"a": 5}},
+            {"properties": [1]},
+            {"required": 5},
+            {"properties": {"a": None}},
+        ):
+            tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+            response = client.post(CHAT, json={"messages": user(PERU), "tools": tools, "max_tokens": 2})
+            assert response.status_code in (200, 400), schema
+
+
+def test_the_lowest_temperature_is_greedy(served: Served) -> None:
+    with served.client() as client:
+        for temperature in (0, 1e-30, 1e-320):
+            answer = client.post(CHAT, json={"messages": user(PERU), "temperature": temperature}).json()
+            assert answer["choices"][0]["message"]["content"] == KNOWN[PERU], temperature
 
 
 def test_a_body_of_100_mb_is_refused_unread(served: Served) -> None:
@@ -223,7 +285,8 @@ def test_a_client_that_goes_away_frees_its_place(serve: Serve, endless: Transfor
     ):
         long = {"messages": user("go on"), "max_tokens": 1900, "temperature": 0}
         with client.stream("POST", CHAT, json={**long, "stream": True}) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # held: httpx closes the connection of one that is dropped
+            next(lines)
             assert client.post(CHAT, json=long).status_code == 429
         _until(lambda: endless.load == (0, 0))
         with pytest.raises(httpx.ReadTimeout):

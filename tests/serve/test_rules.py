@@ -1,5 +1,6 @@
 """What the jobs that use a model refuse before anything is loaded, and what they don't read."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,9 @@ from llmf_hydra.config.conf_files import shipped_values
 
 def problems(*words: str) -> str:
     composed = compose.composed(words)
-    return "\n".join(
-        map(str, refusals.problems(compose.typed(composed), shipped_values(composed.hydra.runtime.choices)))
-    )
+    shipped = shipped_values(composed.hydra.runtime.choices)
+    found = refusals.problems(compose.typed(composed), shipped, words=composed.hydra.overrides.task)
+    return "\n".join(map(str, found))
 
 
 WRONG = [  # in one command each: words, and what is said of them
@@ -22,6 +23,8 @@ WRONG = [  # in one command each: words, and what is said of them
         "training.learning_rate=1e-3": "training.learning_rate=0.001: has no effect with job=chat",
         "method.lora_rank=4": "method.lora_rank=4: has no effect with job=chat",
         "data.dataset=demo_instruct": "data.dataset=demo_instruct: has no effect with job=chat",
+        "data.media_dir=/etc": "data.media_dir=/etc: has no effect with job=chat",
+        "data.cutoff_len=64": "data.cutoff_len=64: has no effect with job=chat",
         "model.shift_attn=true": "model.shift_attn=true: has no effect",
         "serve.port=81": "serve.port=81: has no effect with job=chat: it acts only with job=api",
         "generation.do_sample=false": "",
@@ -62,7 +65,26 @@ def test_sound_words_are_taken() -> None:
     sound = ["generation.temperature=0.5", "generation.num_beams=2", "generation.length_penalty=2",
              "data.template=chatml", "quantization=bnb4", "stage=dpo"]  # fmt: skip
     assert problems("job=chat", "model=tiny", *sound) == ""
-    assert problems("job=api", "model=tiny", "stage=rm", "serve.port=0", "serve.api_key=abc") == ""
+    assert problems("job=api", "model=tiny", "serve.port=0", "serve.api_key=abc") == ""
+
+
+def test_a_reward_model_has_a_head_that_was_trained(tmp_path: Path) -> None:
+    told = "model.model_name_or_path=builtin:tiny: gives text, and stage=rm is of a model that gives scores"
+    assert told in problems("job=api", "model=tiny", "stage=rm")
+    for task, refused in (("CAUSAL_LM", True), ("SEQ_CLS", False)):
+        adapter = {"peft_type": "LORA", "task_type": task, "base_model_name_or_path": "builtin:tiny"}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+        said = problems("job=api", "model=tiny", "stage=rm", f"model.adapter_name_or_path={tmp_path}")
+        assert (f"{tmp_path}: gives text" in said) == refused, said
+
+
+def test_a_choice_that_the_job_does_not_read_is_refused() -> None:
+    assert problems("job=webui", "stage=dpo", "optimizer=galore").splitlines() == [
+        "stage=dpo: has no effect with job=webui; leave it out",
+        "optimizer=galore: has no effect with job=webui; leave it out",
+    ]
+    assert "rlhf=ipo: has no effect with job=api" in problems("job=api", "model=tiny", "rlhf=ipo")
+    assert problems("job=webui", "launch=local") == ""
 
 
 def test_from_run_is_for_those_who_use_a_model(tmp_path: Path) -> None:

@@ -31,4 +31,5 @@ def refused(*words: str, model: str | None = "tiny") -> list[str]:
 def _checked(*words: str, model: str | None) -> tuple[Config, list[Problem]]:
     composed = compose.composed([*([f"model={model}"] if model else []), *words])
     cfg = compose.typed(composed)
-    return cfg, refusals.problems(cfg, shipped_values(composed.hydra.runtime.choices))
+    shipped = shipped_values(composed.hydra.runtime.choices)
+    return cfg, refusals.problems(cfg, shipped, words=composed.hydra.overrides.task)

@@ -10,6 +10,11 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "variable of the specification": (["API_PORT=8000"], ["write serve.port"]),
     "flag of the specification": (["--finetuning-type", "lora"], ["write method=CHOICE"]),
     "group": (["trainig.seed=1"], ["no such group 'trainig'", "training.seed"]),
+    "sweep of what answers": (["-m", "job=api", "model=tiny", "serve.port=1,2"], ["job=api", "leave -m out"]),
+    "choices that a page does not read": (
+        ["job=webui", "stage=dpo", "rlhf=ipo"],
+        ["stage=dpo: has no effect", "rlhf=ipo: has no effect"],
+    ),
     "choice of a stage": (["stage=dop"], ["stage=dop", "did you mean 'dpo'"]),
     "choice of a method": (["method=lroa"], ["method=lroa", "did you mean 'lora'"]),
     "choice of an optimizer": (["optimizer=adam"], ["optimizer=adam", "adamw"]),

@@ -76,8 +76,8 @@ def test_a_run_from_the_fields_to_its_end(environment: dict[str, str], tmp_path:
 
 
 def drawn(tab, plot: str = "plot") -> int:
-    """Length of the path of a curve, which grows with its points."""
-    path = tab.locator(f"#{plot} path[aria-roledescription='line mark']")
+    """Length of the path of a curve that has a colour, which grows with its points."""
+    path = tab.locator(f"#{plot} path[aria-roledescription='line mark'][stroke^='#']")
     return len(path.first.get_attribute("d") or "") if path.count() else 0
 
 

@@ -30,10 +30,13 @@ def parse_calls(
 
 def _types(tools: Sequence[Mapping[str, Any]]) -> Types:
     functions = [tool["function"] for tool in tools]
+    schemas = [(function["name"], function.get("parameters")) for function in functions]
     return {
-        (function["name"], name): str(spec.get("type"))
-        for function in functions
-        for name, spec in ((function.get("parameters") or {}).get("properties") or {}).items()
+        (tool, name): str(spec.get("type"))
+        for tool, schema in schemas
+        if isinstance(schema, Mapping) and isinstance(schema.get("properties"), Mapping)
+        for name, spec in schema["properties"].items()
+        if isinstance(spec, Mapping)
     }
 
 
@@ -156,6 +159,47 @@ def _gemma4_value(text: str, at: int) -> tuple[object, int]:
         return values, at + 1
     return _JSON.raw_decode(text, at)
 
+
+def call_begins(text: str, tool_format: str) -> int:
+    """Where in an answer so far a call of a tool begins, or may be beginning; the text's length where none is."""
+    if tool_format in _BARE and text.lstrip()[:1] in ("", "{", "["):
+        return 0
+    return min((_begins(text, opening) for opening in _OPENINGS[tool_format]), default=len(text))
+
+
+def _begins(text: str, opening: str) -> int:
+    at = text.find(opening)
+    if at >= 0:
+        return at
+    halves = range(min(len(opening) - 1, len(text)), 0, -1)
+    return next((len(text) - half for half in halves if text.endswith(opening[:half])), len(text))
+
+
+_OPENINGS: dict[str, tuple[str, ...]] = {  # what begins a call; an empty one: anything may
+    "default": ("Action:",),
+    "gemma4": ("<|tool_call>",),
+    "glm4": ("",),  # a line with a name alone
+    "glm4_moe": ("<tool_call>",),
+    "gpt_oss": ("",),  # marked by special tokens alone
+    "granite3": ("<|tool_call|>",),
+    "hunyuan": ("<tool_call>",),
+    "lfm2": ("<|tool_call_start|>",),
+    "ling": ("<tool_call>",),
+    "llama3": (),
+    "minimax2": ("<minimax:tool_call>", "<invoke "),
+    "ministral3": ("[TOOL_CALLS]",),
+    "mistral": ("[TOOL_CALLS]",),
+    "phi4_mini": ("<|tool_call|>",),
+    "qwen": ("<tool_call>",),
+    "qwen3_5": ("<tool_call>", "<function="),
+    "seed_oss": ("<seed:tool_call>", "<function="),
+}
+_BARE = (
+    "granite3",
+    "llama3",
+    "mistral",
+    "phi4_mini",
+)  # an answer that is JSON from its first sign on is a call too
 
 _TOOL_CALL = r"<tool_call>\s*(?P<json>\{.*?\})\s*</tool_call>"
 _FUNCTION = r"<function=(?P<name>[^>]+)>(?P<inside>.*?)</function>"

@@ -7,7 +7,7 @@ from typing import Any
 from llmf_hydra.data.chat.index import tool_formats
 from llmf_hydra.data.chat.jinja import compiled
 from llmf_hydra.data.chat.template import Chat
-from llmf_hydra.data.rows import Message
+from llmf_hydra.data.rows import BadRow, Message, first_line
 
 Tools = list[dict[str, Any]]
 DEFAULT_FORMAT = "default"
@@ -47,18 +47,28 @@ def _tools_in_system(
 ) -> list[Message]:
     if own_system and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": own_system}, *messages]
-    text = compiled(known["tools"]).render(tools=[tool["function"] for tool in tools])
+    text = _text(known["tools"], "tools", tools=[tool["function"] for tool in tools])
     if messages and messages[0]["role"] == "system":
         system = messages[0]["content"]
         return [{**messages[0], "content": f"{system}\n\n{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
 
 
+def _text(template: str, field: str, **given: object) -> str:
+    """What a template of a tool format writes. Raises BadRow for what it can't: schemas hold anything."""
+    try:
+        return compiled(template).render(**given)
+    except Exception as error:
+        what = f"cannot be written as text: {type(error).__name__}: {first_line(error)}"
+        remedy = "write {name, description, parameters}, with a JSON Schema of an object as the parameters"
+        raise BadRow(field, what, remedy) from None
+
+
 def _calls_in_content(message: Message, known: dict[str, str]) -> Message:
     calls = message.get("tool_calls")
     if not calls:
         return message
-    text = compiled(known["calls"]).render(calls=[call["function"] for call in calls])
+    text = _text(known["calls"], "tool_calls", calls=[call["function"] for call in calls])
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
     return {**rest, "content": f"{message['content']}\n{text}" if message["content"] else text}
 

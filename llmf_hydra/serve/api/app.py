@@ -3,6 +3,7 @@
 import logging
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from anyio import CapacityLimiter
@@ -54,9 +55,11 @@ def build(cfg: Config, engine: Engine) -> FastAPI:
     service = Service(
         engine, cfg.generation, name, serve.max_tokens, gate, metrics, threads, int(time.time())
     )
-    app = FastAPI(title="llmf_hydra", version=__version__, root_path=serve.root_path, redoc_url=None)
+    app = FastAPI(title="llmf_hydra", version=__version__, redoc_url=None)
     most = round(serve.max_body_mb * 1_000_000)
-    app.add_middleware(Guard, key=serve.api_key, most_bytes=most, metrics=metrics, verbose=serve.verbose)
+    app.add_middleware(
+        Guard, key=serve.api_key, most_bytes=most, root=serve.root_path, metrics=metrics, verbose=serve.verbose
+    )  # fmt: skip
     app.state.service = service
     _answer_errors(app)
     _add_endpoints(app, service)
@@ -112,11 +115,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        known = "extra_forbidden"
-        what = "is no field that this server reads" if first["type"] == known else first["msg"]
-        return ApiError(400, f"{field or 'body'}: {what}", param=field or None).response()
+        return _invalid(error.errors(), error.body).response()
 
     @app.exception_handler(BadRow)
     async def refused(request: Request, error: BadRow) -> JSONResponse:
@@ -139,3 +138,26 @@ def _answer_errors(app: FastAPI) -> None:
     async def failed(request: Request, error: Exception) -> JSONResponse:
         log.error("%s", "".join(traceback.format_exception(error)))
         return ApiError(500, "the server failed; its log says why").response()
+
+
+def _invalid(errors: Sequence[Any], body: Any) -> ApiError:
+    """What is told of a body that doesn't fit; of a field of several types, why the value of one of them is wrong."""
+    first = next((one for one in errors if not one["type"].endswith("_type")), errors[0])
+    field = _field(first["loc"][1:], body)
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        what = "is no field that this server reads"
+    return ApiError(400, f"{field or 'body'}: {what}", param=field or None)
+
+
+def _field(location: Sequence[str | int], body: Any) -> str:
+    """The place of an error in the body, without the names of types that stand between."""
+    parts: list[str] = []
+    for part in location:
+        if isinstance(body, dict) and isinstance(part, str):
+            parts.append(part)
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            parts.append(str(part))
+            body = body[part]
+    return ".".join(parts)

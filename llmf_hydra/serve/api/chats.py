@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -14,7 +14,7 @@ from llmf_hydra.serve.api.gate import while_there
 from llmf_hydra.serve.api.merging import merged
 from llmf_hydra.serve.api.messages import read_messages, read_tools, written_calls
 from llmf_hydra.serve.api.protocol import ChatRequest, usage
-from llmf_hydra.serve.calls import calls_in
+from llmf_hydra.serve.calls import before_calls, calls_in
 from llmf_hydra.serve.engine import Answer, Piece, Request, Stream, Token, Tools
 from llmf_hydra.serve.loading import Model
 
@@ -59,7 +59,8 @@ def _choice(
     number: int, answer: Answer, tools: Tools | None, loaded: Model, *, with_logprobs: bool
 ) -> dict[str, Any]:
     calls = written_calls(calls_in(answer, loaded, tools)) if tools else []
-    message: dict[str, Any] = {"role": "assistant", "content": None if calls else answer.text}
+    said = before_calls(answer.text, answer.ids, loaded) or None if calls else answer.text
+    message: dict[str, Any] = {"role": "assistant", "content": said}
     if calls:
         message["tool_calls"] = calls
     return {
@@ -100,46 +101,70 @@ async def _events(
     streams: Sequence[Stream],
     tools: Tools | None,
 ) -> AsyncIterator[dict[str, Any]]:
-    """The chunks of a stream. With tools a text may turn out to be a call, so it comes whole, at its end."""
+    """The chunks of a stream."""
     head, loaded = _head(service, "chat.completion.chunk"), service.engine.loaded
     with_usage = asked.stream_options is not None and asked.stream_options.include_usage
     head = {**head, "usage": None} if with_usage else head
     since, count = time.monotonic(), 0
-    whole: list[list[Piece]] = [[] for _ in streams]
+    grown = [
+        Growth(number, loaded, tools, with_logprobs=bool(asked.logprobs)) for number in range(len(streams))
+    ]
     for number in range(len(streams)):
         yield {**head, "choices": [_chunk(number, {"role": "assistant", "content": ""})]}
     async for number, piece in merged([service.pieces(stream, since) for stream in streams]):
         count += len(piece.tokens)
-        whole[number].append(piece)
-        if tools:
-            if piece.finish is not None:
-                yield {**head, "choices": [_at_once(number, whole[number], tools, loaded)]}
-            continue
-        told = {"content": logprobs_of(piece.tokens, loaded)} if asked.logprobs and piece.tokens else None
-        if piece.text or told:
-            yield {**head, "choices": [_chunk(number, {"content": piece.text}, logprobs=told)]}
-        if piece.finish is not None:
-            yield {**head, "choices": [_chunk(number, {}, piece.finish.value)]}
+        for chunk in grown[number].chunks(piece):
+            yield {**head, "choices": [chunk]}
     prompt = len(requests[0].prompt)
     service.metrics.tokens(prompt, count)
     if with_usage:
         yield {**head, "choices": [], "usage": usage(prompt, count)}
 
 
+class Growth:
+    """An answer as it grows, in chunks. With tools it is held back from where a call may be beginning."""
+
+    def __init__(self, number: int, loaded: Model, tools: Tools | None, *, with_logprobs: bool):
+        self._number, self._loaded, self._tools = number, loaded, tools
+        self._with_logprobs = with_logprobs
+        self._text, self._tokens = "", list[Token]()
+        self._given, self._told = 0, 0  # characters and tokens that were handed out
+
+    def chunks(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """The chunks that a piece makes certain; the last one says why the answer ended."""
+        self._text += piece.text
+        self._tokens += piece.tokens
+        if piece.finish is None:
+            yield from self._content(len(self._certain()))
+            return
+        answer = Answer(self._text, tuple(self._tokens), piece.finish)
+        calls = written_calls(calls_in(answer, self._loaded, self._tools)) if self._tools else []
+        yield from self._content(len(self._certain()) if calls else len(self._text))
+        if calls:
+            numbered = [{"index": at, **call} for at, call in enumerate(calls)]
+            yield _chunk(self._number, {"tool_calls": numbered}, logprobs=self._logprobs())
+        yield _chunk(self._number, {}, "tool_calls" if calls else piece.finish.value)
+
+    def _certain(self) -> str:
+        """The text so far that is part of no call."""
+        if not self._tools:
+            return self._text
+        return before_calls(self._text, [token.id for token in self._tokens], self._loaded)
+
+    def _content(self, upto: int) -> Iterator[dict[str, Any]]:
+        text, self._given = self._text[self._given : upto], max(self._given, upto)
+        waits = self._tools and not text  # tokens without text, perhaps of a call
+        logprobs = None if waits else self._logprobs()
+        if text or logprobs:
+            yield _chunk(self._number, {"content": text}, logprobs=logprobs)
+
+    def _logprobs(self) -> dict[str, Any] | None:
+        """Those of the tokens that none was told of, if they are asked for."""
+        tokens, self._told = self._tokens[self._told :], len(self._tokens)
+        return {"content": logprobs_of(tokens, self._loaded)} if self._with_logprobs and tokens else None
+
+
 def _chunk(
     number: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None
 ) -> dict[str, Any]:
     return {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-
-
-def _at_once(number: int, pieces: Sequence[Piece], tools: Tools, loaded: Model) -> dict[str, Any]:
-    tokens = tuple(token for piece in pieces for token in piece.tokens)
-    finish = pieces[-1].finish
-    assert finish is not None
-    answer = Answer("".join(piece.text for piece in pieces), tokens, finish)
-    calls = written_calls(calls_in(answer, loaded, tools))
-    if not calls:
-        return _chunk(number, {"content": answer.text}, finish.value)
-    return _chunk(
-        number, {"tool_calls": [{"index": at, **call} for at, call in enumerate(calls)]}, "tool_calls"
-    )

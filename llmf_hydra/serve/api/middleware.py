@@ -18,16 +18,22 @@ SHOWN = 500  # characters of a body that the log repeats
 
 
 class Guard:
-    """Asks for the key and refuses bodies that are too large, before anything else reads them."""
+    """Asks for the key and refuses bodies that are too large, before anything else reads them.
 
-    def __init__(self, app: ASGIApp, *, key: str | None, most_bytes: int, metrics: Metrics, verbose: bool):
-        self._app, self._key, self._most_bytes = app, key, most_bytes
+    `root` is the path of the API behind a proxy, which may leave it in front of a request's path or not.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, key: str | None, most_bytes: int, root: str, metrics: Metrics, verbose: bool
+    ):
+        self._app, self._key, self._most_bytes, self._root = app, key, most_bytes, root
         self._metrics, self._verbose = metrics, verbose
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["root_path"] = self._root
         seen = _Seen(scope, self._verbose)
         bounded = _Bounded(receive, self._most_bytes, seen)
         try:
@@ -42,7 +48,7 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = scope["path"].removeprefix(self._root)
         if self._key is not None and path not in OPEN:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             right = hmac.compare_digest(given.strip(), self._key.encode())

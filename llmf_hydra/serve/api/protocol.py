@@ -3,9 +3,9 @@
 Beyond the protocol a request may set `top_k`, `repetition_penalty` and `skip_special_tokens`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 SHORT, LONG = 256, 1_000_000  # characters of a name, of a text
 MOST_MESSAGES, MOST_TOOLS, MOST_STOPS, MOST_PROMPTS, MOST_ANSWERS = 2048, 128, 16, 64, 16
@@ -98,6 +98,12 @@ class Generating(Strict):
     store: bool | None = None
     service_tier: Name | None = None
 
+    @model_validator(mode="after")
+    def _streams_what_it_names(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options acts only with stream=true")
+        return self
+
     @property
     def stops(self) -> tuple[str, ...]:
         """The stop texts as a tuple."""
@@ -115,6 +121,14 @@ class ChatRequest(Generating):
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
+
+    @model_validator(mode="after")
+    def _names_what_it_needs(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs acts only with logprobs=true")
+        if self.tool_choice == "auto" and not self.tools:
+            raise ValueError("tool_choice acts only with tools")
+        return self
 
 
 class CompletionRequest(Generating):

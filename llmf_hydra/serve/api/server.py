@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
@@ -58,8 +59,9 @@ def serve(cfg: Config, engine: Engine, door: socket.socket) -> None:
     log.info("serving %s at http://%s:%s/v1; Ctrl-C ends it", app.state.service.model, shown, port)
     if cfg.serve.api_key is None and not _is_loopback(host):
         log.warning("warning: whoever reaches %s:%s may use it; API_KEY asks for a key", shown, port)
-    with _ended_by_signals():
-        uvicorn.Server(settings).run(sockets=[door])
+    server = uvicorn.Server(settings)
+    with ended_by_signals(server):
+        server.run(sockets=[door])
 
 
 def _is_loopback(host: str) -> bool:
@@ -67,10 +69,17 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """uvicorn raises the signals that it was ended by once more: here they have done what they were sent for."""
+def ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM end a server, those too that come before uvicorn listens to them.
+
+    It raises the ones that it was ended by once more: here they have done what they were sent for.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    before = [signal.signal(number, end) for number in numbers]
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from rich.console import Console
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.rows import BadRow
 from llmf_hydra.errors import LlmfError
-from llmf_hydra.serve.calls import calls_in
+from llmf_hydra.serve.calls import before_calls, calls_in
 from llmf_hydra.serve.engine import Answer, Decoding, Engine, Finish, Request, Token
 from llmf_hydra.serve.terminal.commands import COMMANDS, Ended, Wrong
 from llmf_hydra.serve.terminal.dialogue import Dialogue
@@ -105,7 +105,8 @@ class Chat:
         self._answers.print()
         answer = Answer("".join(text), tuple(tokens), finish)
         calls = calls_in(answer, self._engine.loaded, dialogue.tools) if dialogue.tools else []
-        dialogue.answered(answer.text, calls)
+        said = before_calls(answer.text, answer.ids, self._engine.loaded) if calls else answer.text
+        dialogue.answered(said, calls)
         if finish is Finish.CANCELLED:
             self._note("stopped")
         elif finish is Finish.LENGTH:

@@ -40,8 +40,8 @@ class Dialogue:
             pass
 
     def answered(self, text: str, calls: Sequence[Call]) -> None:
-        """Add an answer of the model."""
-        message: Message = {"role": "assistant", "content": "" if calls else text}
+        """Add an answer of the model: what it said apart from its calls, and these."""
+        message: Message = {"role": "assistant", "content": text}
         if calls:
             given = [{"name": call.name, "arguments": json.loads(call.arguments)} for call in calls]
             message["tool_calls"] = calls_of(given, "tool_calls")

@@ -1,6 +1,8 @@
 """Tab Runs & sweeps: all runs in a table, several of them in one plot, what differs between two, and studies."""
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from llmf_hydra.webui.fields import Place, path_fault, run_folder
 STUDY = "study.json"
 JOBS = ("train", "predict", "evaluate", "export", "check", "preview")
 TRIALS = ["trial", "objective", "status"]
+EMPTY = 0.3  # seconds that a plot is empty before it has other series: it keeps the colours it was built with
 
 
-def compare_tab(page: gr.Blocks, place: Place) -> None:
+def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
     """Lay the tab out."""
     refresh = gr.Button("Refresh", elem_id="refresh")
     table = gr.Dataframe(
@@ -29,7 +32,9 @@ def compare_tab(page: gr.Blocks, place: Place) -> None:
     with gr.Row():
         metrics = gr.Dropdown([], multiselect=True, label="Metrics", info="None chosen: the losses.")
         differ = gr.Button("What differs (of two runs)", elem_id="differ")
-    plot = gr.LinePlot(x="step", y="value", color="metric", label="Curves", height=320, elem_id="compared")
+    plot = gr.LinePlot(
+        x="step", y="value", color="metric", color_title="", label="Curves", height=320, elem_id="compared"
+    )
     difference = gr.Textbox(label="llmf diff", lines=4, max_lines=30, interactive=False, elem_id="difference")
     with gr.Accordion("Sweeps", open=False):
         study = gr.Dropdown([], label="Study", allow_custom_value=True, elem_id="study")
@@ -53,14 +58,17 @@ def compare_tab(page: gr.Blocks, place: Place) -> None:
             gr.Dropdown(_studies(place)),
         )
 
-    def drawn(names: list[str], wanted: list[str]) -> tuple[Any, Any, Any]:
+    def drawn(names: list[str], wanted: list[str]) -> Iterator[tuple[Any, Any, Any]]:
         try:
             outs = [run_folder(name, place) for name in names]
         except Refused as refusal:
-            return gr.skip(), gr.skip(), str(refusal)
+            yield gr.skip(), gr.skip(), str(refusal)
+            return
         logged = watch.metrics_of(outs)
         shown = [metric for metric in wanted if metric in logged] or [m for m in logged if m.endswith("loss")]
-        return watch.curves(outs, shown, place), gr.Dropdown(logged), gr.skip()
+        yield None, gr.Dropdown(logged), gr.skip()
+        time.sleep(EMPTY)
+        yield watch.curves(outs, shown, place), gr.skip(), gr.skip()
 
     def compared(names: list[str]) -> str:
         try:
@@ -71,13 +79,17 @@ def compare_tab(page: gr.Blocks, place: Place) -> None:
             return str(refusal)
         return commands.answer(["diff", *two], place).text
 
-    def shown_study(name: str | None) -> tuple[str, Any]:
+    def shown_study(name: str | None) -> Iterator[tuple[Any, Any]]:
         try:
             folder = watch.name(_study(name, place), place)
         except Refused as refusal:
-            return str(refusal), gr.skip()
+            yield str(refusal), gr.skip()
+            return
         told = commands.answer(["sweep", "show", folder], place)
-        return told.text, _history(commands.answer(["sweep", "show", folder, "--json"], place).out)
+        history = _history(commands.answer(["sweep", "show", folder, "--json"], place).out)
+        yield told.text, None
+        time.sleep(EMPTY)
+        yield gr.skip(), history
 
     opened = [table, chosen, study]
     refresh.click(listed, None, opened)
@@ -85,7 +97,7 @@ def compare_tab(page: gr.Blocks, place: Place) -> None:
     metrics.input(drawn, [chosen, metrics], [plot, metrics, difference])
     differ.click(compared, chosen, difference)
     study.input(shown_study, study, [trials, history])
-    page.load(listed, None, opened, show_progress="hidden")
+    gr.on([page.load, tab.select], listed, None, opened, show_progress="hidden")
 
 
 def _studies(place: Place) -> list[str]:
@@ -100,8 +112,8 @@ def _study(name: str | None, place: Place) -> Path:
     return place.cwd / name
 
 
-def _history(told: str) -> pandas.DataFrame:
-    """The objectives of a study's trials by number, from what `llmf sweep show --json` says."""
+def _history(told: str) -> pandas.DataFrame | None:
+    """The objectives of a study's trials by number, from what `llmf sweep show --json` says; None for none."""
     try:
         trials = json.loads(told)["trials"]
     except (ValueError, KeyError):
@@ -111,4 +123,4 @@ def _history(told: str) -> pandas.DataFrame:
         for trial in trials
         if trial.get("objective") is not None
     ]
-    return pandas.DataFrame(points, columns=TRIALS)
+    return pandas.DataFrame(points, columns=TRIALS) if points else None

@@ -1,5 +1,6 @@
 """What is seen of one run while it goes on: how it stands, its curves, what it prints; and its end."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,18 @@ from llmf_hydra.webui import watch
 from llmf_hydra.webui.fields import Place, run_folder
 
 EVERY = 2.0  # seconds between two looks
-Seen = tuple[Any, ...]  # what a look depends on: nothing is drawn anew while it stays
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look has shown; nothing is drawn anew while it stays."""
+
+    run: str
+    metrics: tuple[str, ...]  # that are chosen
+    changed: tuple[int, int]  # when the log was, and what the texts are
+    series: tuple[
+        str, ...
+    ] = ()  # in the plot, which keeps the colours that it was built with until it is empty
 
 
 class Monitor:
@@ -33,12 +45,12 @@ class Monitor:
             [], multiselect=True, label="Metrics", info="None chosen: the losses.", elem_id="metrics"
         )
         self.plot = gr.LinePlot(
-            x="step", y="value", color="metric", label="Curves", height=320, elem_id="plot"
+            x="step", y="value", color="metric", color_title="", label="Curves", height=320, elem_id="plot"
         )
         self.log = gr.Textbox(
             label="Log", lines=6, max_lines=18, interactive=False, elem_id="log", autoscroll=True
         )
-        self._seen = gr.State(())
+        self._seen = gr.State(None)
         shown = [self.state, self.plot, self.log, self.metrics, self._seen]
         asked = [self.run, self.metrics, self._seen]
         quiet: Any = {"show_progress": "hidden"}
@@ -60,7 +72,7 @@ class Monitor:
         """The runs to choose from, as they stand now."""
         return gr.Dropdown(watch.choices(watch.rows(self._place), self._place))
 
-    def look(self, name: str | None, metrics: list[str], seen: Seen) -> tuple[Any, ...]:
+    def look(self, name: str | None, metrics: list[str], seen: Seen | None) -> tuple[Any, ...]:
         """What there is to see of a run, as far as it isn't seen yet."""
         if not name:
             return ("no run yet", *[gr.skip()] * 4)
@@ -70,15 +82,18 @@ class Monitor:
             return (str(refusal), *[gr.skip()] * 4)
         state = watch.state(out, self._place)
         text = watch.text(out, self._place)
-        now: Seen = (name, tuple(metrics), _changed(out / LOG), hash(text))
-        if now == seen:
+        now = Seen(name, tuple(metrics), (_changed(out / LOG), hash(text)))
+        if seen is not None and replace(seen, series=()) == now:
             return (state, *[gr.skip()] * 4)
         logged = watch.metrics_of([out])
         wanted = [metric for metric in metrics if metric in logged] or [
             metric for metric in logged if metric.endswith("loss")
         ]
+        series = (name, *wanted) if wanted else ()
+        if seen is not None and seen.series not in ((), series):
+            return state, None, text, gr.Dropdown(logged), None  # the next look draws
         drawn = watch.curves([out], wanted, self._place)
-        return state, drawn, text, gr.Dropdown(logged), now
+        return state, drawn, text, gr.Dropdown(logged), replace(now, series=series)
 
     def stop(self, name: str | None) -> str:
         """Ask the run to save and end."""

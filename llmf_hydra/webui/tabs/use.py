@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from llmf_hydra.config.quoting import hydra_value
 from llmf_hydra.errors import Refused
 from llmf_hydra.webui import commands, watch
 from llmf_hydra.webui.composed import compose
@@ -15,7 +16,7 @@ EXPORTS = "exports"
 EVERY = 2.0  # seconds between two looks at what a command prints
 
 
-def use_tab(page: gr.Blocks, place: Place) -> None:
+def use_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
     """Lay the tab out."""
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
@@ -44,7 +45,8 @@ def use_tab(page: gr.Blocks, place: Place) -> None:
     fields = [job, run, name, overrides]
 
     def words(what: str, of: str | None, folder: str, text: str) -> list[str]:
-        said = [f"job={what}", f"from_run={watch.name(run_folder(of, place), place)}"]
+        run_name = hydra_value(watch.name(run_folder(of, place), place))
+        said = [f"job={what}", f"from_run={run_name}"]
         if what == "export" and folder:
             said.append(f"export.export_dir={EXPORTS}/{new_name(folder)}")
         return merged(said, words_of(text or "", place))
@@ -90,7 +92,7 @@ def use_tab(page: gr.Blocks, place: Place) -> None:
     process.input(looked_at, process, output, show_progress="hidden")
     stop.click(stopped, process, output)
     gr.Timer(EVERY).tick(looked_at, process, output, show_progress="hidden")
-    page.load(opened, None, [run, process], show_progress="hidden")
+    gr.on([page.load, tab.select], opened, None, [run, process], show_progress="hidden")
 
 
 def _commands(place: Place) -> list[tuple[str, str]]:
