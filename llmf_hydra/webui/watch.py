@@ -97,6 +97,13 @@ def metrics_of(outs: Sequence[Path]) -> list[str]:
     return sorted(found, key=lambda key: (not key.endswith("loss"), key))
 
 
+def drawn_of(wanted: Sequence[str], logged: Sequence[str]) -> list[str]:
+    """The metrics to draw: those that are wanted and logged, or else the losses that make a curve."""
+    return [metric for metric in wanted if metric in logged] or [
+        metric for metric in logged if metric.endswith("loss") and metric != "train_loss"
+    ]
+
+
 def curves(outs: Sequence[Path], metrics: Sequence[str], place: Place) -> pandas.DataFrame | None:
     """What the runs have logged of these metrics, a row for each point, and None for no point: a plot that was built
     without any would show none later. Several runs are told apart by name."""
@@ -104,13 +111,20 @@ def curves(outs: Sequence[Path], metrics: Sequence[str], place: Place) -> pandas
         [
             record["step"],
             float(record[metric]),
-            metric if len(outs) == 1 else f"{metric} of {name(out, place)}",
+            metric if len(outs) == 1 else f"{metric} {label}",
         ]
-        for out in outs
+        for out, label in zip(outs, _labels([name(out, place) for out in outs]), strict=True)
         for metric in metrics
         for record in _thinned([record for record in _log(out) if metric in record and "step" in record])
     ]
     return pandas.DataFrame(points, columns=LOGGED) if points else None
+
+
+def _labels(names: list[str]) -> list[str]:
+    """What tells names apart, for a legend that has no room for whole ones: all after what they begin with alike."""
+    shared = os.path.commonprefix(names)  # noqa: RUF071 -- of characters: names part within their last component
+    begun = max(shared.rfind(mark) for mark in "/_-= ") + 1
+    return [found[begun:] or found for found in names]
 
 
 def _thinned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -65,10 +65,9 @@ def compare_tab(page: gr.Blocks, tab: gr.Tab, place: Place) -> None:
             yield gr.skip(), gr.skip(), str(refusal)
             return
         logged = watch.metrics_of(outs)
-        shown = [metric for metric in wanted if metric in logged] or [m for m in logged if m.endswith("loss")]
         yield None, gr.Dropdown(logged), gr.skip()
         time.sleep(EMPTY)
-        yield watch.curves(outs, shown, place), gr.skip(), gr.skip()
+        yield watch.curves(outs, watch.drawn_of(wanted, logged), place), gr.skip(), gr.skip()
 
     def compared(names: list[str]) -> str:
         try:

@@ -86,9 +86,7 @@ class Monitor:
         if seen is not None and replace(seen, series=()) == now:
             return (state, *[gr.skip()] * 4)
         logged = watch.metrics_of([out])
-        wanted = [metric for metric in metrics if metric in logged] or [
-            metric for metric in logged if metric.endswith("loss")
-        ]
+        wanted = watch.drawn_of(metrics, logged)
         series = (name, *wanted) if wanted else ()
         if seen is not None and seen.series not in ((), series):
             return state, None, text, gr.Dropdown(logged), None  # the next look draws
