@@ -91,7 +91,7 @@ def test_a_checkpoint_of_another_ratio_is_refused(build: Build) -> None:
     said = [str(problem) for more in ((), ("method.loraplus_lr_ratio=4",))
             for problem in refusals.problems(composed(*resumed, *more), {}, [refusals.DISK])
             if problem.key == "method.loraplus_lr_ratio"]  # fmt: skip
-    assert len(said) == 1 and "was trained with 16.0, which a resumed run must keep" in said[0]
+    assert len(said) == 1 and "was trained with 16, which a resumed run must keep" in said[0]
 
 
 def test_a_rate_of_embeddings_that_have_no_adapter_is_refused(build: Build) -> None:
