@@ -71,9 +71,9 @@ def kto_learns_from_something(cfg: Config) -> Iterator[Problem]:
 
 @rule(REWARD, jobs=LEARNING_JOBS)
 def a_reward_is_named(cfg: Config) -> Iterator[Problem]:
-    """PPO needs a reward: an adapter, a model or a service."""
+    """PPO needs a reward: an adapter, a model, a service, or the list rlhf.rewards."""
     rlhf = cfg.rlhf
-    if cfg.stage.name == "ppo" and not rlhf.reward_model:
+    if cfg.stage.name == "ppo" and not rlhf.reward_model and not rlhf.rewards:
         yield Problem(REWARD, None, f"stage=ppo needs a reward (reward_model_type={rlhf.reward_model_type})",
                       REWARDS[rlhf.reward_model_type])  # fmt: skip
 

@@ -18,7 +18,7 @@ from llmf_hydra.training.rl.experience import Judge
 from llmf_hydra.training.rl.kl import AdaptiveKl
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.ppo_trainer import PpoTrainer
-from llmf_hydra.training.rl.rewards.build import build_reward
+from llmf_hydra.training.rewards.build import build_reward
 from llmf_hydra.training.rl.rollouts import Sampler
 from llmf_hydra.training.rl.samples import Samples
 

@@ -6,10 +6,10 @@ from llmf_hydra.models.load import load_model
 from llmf_hydra.models.sources.hubs import adapter_folder
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.reference.model import Reference
-from llmf_hydra.training.rl.rewards.adapter import AdapterReward
-from llmf_hydra.training.rl.rewards.model import ModelReward
-from llmf_hydra.training.rl.rewards.protocol import Reward
-from llmf_hydra.training.rl.rewards.service import ServiceReward
+from llmf_hydra.training.rewards.adapter import AdapterReward
+from llmf_hydra.training.rewards.model import ModelReward
+from llmf_hydra.training.rewards.protocol import Reward
+from llmf_hydra.training.rewards.service import ServiceReward
 
 
 def build_reward(context: RunContext, reference: Reference) -> Reward:
