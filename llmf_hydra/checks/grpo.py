@@ -59,7 +59,9 @@ def groups_fill_a_generation(cfg: Config) -> Iterator[Problem]:
         return
     training, rlhf = cfg.training, cfg.rlhf
     steps = rlhf.steps_per_generation or training.gradient_accumulation_steps
-    named = "rlhf.steps_per_generation" if rlhf.steps_per_generation else "training.gradient_accumulation_steps"
+    named = (
+        "rlhf.steps_per_generation" if rlhf.steps_per_generation else "training.gradient_accumulation_steps"
+    )
     whole = training.per_device_train_batch_size * cfg.launch.nproc_per_node * steps
     if whole % rlhf.num_generations:
         processes = f" x {cfg.launch.nproc_per_node} processes" if cfg.launch.nproc_per_node > 1 else ""
@@ -76,8 +78,8 @@ def groups_fill_an_evaluation_batch(cfg: Config) -> Iterator[Problem]:
     whole = training.per_device_eval_batch_size * cfg.launch.nproc_per_node
     if cfg.stage.name == "grpo" and training.evaluates and whole % count:
         key = "rlhf.num_generations_eval" if cfg.rlhf.num_generations_eval else "rlhf.num_generations"
-        yield Problem(EVAL_BATCH, training.per_device_eval_batch_size, f"holds no whole groups of {key}={count} answers",
-                      f"set {EVAL_BATCH}={count}")  # fmt: skip
+        what = f"holds no whole groups of {key}={count} answers"
+        yield Problem(EVAL_BATCH, training.per_device_eval_batch_size, what, f"set {EVAL_BATCH}={count}")
 
 
 @rule("generation.do_sample", "generation.max_new_tokens")
@@ -85,9 +87,13 @@ def groups_are_sampled(cfg: Config) -> Iterator[Problem]:
     """stage=grpo compares sampled answers of a known greatest length."""
     generation = cfg.generation
     if cfg.stage.name == "grpo" and not generation.do_sample:
-        yield Problem("generation.do_sample", False, "all answers to a prompt would be the same", "leave it out")
+        yield Problem(
+            "generation.do_sample", False, "all answers to a prompt would be the same", "leave it out"
+        )
     if cfg.stage.name == "grpo" and generation.max_new_tokens == 0:
-        yield Problem("generation.max_new_tokens", 0, "stage=grpo needs a greatest length of answers", "set it")
+        yield Problem(
+            "generation.max_new_tokens", 0, "stage=grpo needs a greatest length of answers", "set it"
+        )
 
 
 @rule("rlhf.beta", "rlhf.ref_model", "rlhf.ref_model_adapters", "rlhf.ref_model_quantization_bit")

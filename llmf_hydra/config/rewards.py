@@ -123,7 +123,9 @@ def _label(kind: str, options: Mapping[str, Any]) -> str:
 
 def _problems(key: str, item: Any) -> Iterator[Problem]:
     if not isinstance(item, str | Mapping):
-        yield Problem(key, item, "is no reward", "write KIND, KIND:ARGUMENT or {kind: KIND, weight: 0.5, ...}")
+        yield Problem(
+            key, item, "is no reward", "write KIND, KIND:ARGUMENT or {kind: KIND, weight: 0.5, ...}"
+        )
         return
     options = _options(item)
     kind = options.pop("kind", None)
@@ -138,7 +140,9 @@ def _problems(key: str, item: Any) -> Iterator[Problem]:
         if name not in known:
             has = f"has {', '.join(['weight', *known])}"
             what = "takes no argument" if name == "argument" else f"is no option of {kind}, which {has}"
-            yield Problem(f"{key}.{name}" if name != "argument" else key, value, what, did_you_mean(name, known))
+            yield Problem(
+                f"{key}.{name}" if name != "argument" else key, value, what, did_you_mean(name, known)
+            )
         elif not isinstance(value, known[name]) or (isinstance(value, bool) and bool not in known[name]):
             yield Problem(f"{key}.{name}", value, f"must be {' or '.join(t.__name__ for t in known[name])}")
     argument = KINDS[kind].argument
@@ -160,7 +164,9 @@ def _wrong_values(key: str, kind: str, options: Mapping[str, Any]) -> Iterator[P
     if kind == "numeric" and options.get("tolerance", 0) < 0:
         yield Problem(f"{key}.tolerance", options["tolerance"], "must be >= 0")
     if kind == "python" and not re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", str(options["function"])):
-        yield Problem(f"{key}.function", options["function"], "names no function", "write my_module:my_function")
+        yield Problem(
+            f"{key}.function", options["function"], "names no function", "write my_module:my_function"
+        )
     if kind == "format" and not all(re.fullmatch(r"\s*\w+\s*", tag) for tag in _tags(options)):
         yield Problem(f"{key}.tags", options["tags"], "must be names of tags, separated by commas")
     if kind == "service" and not str(options["url"]).startswith(("http://", "https://")):
@@ -183,5 +189,7 @@ def named_twice(found: list[RewardSpec]) -> Problem | None:
     """The refusal of a reward that stands in the list twice with the same options, which a weight of 2 says better."""
     for number, spec in enumerate(found):
         if any(spec.kind == other.kind and spec.options == other.options for other in found[:number]):
-            return Problem(KEY, NO_VALUE, f"holds {spec.kind} twice with the same options", "give it a weight")
+            return Problem(
+                KEY, NO_VALUE, f"holds {spec.kind} twice with the same options", "give it a weight"
+            )
     return None

@@ -121,9 +121,7 @@ class RlhfConfig:
         only=GRPO,
     )
     num_iterations: int = param(1, "Times that each answer is trained on.", ge=1, only=GRPO)
-    beta: float = param(
-        0.0, "Coefficient of the KL to the reference; 0 loads no reference.", ge=0, only=GRPO
-    )
+    beta: float = param(0.0, "Coefficient of the KL to the reference; 0 loads no reference.", ge=0, only=GRPO)
     use_bias_correction_kl: bool = param(
         True, "Weight the KL of a token by its importance ratio.", only=TOKENS
     )
@@ -155,9 +153,7 @@ class RlhfConfig:
         choices=("sum_then_normalize", "normalize_then_sum"),
         only=TOKENS,
     )
-    normalize_advantages: bool = param(
-        False, "Normalize advantages over the generation batch.", only=RLOO
-    )
+    normalize_advantages: bool = param(False, "Normalize advantages over the generation batch.", only=RLOO)
     mask_truncated_completions: bool = param(
         False, "Leave answers that didn't end out of the loss.", only=GRPO
     )

@@ -31,7 +31,9 @@ def problem(function: str, key: str) -> Problem | None:
     file = file_of(function)
     if file is None:
         where = module.replace(".", "/")
-        return Problem(key, function, f"there is no module {module}", f"put {where}.py where the command is started")
+        return Problem(
+            key, function, f"there is no module {module}", f"put {where}.py where the command is started"
+        )
     try:
         defined = _defined(ast.parse(file.read_bytes(), str(file)))
     except SyntaxError as error:
@@ -66,7 +68,11 @@ def load(function: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:
-        raise TrainingFailed(f"rlhf.rewards: {file} cannot be imported: {type(error).__name__}: {error}") from error
+        raise TrainingFailed(
+            f"rlhf.rewards: {file} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     if inspect.iscoroutinefunction(found) or not callable(found):
-        raise TrainingFailed(f"rlhf.rewards: {function} is {type(found).__name__}, where a plain function is needed")
+        raise TrainingFailed(
+            f"rlhf.rewards: {function} is {type(found).__name__}, where a plain function is needed"
+        )
     return found

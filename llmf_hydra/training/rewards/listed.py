@@ -50,7 +50,9 @@ def _listed(spec: RewardSpec, context: RunContext) -> ListedReward:
         return ListedReward(
             spec.label,
             spec.weight,
-            lambda answers: [verifiers.length(int(n), most, buffer) for n in answers.rollouts.mask.sum(dim=1)],
+            lambda answers: [
+                verifiers.length(int(n), most, buffer) for n in answers.rollouts.mask.sum(dim=1)
+            ],
         )
     verify = _comparison(spec) if spec.compares else _inspection(spec)
     return ListedReward(spec.label, spec.weight, verify, alone=True)
@@ -61,7 +63,9 @@ def _comparison(spec: RewardSpec) -> Callable[[Answers], list[float]]:
     options = spec.options
     pattern = re.compile(options["extract"], re.DOTALL) if options.get("extract") else None
     known: dict[str, verifiers.Verifier] = {
-        "exact_match": lambda text, wanted: verifiers.exact_match(text, wanted, ignore_case=options["ignore_case"]),
+        "exact_match": lambda text, wanted: verifiers.exact_match(
+            text, wanted, ignore_case=options["ignore_case"]
+        ),
         "numeric": lambda text, wanted: verifiers.numeric(text, wanted, tolerance=options["tolerance"]),
         "math": verifiers.math,
     }
@@ -96,7 +100,9 @@ def _function(name: str) -> Callable[[Answers], Any]:
     def score(answers: Answers) -> Any:
         names = dict.fromkeys(name for columns in answers.columns for name in columns if name not in OWN)
         columns = {
-            name: [of_row.get(name) for of_row in answers.columns] for name in names if every or name in parameters
+            name: [of_row.get(name) for of_row in answers.columns]
+            for name in names
+            if every or name in parameters
         }
         return called(prompts=list(answers.prompts), completions=list(answers.texts), **columns)
 
@@ -111,7 +117,9 @@ def _reward(spec: RewardSpec, context: RunContext) -> Reward:
     if not (folder / "adapter_config.json").exists():
         return ModelReward.named(cfg, spec.argument, context.precision.weights, context.tokenizer)
     host = context.model if isinstance(context.model, PeftModel) else None
-    return AdapterReward(host or load_model(cfg.network, context.precision.weights), str(folder), context.pad_id)
+    return AdapterReward(
+        host or load_model(cfg.network, context.precision.weights), str(folder), context.pad_id
+    )
 
 
 def _check_columns(context: RunContext) -> None:
@@ -123,7 +131,7 @@ def _check_columns(context: RunContext) -> None:
             have: dict[str, Any] = json.loads(row["columns"])  # pyright: ignore[reportArgumentType, reportCallIssue]
             for column, label in wanted.items():
                 if have.get(column) is None:
-                    where = scorer(context)._place(row)  # pyright: ignore
+                    where = scorer(context).place(row)  # pyright: ignore
                     raise Refused([Problem(KEY, label, f"compares with the column {column}, which {where} lacks",
                                            _remedy(have))])  # fmt: skip
 

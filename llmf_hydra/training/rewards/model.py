@@ -52,7 +52,9 @@ class ModelReward:
     @classmethod
     def named(cls, cfg: Config, name: str, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
         """A model of the list of rewards, as it is saved. Raises Refused."""
-        rlhf = replace(cfg.rlhf, reward_model=name, reward_model_adapters=None, reward_model_quantization_bit=None)
+        rlhf = replace(
+            cfg.rlhf, reward_model=name, reward_model_adapters=None, reward_model_quantization_bit=None
+        )
         return cls.load(replace(cfg, rlhf=rlhf), dtype, tokenizer)
 
     @torch.no_grad()

@@ -58,7 +58,11 @@ class Scorer:
         try:
             with limited(self.timeout):
                 found = reward.score(answers)
-                scores = list(found) if isinstance(found, Iterable) and not isinstance(found, str | Mapping) else None
+                scores = (
+                    list(found)
+                    if isinstance(found, Iterable) and not isinstance(found, str | Mapping)
+                    else None
+                )
         except TimedOut as error:
             what = f"took longer than rlhf.reward_timeout={self.timeout:g} seconds"
             raise self._failed(reward, what, self._places(answers.rows)) from error
@@ -78,7 +82,7 @@ class Scorer:
 
     def unscored(self, row: Row) -> TrainingFailed:
         """The failure of a row to which no reward applies."""
-        what = f"rlhf.rewards: none of them scores {self._place(row)}: each returned None for it"
+        what = f"rlhf.rewards: none of them scores {self.place(row)}: each returned None for it"
         return TrainingFailed(f"{what}; have one apply to every row, or leave the row out")
 
     def _number(self, reward: ListedReward, score: Any, row: Row) -> Score:
@@ -87,9 +91,9 @@ class Scorer:
         value = score.item() if hasattr(score, "item") and getattr(score, "size", 1) == 1 else score
         if isinstance(value, bool) or not isinstance(value, int | float):
             what = f"returned {_shown(score)}, which is {type(score).__name__} and no number,"
-            raise self._failed(reward, what, self._place(row))
+            raise self._failed(reward, what, self.place(row))
         if not math.isfinite(value) or abs(value) > LARGEST:
-            raise self._failed(reward, f"returned {value}, which is not a finite number,", self._place(row))
+            raise self._failed(reward, f"returned {value}, which is not a finite number,", self.place(row))
         return float(value)
 
     def _guilty(self, reward: ListedReward, answers: Answers, error: Exception) -> tuple[str, Exception]:
@@ -103,7 +107,7 @@ class Scorer:
             except TimedOut:
                 break
             except Exception as found:
-                return self._place(answers.rows[at]), found
+                return self.place(answers.rows[at]), found
         return self._places(answers.rows), error
 
     def _failed(self, reward: ListedReward, what: str, where: str) -> TrainingFailed:
@@ -112,13 +116,17 @@ class Scorer:
             f"llmf resume {self.run}"
         )
 
-    def _place(self, row: Row) -> str:
+    def place(self, row: Row) -> str:
+        """A row by its dataset's name and its number."""
+        return f"{self.source(row)} row {int(row['row'])}"
+
+    def source(self, row: Row) -> str:
+        """The name of a row's dataset."""
         source = int(row["source"])
-        name = self.sources[source] if source < len(self.sources) else f"dataset {source}"
-        return f"{name} row {int(row['row'])}"
+        return self.sources[source] if source < len(self.sources) else f"dataset {source}"
 
     def _places(self, rows: Sequence[Row]) -> str:
-        named = list(dict.fromkeys(map(self._place, rows)))
+        named = list(dict.fromkeys(map(self.place, rows)))
         more = f" and {len(named) - 4} more" if len(named) > 4 else ""
         return f"the answers to {', '.join(named[:4])}{more}"
 

@@ -9,7 +9,10 @@ from typing import Any
 from llmf_hydra import optional
 from llmf_hydra.config.rewards import KEY
 
-NUMBER = re.compile(r"[-+\u2212]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+\u2212]?\.\d+(?:[eE][-+]?\d+)?")
+EXPONENT = r"(?:[eE][-+]?\d+)?"
+NUMBER = re.compile(
+    rf"[-+\u2212]?(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?{EXPONENT}|[-+\u2212]?\.\d+{EXPONENT}"
+)
 FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
 
 Verifier = Callable[[str, str], float]  # of an answer and its reference
@@ -49,7 +52,9 @@ def numeric(answer: str, reference: str, *, tolerance: float = 0) -> float:
 def math(answer: str, reference: str) -> float:
     """1 where math-verify finds the expressions equal, of which the reference may come without dollar signs."""
     verify: Any = optional.require("math_verify", extra="rewards", key=f"{KEY}=math")
-    wanted = verify.parse(reference, parsing_timeout=None) or verify.parse(f"${reference}$", parsing_timeout=None)
+    wanted = verify.parse(reference, parsing_timeout=None) or verify.parse(
+        f"${reference}$", parsing_timeout=None
+    )
     given = verify.parse(answer, parsing_timeout=None)
     return float(bool(wanted and given) and verify.verify(wanted, given, timeout_seconds=None))
 
@@ -87,9 +92,10 @@ def json_schema(answer: str, validator: Any) -> float:
 
 def tag_pattern(tags: Sequence[str]) -> re.Pattern[str]:
     """Nothing but these tags, each once, in their order, with white space between."""
-    inside = r"(?:(?!</?(?:{0})>).)*".format("|".join(map(re.escape, tags)))
+    inside = rf"(?:(?!</?(?:{'|'.join(map(re.escape, tags))})>).)*"
     parts = [f"<{re.escape(tag)}>{inside}</{re.escape(tag)}>" for tag in tags]
-    return re.compile(r"\A\s*{0}\s*\Z".format(r"\s*".join(parts)), re.DOTALL)
+    between = r"\s*".join(parts)
+    return re.compile(rf"\A\s*{between}\s*\Z", re.DOTALL)
 
 
 def length(tokens: int, most: int, buffer: int) -> float:
