@@ -105,7 +105,8 @@ def the_reward_has_four_or_eight_bits(cfg: Config) -> Iterator[Problem]:
 def a_reward_adapter_keeps_its_base(cfg: Config) -> Iterator[Problem]:
     """A reward adapter sits on the model's own weights, so no adapter may be merged into them."""
     changed = cfg.merged_adapters
-    if cfg.stage.name == "ppo" and cfg.rlhf.reward_model_type == "lora" and changed:
+    adapter = cfg.rlhf.reward_model is not None and cfg.rlhf.reward_model_type == "lora"
+    if cfg.stage.name == "ppo" and adapter and changed:
         what = f"is an adapter on weights into which {', '.join(changed)} would be merged: its scores would be others"
         remedy = "go on from one adapter without method.create_new_adapter, or set rlhf.reward_model_type=full or api"
         yield Problem(REWARD, cfg.rlhf.reward_model, what, remedy)

@@ -137,7 +137,7 @@ def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
 def _fitting(cfg: Config, model: PreTrainedModel) -> Network:
     """The model without weights as it will be trained. Raises Refused for saved adapters that don't fit on it."""
     rlhf = cfg.rlhf
-    if cfg.stage.name == "ppo" and rlhf.reward_model_type == "lora":
+    if cfg.stage.name == "ppo" and rlhf.reward_model and rlhf.reward_model_type == "lora":
         check_vocabulary(str(rlhf.reward_model), model)
     trainable, adapter = _trainable(cfg, model), _trained_adapter(cfg)
     if adapter is not None:

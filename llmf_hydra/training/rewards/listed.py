@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from peft import PeftModel
 
@@ -15,12 +16,14 @@ from llmf_hydra.config.rewards import KEY, RewardSpec
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_model
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.rewards import function, verifiers
 from llmf_hydra.training.rewards.adapter import AdapterReward
 from llmf_hydra.training.rewards.model import ModelReward
-from llmf_hydra.training.rewards.protocol import Reward
+from llmf_hydra.training.rewards.protocol import Reward, Row
 from llmf_hydra.training.rewards.scoring import Answers, ListedReward, Scorer
 from llmf_hydra.training.rewards.service import ServiceReward
+from llmf_hydra.training.rewards.texts import texts
 
 OWN = ("prompts", "completions")  # arguments that no column may take
 
@@ -35,6 +38,29 @@ def listed_rewards(context: RunContext) -> list[ListedReward]:
 def scorer(context: RunContext) -> Scorer:
     """What calls them."""
     return Scorer(context.sources, context.cfg.rlhf.reward_timeout, str(context.out))
+
+
+class WeightedRewards:
+    """The list as one reward, for PPO: the sum of the scores by their weights, of those that apply to a row."""
+
+    name = KEY
+
+    def __init__(self, context: RunContext) -> None:
+        self._rewards, self._scorer = listed_rewards(context), scorer(context)
+        self._tokenizer, self._skip = context.tokenizer, context.cfg.generation.skip_special_tokens
+
+    def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:
+        """Raises TrainingFailed for what is no score, and for a row to which no reward applies."""
+        prompts, said = texts(rollouts, self._tokenizer, self._skip)
+        answers = Answers(prompts, said, rows, rollouts)
+        scored = [(reward.weight, self._scorer(reward, answers)) for reward in self._rewards]
+        sums: list[float] = []
+        for at, row in enumerate(rows):
+            applied = [weight * score for weight, scores in scored if (score := scores[at]) is not None]
+            if not applied:
+                raise self._scorer.unscored(row)
+            sums.append(sum(applied))
+        return torch.tensor(sums, dtype=torch.float32, device=rollouts.ids.device)
 
 
 def _listed(spec: RewardSpec, context: RunContext) -> ListedReward:
