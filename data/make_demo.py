@@ -60,7 +60,6 @@ PARAGRAPH_ASKS = (
     "Give me a short text on {}.",
     "What can you tell me about {}? A few sentences will do.",
 )
-CHOICES = 480
 FEEDBACK_BOTH, FEEDBACK_ONE = 150, 76  # prompts with two answers, and prompts with one, of each label
 
 
@@ -186,7 +185,7 @@ def main() -> None:
         "demo_instruct": instruct_rows(items),
         "demo_text": text_rows(),
         "demo_feedback": feedback_rows(items),
-        "demo_grpo": choice_rows(Random(f"{SEED} choices"), CHOICES),
+        "demo_grpo": choice_rows(),
     }
     for name, rows in sets.items():
         write_jsonl(out / f"{name}.jsonl", rows)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
+
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.rewards.protocol import Row
@@ -88,7 +91,8 @@ class Scorer:
     def _number(self, reward: ListedReward, score: Any, row: Row) -> Score:
         if score is None:
             return None
-        value = score.item() if hasattr(score, "item") and getattr(score, "size", 1) == 1 else score
+        single = isinstance(score, np.generic | torch.Tensor) and score.ndim == 0
+        value = score.item() if single else score
         if isinstance(value, bool) or not isinstance(value, int | float):
             what = f"returned {_shown(score)}, which is {type(score).__name__} and no number,"
             raise self._failed(reward, what, self.place(row))
