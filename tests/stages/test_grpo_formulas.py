@@ -11,10 +11,12 @@ from support.grpo_runs import SHORT, grouped, log_probs, sums, table
 from transformers import TrainerCallback
 
 Build = Callable[..., Any]
-TEMPERATURE, BETA, LOW, HIGH, MOST = 0.8, 0.3, 0.05, 0.1, 6
-WORDS = ["method=full", *SHORT, "optimizer=sgd", "training.learning_rate=10", "training.max_grad_norm=0",
+TEMPERATURE, BETA, LOW, HIGH, MOST = 0.8, 0.3, 0.02, 0.03, 6
+LARGEST = 1.01  # ratio of cispo
+STEP = 0.01  # of all weights: the norm of the clipped gradient, at a rate of 1
+WORDS = ["method=full", *SHORT, "optimizer=sgd", f"training.max_grad_norm={STEP}", "training.learning_rate=1",
          "training.lr_scheduler_type=constant", "rlhf.num_iterations=2", f"generation.temperature={TEMPERATURE}",
-         f"rlhf.beta={BETA}", f"rlhf.epsilon={LOW}", f"rlhf.epsilon_high={HIGH}"]  # fmt: skip
+         f"rlhf.beta={BETA}", f"rlhf.epsilon={LOW}"]  # fmt: skip
 
 
 class Snapshots(TrainerCallback):
@@ -53,11 +55,10 @@ def by_hand(
         kl = (ref[at] - new[at]).exp() - (ref[at] - new[at]) - 1
         surrogate = torch.minimum(ratio * advantage, clipped * advantage)
         if loss_type == "cispo":
-            surrogate = ratio.clamp(max=HIGH) * advantage * new[at]
+            surrogate = ratio.clamp(max=LARGEST) * advantage * new[at]
         terms.append(-surrogate + BETA * kl * ratio)
-    assert loss_type == "cispo" or any(
-        bool(((new[i] - old[i]).exp() > 1 + HIGH).any()) for i in range(len(new))
-    )
+    ratios = torch.cat([(a - b).exp() for a, b in zip(new, old, strict=True)])
+    assert (ratios < 1 - LOW).any() and (ratios > 1 + HIGH).any()  # both bounds act
     if loss_type == "grpo":
         return float(torch.stack([term.mean() for term in terms]).mean())
     if loss_type == "luspo":
@@ -71,8 +72,8 @@ def test_the_loss_is_the_formula(loss_type: str, build: Build, tmp_path: Path) -
     """Advantages from the means of groups, clipping at both sides, the KL, and each loss's own divisor."""
     sums(tmp_path)
     scale = ["rlhf.scale_rewards=none"] if loss_type == "dr_grpo" else []
-    rate = ["training.learning_rate=1"] if loss_type == "luspo" else []  # its sums are larger
-    trainer = build(*WORDS, f"rlhf.loss_type={loss_type}", *scale, *rate)
+    own = [f"rlhf.epsilon_high={LARGEST if loss_type == 'cispo' else HIGH}"]
+    trainer = build(*WORDS, f"rlhf.loss_type={loss_type}", *scale, *own)
     # Any of many tokens ends an answer: the lengths differ, and so do the losses' divisors.
     trainer.eos_token_ids = trainer.generation_config.eos_token_id = list(range(2, 250))
     snapshots = Snapshots()

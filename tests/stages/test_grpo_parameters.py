@@ -66,8 +66,9 @@ def test_each_parameter_changes_the_weights(base: str, build: Build) -> None:
 
 def test_an_evaluation_answers_held_out_prompts(build: Build) -> None:
     """Its rewards are exact, its answers the same each time, and the training doesn't notice it."""
-    held = ["training.eval_strategy=steps", "training.eval_steps=1", "data.val_size=6", 
-            "rlhf.num_generations_eval=2",            "training.per_device_eval_batch_size=4", "rlhf.pass_reward=0.3", "training.learning_rate=1e-12"]  # fmt: skip
+    held = ["training.eval_strategy=steps", "training.eval_steps=1", "data.val_size=6", "rlhf.pass_reward=0.3",
+            "rlhf.num_generations_eval=2", "training.per_device_eval_batch_size=4",
+            "training.learning_rate=1e-12"]  # fmt: skip
     seen = trained(build, *held)
     lines = [line for line in log_of(seen) if "eval_reward" in line]
     scored = [{k: line[k] for k in line if k.startswith("eval_") and "num_tokens" not in k} for line in lines]
