@@ -27,6 +27,6 @@ def choice_rows() -> list[dict[str, str]]:
             other = rng.choice([name for name in KINDS if name != kind])
             for asked, answer in ((kind, "yes"), (other, "no")):
                 question = f"Is {with_article(thing)} {asked}? Answer yes or no."
-                rows.append({"question": question, "answer": answer, "kind": asked})
+                rows.append({"question": question, "answer": answer})
     rng.shuffle(rows)
     return rows

@@ -32,7 +32,7 @@ from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep
 from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
 from llmf_hydra.training.state import logged_before
-from llmf_hydra.training.stepping import SteppingTrainer
+from llmf_hydra.training.trainer import SteppingTrainer
 
 log = logging.getLogger(__name__)
 

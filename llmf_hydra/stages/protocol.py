@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Protocol, cast
 
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.stepping import SteppingTrainer
+from llmf_hydra.training.trainer import SteppingTrainer
 
 
 class Stage(Protocol):

@@ -58,7 +58,7 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
     ),
     "groups_are_sampled": (
         [{**GRPO, "generation.do_sample": False}, {**GRPO, "generation.max_new_tokens": 0}],
-        [GRPO, {**PPO, "generation.do_sample": False}],
+        [GRPO, {**REWARDED, "generation.do_sample": False}],
     ),
     "beta_needs_the_reference": (
         [{**GRPO, "rlhf.ref_model": "a"}, {**GRPO, "rlhf.ref_model_quantization_bit": 8}],

@@ -1,6 +1,6 @@
 """Which prompts come next."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from trl.trainer.utils import RepeatSampler
@@ -16,7 +16,7 @@ class EpochOrder(RepeatSampler):
         super().__init__(**own, seed=seed)
         self._epoch, self._seed = epoch, seed
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Generator[int, Any, None]:
         if self.shuffle:
             self.generator.manual_seed(self._seed + self._epoch())
         yield from super().__iter__()

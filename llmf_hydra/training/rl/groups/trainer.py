@@ -27,7 +27,7 @@ from llmf_hydra.training.rl.groups.held_out import HeldOut
 from llmf_hydra.training.rl.groups.order import EpochOrder
 from llmf_hydra.training.rl.groups.state import Generations
 from llmf_hydra.training.rl.groups.table import REWARD, CompletionTable
-from llmf_hydra.training.stepping import SteppingTrainer
+from llmf_hydra.training.trainer import SteppingTrainer
 
 TIMES = ("step_time",)  # what TRL logs of the clock: a line of a resumed run would differ by it
 
@@ -37,6 +37,8 @@ class GroupTrainer(SteppingTrainer):
 
     args: Any  # GRPOConfig or RLOOConfig
     ref_model: nn.Module | None
+    generation_config: Any
+    generation_kwargs: dict[str, Any]
 
     def __init__(self, context: RunContext, args: TrainingArguments) -> None:
         rlhf = context.cfg.rlhf
@@ -89,12 +91,12 @@ class GroupTrainer(SteppingTrainer):
 
     # Rows, answers and rewards
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         args = self.args
         return EpochOrder(
             lambda: int(self.state.epoch or 0),
             args.seed if args.data_seed is None else args.data_seed,
-            data_source=self.train_dataset if train_dataset is None else train_dataset,
+            data_source=self.train_dataset if dataset is None else dataset,
             mini_repeat_count=args.num_generations,
             batch_size=args.generation_batch_size // args.num_generations,
             repeat_count=args.num_iterations * args.steps_per_generation,
@@ -184,7 +186,8 @@ class GroupTrainer(SteppingTrainer):
         self.rows = [(int(source), int(row)) for source, row in inputs[ROWS].tolist()]
         if model.training:
             self.tokens += int(inputs["prompt_mask"].sum() + inputs["completion_mask"].sum())
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return cast("torch.Tensor", loss)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL's means, without those of the clock and of nothing; an evaluation's rewards are exact."""
