@@ -35,8 +35,8 @@ WORDS = ["model=tiny", "data.max_samples=60", "data.val_size=8", "training.loggi
          "training.plot_loss=false"]  # fmt: skip
 PPO = ["rlhf.reward_model_type=full", "generation.max_new_tokens=8"]
 # Two steps on each answer, three between checkpoints: one of two lies amid answers that are being trained on.
-GRPO = ["data.dataset=demo_grpo", "rlhf.rewards=[regex:e.*e]", "rlhf.num_generations=2", "rlhf.num_iterations=2",
-        "rlhf.beta=0.1", "generation.max_new_tokens=8", "data.max_samples=24"]  # fmt: skip
+GRPO = ["rlhf.rewards=[regex:e.*e]", "rlhf.num_generations=2", "rlhf.num_iterations=2", "rlhf.beta=0.1",
+        "generation.max_new_tokens=8"]  # fmt: skip
 Llmf = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -38,12 +38,7 @@ def losses(out: Path) -> dict[int, dict[str, float]]:
 
 
 PPO = ["rlhf.reward_model=reward/final", "rlhf.reward_model_type=full", "generation.max_new_tokens=8"]
-GRPO = [
-    "data.dataset=demo_grpo",
-    "rlhf.rewards=[regex:e.*e]",
-    "rlhf.num_generations=2",
-    "generation.max_new_tokens=8",
-]
+GRPO = ["rlhf.rewards=[regex:e.*e]", "rlhf.num_generations=2", "generation.max_new_tokens=8"]
 
 
 @pytest.mark.parametrize(("stage", "method"), EACH)

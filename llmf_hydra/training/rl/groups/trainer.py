@@ -91,7 +91,9 @@ class GroupTrainer(SteppingTrainer):
 
     # Rows, answers and rewards
 
-    def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
+    def _get_train_sampler(  # pyright: ignore[reportIncompatibleMethodOverride]  # named as TRL has it
+        self, dataset: Any = None
+    ) -> Sampler[int]:
         args = self.args
         return EpochOrder(
             lambda: int(self.state.epoch or 0),
