@@ -128,8 +128,10 @@ def test_a_users_reward_works_in_a_study_and_after_reproduce(run: Run, cli: Cli,
     )
     assert study.returncode == 0, study.stderr
     assert len(list((tmp_path / "study").rglob("completions"))) == 2
-    (tmp_path / "letters.py").write_text(LETTERS.replace("aeiou", "xyz"), encoding="utf8")
-    changed = cli("reproduce", str(tmp_path / "again"), cwd=tmp_path)
+    file = run.out.parent / "letters.py"
+    file.write_text(LETTERS.replace("aeiou", "xyz"), encoding="utf8")
+    changed = cli("reproduce", str(run.out), "--out", str(tmp_path / "changed"), cwd=run.out.parent)
+    file.write_text(LETTERS, encoding="utf8")
     assert "letters.py" in changed.stdout
 
 
