@@ -82,6 +82,14 @@ def groups_fill_an_evaluation_batch(cfg: Config) -> Iterator[Problem]:
         yield Problem(EVAL_BATCH, training.per_device_eval_batch_size, what, f"set {EVAL_BATCH}={count}")
 
 
+@rule("data.eval_on_each_dataset")
+def held_out_prompts_are_one_set(cfg: Config) -> Iterator[Problem]:
+    """stage=grpo logs the rewards of all held-out prompts under one name."""
+    if cfg.stage.name == "grpo" and cfg.data.eval_on_each_dataset:
+        what = "stage=grpo logs its rewards under one name, whatever dataset they are of"
+        yield Problem("data.eval_on_each_dataset", True, what, "leave it out")
+
+
 @rule("generation.do_sample", "generation.max_new_tokens")
 def groups_are_sampled(cfg: Config) -> Iterator[Problem]:
     """stage=grpo compares sampled answers of a known greatest length."""

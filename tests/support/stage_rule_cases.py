@@ -56,6 +56,10 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
             {**GRPO, **EVALUATED, "rlhf.num_generations_eval": 4},
         ],
     ),
+    "held_out_prompts_are_one_set": (
+        [{**GRPO, **EVALUATED, "data.eval_on_each_dataset": True}],
+        [{**GRPO, **EVALUATED}, {**DPO, **EVALUATED, "data.eval_on_each_dataset": True}],
+    ),
     "groups_are_sampled": (
         [{**GRPO, "generation.do_sample": False}, {**GRPO, "generation.max_new_tokens": 0}],
         [GRPO, {**REWARDED, "generation.do_sample": False}],
