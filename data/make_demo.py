@@ -16,6 +16,7 @@ from random import Random
 
 from demo_banks.bad import STYLES, Spoiler
 from demo_banks.chats import chat, manner_chats, many_turn_chats
+from demo_banks.choices import choice_rows
 from demo_banks.computed import computed_items
 from demo_banks.items import Item, bank_items, load_bank
 
@@ -184,6 +185,7 @@ def main() -> None:
         "demo_instruct": instruct_rows(items),
         "demo_text": text_rows(),
         "demo_feedback": feedback_rows(items),
+        "demo_grpo": choice_rows(),
     }
     for name, rows in sets.items():
         write_jsonl(out / f"{name}.jsonl", rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llmf_hydra.checks import (
     data,
+    grpo,
     inference,
     launch,
     method,
@@ -28,13 +29,14 @@ from llmf_hydra.export import checks as exports
 from llmf_hydra.models import checks as model_files
 from llmf_hydra.models.architecture import checks as architecture
 from llmf_hydra.runs import folder as runs
-from llmf_hydra.training.rl.rewards import checks as reward_files
+from llmf_hydra.training.rewards import checks as reward_files
 from llmf_hydra.webui import checks as page
 
 __all__ = ["CONFIG", "PHASES", "Rule", "check_recorded_files", "of_files", "of_values", "problems", "recorded",
            "rules_about", "unread"]  # fmt: skip
 REGISTERED = (
     data,
+    grpo,
     inference,
     launch,
     method,

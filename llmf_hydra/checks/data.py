@@ -93,9 +93,9 @@ def a_stream_has_one_reader(cfg: Config) -> Iterator[Problem]:
 
 @rule("data.streaming")
 def prompts_are_at_hand(cfg: Config) -> Iterator[Problem]:
-    """PPO draws its prompts by their number, so they cannot be read while it trains."""
-    if cfg.stage.name == "ppo" and cfg.data.streaming:
-        what = "stage=ppo draws its prompts by their number, which a stream has not"
+    """Online training draws its prompts by their number, so they cannot be read while it trains."""
+    if cfg.stage.info.rollouts and cfg.data.streaming:
+        what = f"stage={cfg.stage.name} draws its prompts by their number, which a stream has not"
         yield Problem("data.streaming", True, what, "leave it out")
 
 

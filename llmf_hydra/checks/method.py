@@ -138,7 +138,8 @@ def pissa_needs_whole_weights(cfg: Config) -> Iterator[Problem]:
 @rule("method.pissa_init", "rlhf.reward_model_type", "rlhf.reward_model")
 def a_reward_adapter_needs_the_base(cfg: Config) -> Iterator[Problem]:
     """PiSSA takes a part of the base into the policy's adapter, so a reward adapter can't sit on that base."""
-    if cfg.stage.name == "ppo" and cfg.starts_on_residual and cfg.rlhf.reward_model_type == "lora":
+    adapter = cfg.rlhf.reward_model is not None and cfg.rlhf.reward_model_type == "lora"
+    if cfg.stage.name == "ppo" and cfg.starts_on_residual and adapter:
         what = "leaves a residual in the base, on which the reward adapter would give other scores"
         remedy = "set rlhf.reward_model_type=full or api, or method.pissa_init=false"
         yield Problem("method.pissa_init", True, what, remedy)

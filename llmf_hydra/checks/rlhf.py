@@ -71,9 +71,9 @@ def kto_learns_from_something(cfg: Config) -> Iterator[Problem]:
 
 @rule(REWARD, jobs=LEARNING_JOBS)
 def a_reward_is_named(cfg: Config) -> Iterator[Problem]:
-    """PPO needs a reward: an adapter, a model or a service."""
+    """PPO needs a reward: an adapter, a model, a service, or the list rlhf.rewards."""
     rlhf = cfg.rlhf
-    if cfg.stage.name == "ppo" and not rlhf.reward_model:
+    if cfg.stage.name == "ppo" and not rlhf.reward_model and not rlhf.rewards:
         yield Problem(REWARD, None, f"stage=ppo needs a reward (reward_model_type={rlhf.reward_model_type})",
                       REWARDS[rlhf.reward_model_type])  # fmt: skip
 
@@ -105,7 +105,8 @@ def the_reward_has_four_or_eight_bits(cfg: Config) -> Iterator[Problem]:
 def a_reward_adapter_keeps_its_base(cfg: Config) -> Iterator[Problem]:
     """A reward adapter sits on the model's own weights, so no adapter may be merged into them."""
     changed = cfg.merged_adapters
-    if cfg.stage.name == "ppo" and cfg.rlhf.reward_model_type == "lora" and changed:
+    adapter = cfg.rlhf.reward_model is not None and cfg.rlhf.reward_model_type == "lora"
+    if cfg.stage.name == "ppo" and adapter and changed:
         what = f"is an adapter on weights into which {', '.join(changed)} would be merged: its scores would be others"
         remedy = "go on from one adapter without method.create_new_adapter, or set rlhf.reward_model_type=full or api"
         yield Problem(REWARD, cfg.rlhf.reward_model, what, remedy)

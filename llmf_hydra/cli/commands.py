@@ -36,6 +36,8 @@ COMMANDS = {
     "data": Command("data", "list, validate, convert datasets", "llmf_hydra.cli.data"),
     "expand": Command("expand MODEL", "add identity blocks to a model, for method=llama_pro", "llmf_hydra.cli.expand"),
     "models": Command("models", "the choices of model=: name, size and chat template", "llmf_hydra.cli.models"),
+    "samples": Command("samples RUN", "what a run of stage=grpo was answered, best and worst side by side",
+                       "llmf_hydra.cli.samples"),
     "score": Command("score", "score a file of answers with a reward model", "llmf_hydra.cli.score"),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ JSON_TYPES = {
     "str": "string",
     "null": "null",
     "mapping": "object",
+    "list": "array",
 }
 INTERPOLATION = {"type": "string", "pattern": r"\$\{.+\}"}
 
@@ -142,7 +143,7 @@ def _parameter_schema(entry: Entry) -> dict[str, object]:
 
 def _value_schema(entry: Entry) -> Iterator[tuple[str, object]]:
     types = [JSON_TYPES[name] for name in entry.type_name.split(" or ")]
-    if entry.type is Any:
+    if entry.type is Any and "null" not in types:
         types.append("null")
     if entry.param.choices:
         yield "enum", [*entry.param.choices, *([None] if "null" in types else [])]

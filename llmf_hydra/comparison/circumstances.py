@@ -14,15 +14,17 @@ from llmf_hydra.models.ref import locate
 from llmf_hydra.paths import PACKAGE
 from llmf_hydra.runs import git, sources
 from llmf_hydra.runs.manifest import machine
+from llmf_hydra.training.rewards.files import reward_files
 
 Manifest = Mapping[str, Any]
-CODE, PACKAGE_KIND, DATA, TOKENIZER, TEMPLATE, MODEL = (
+CODE, PACKAGE_KIND, DATA, TOKENIZER, TEMPLATE, MODEL, REWARD = (
     "code",
     "package",
     "data",
     "tokenizer",
     "template",
     "model",
+    "reward",
 )
 HERE = "here"  # marks the circumstances of this moment, whose sources lie on the disk
 HARDWARE = {
@@ -46,7 +48,11 @@ def present(cfg: Config) -> Manifest:
         "git": git.source(),
         "sources": sources.digests(),
         "machine": machine(),
-        "files": {"data": dataset_files(cfg.data), "models": model_files(cfg)},
+        "files": {
+            "data": dataset_files(cfg.data),
+            "models": model_files(cfg),
+            "rewards": reward_files(cfg),
+        },
         "digests": {"model": weights_digest(locate(cfg.model))},
     }
 
@@ -54,6 +60,7 @@ def present(cfg: Config) -> Manifest:
 def differences(old: Manifest, new: Manifest) -> list[Difference]:
     """All that can part two runs beside their configs, each by its name."""
     found = [*_code(old, new), *_packages(old, new), *_data(old, new), *_models(old, new)]
+    found += _rewards(old, new)
     told = {change.kind for change in found}
     return found + [change for change in _digests(old, new) if change.kind not in told]
 
@@ -186,6 +193,13 @@ def _files(
         note = path if change.new is not None else f"{path} is not there"
         shown = change.name if owner in (change.name, "") else f"{owner}: {change.name}"
         yield Difference(kind, shown, change.old, change.new, note)
+
+
+def _rewards(old: Manifest, new: Manifest) -> Iterator[Difference]:
+    """The files of functions and schemas that score answers."""
+    was, now = ((side.get("files") or {}).get("rewards") or {} for side in (old, new))
+    for label in was.keys() & now.keys():
+        yield from _files(REWARD, label, was[label], now[label])
 
 
 def _models(old: Manifest, new: Manifest) -> Iterator[Difference]:

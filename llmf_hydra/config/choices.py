@@ -94,6 +94,11 @@ STAGES: dict[str, StageInfo] = {
         ("loss", "objective/scores", "objective/kl", "objective/rlhf_reward", "objective/response_length"),
         reference=True, rollouts=True,
     ),
+    "grpo": StageInfo(
+        "group-relative policy optimization and its kin", "prompt",
+        ("loss", "reward", "reward_std", "pass_at_1", "pass_at_k", "entropy", "completions/mean_length"),
+        reference=True, rollouts=True, token_logprobs=True,
+    ),
     "dpo": StageInfo(
         "direct preference optimization and its kin", "preference", ("loss", *_REWARDS), reference=True,
         preference=True, several_losses=True, token_logprobs=True,

@@ -37,6 +37,7 @@ class Param:
     secret: bool = False  # never written to disk
     planned: bool = False  # declared, not built yet: setting it is refused
     planned_choices: tuple[str, ...] = ()
+    shown_type: str = "str or mapping"  # how a reader writes a value whose type is Any
 
     @property
     def bounds(self) -> str:
@@ -99,6 +100,7 @@ def param(
     secret: bool = False,
     planned: bool = False,
     planned_choices: tuple[str, ...] = (),
+    shown_type: str = "str or mapping",
 ) -> Default:
     """Declare a parameter as the default of a dataclass field.
 
@@ -108,7 +110,7 @@ def param(
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     declared = Param(
         default, help, choices, **limits, only=only or {}, only_in_training=only_in_training or {}, jobs=jobs,
-        env=env, secret=secret, planned=planned, planned_choices=planned_choices,
+        env=env, secret=secret, planned=planned, planned_choices=planned_choices, shown_type=shown_type,
     )  # fmt: skip
     return _field(default, declared)
 

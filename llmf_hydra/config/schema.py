@@ -55,6 +55,7 @@ class Config:
     def uses_reference(self) -> bool:
         """Whether the loss compares the policy with a reference model."""
         free = self.stage.info.several_losses and self.rlhf.reference_free
+        free = free or (self.stage.name == "grpo" and self.rlhf.beta == 0)
         return self.stage.info.reference and not free
 
     @property
@@ -158,7 +159,7 @@ class Entry:
     def type_name(self) -> str:
         """The type as a reader writes it: `int`, `str or null`."""
         if self.type is Any:
-            return "str or mapping"
+            return self.param.shown_type
         names = [getattr(t, "__name__", str(t)) for t in typing.get_args(self.type) or (self.type,)]
         return " or ".join("null" if name == "NoneType" else name for name in names)
 

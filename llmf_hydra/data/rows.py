@@ -36,6 +36,12 @@ class Row:
     text: str | None = None
     tools: list[dict[str, object]] | None = None
     media: dict[str, list[str]] | None = None  # images, videos, audios: absolute paths
+    columns: Mapping[str, object] | None = None  # of a prompt: the row as its file holds it, for rewards
+
+    @property
+    def reference(self) -> str | None:
+        """The text of the answer that the row brings, or of the better of two; None without one."""
+        return str(self.answers[0][-1]["content"]) if self.answers else None
 
     def kinds(self) -> set[str]:
         """The kinds of training that this row can serve."""

@@ -34,7 +34,7 @@ from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.optimizers.build import without_weights
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.largest_batch import largest_batches
-from llmf_hydra.training.rl.rewards.adapter import check_vocabulary
+from llmf_hydra.training.rewards.adapter import check_vocabulary
 
 IMAGES = "pixel_values"  # the column of rows with images
 
@@ -137,7 +137,7 @@ def _trainable(cfg: Config, model: PreTrainedModel) -> Network:
 def _fitting(cfg: Config, model: PreTrainedModel) -> Network:
     """The model without weights as it will be trained. Raises Refused for saved adapters that don't fit on it."""
     rlhf = cfg.rlhf
-    if cfg.stage.name == "ppo" and rlhf.reward_model_type == "lora":
+    if cfg.stage.name == "ppo" and rlhf.reward_model and rlhf.reward_model_type == "lora":
         check_vocabulary(str(rlhf.reward_model), model)
     trainable, adapter = _trainable(cfg, model), _trained_adapter(cfg)
     if adapter is not None:

@@ -12,6 +12,7 @@ from llmf_hydra.jobs.assemble import Inputs
 from llmf_hydra.models.digests import model_files, weights_digest
 from llmf_hydra.models.ref import locate
 from llmf_hydra.runs.manifest import digest_of_text
+from llmf_hydra.training.rewards.files import reward_files
 
 Digests = dict[str, str | None]
 Computed = TypeVar("Computed")
@@ -33,8 +34,8 @@ def digests_of_weights(cfg: Config) -> Digests:
 
 
 def files_of(cfg: Config) -> dict[str, object]:
-    """Each file that the run reads, with its SHA-256: of the datasets, and of the models by their settings."""
-    return {"data": dataset_files(cfg.data), "models": model_files(cfg)}
+    """Each file that the run reads, with its SHA-256: of the datasets, of the models by their settings, of rewards."""
+    return {"data": dataset_files(cfg.data), "models": model_files(cfg), "rewards": reward_files(cfg)}
 
 
 def in_background(compute: Callable[[], Computed]) -> "Future[Computed]":

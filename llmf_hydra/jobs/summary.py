@@ -14,7 +14,7 @@ from llmf_hydra.runs.checkpoints import FINAL
 
 # The metrics worth a line, in this order; each with its eval_ twin.
 TOLD = ("loss", "accuracy", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "margin",
-        "objective/rlhf_reward", "objective/scores", "objective/kl")  # fmt: skip
+        "reward", "pass_at_1", "pass_at_k", "objective/rlhf_reward", "objective/scores", "objective/kl")  # fmt: skip
 
 
 # Settings of a method with adapters that no saved adapter holds.

@@ -32,7 +32,7 @@ from llmf_hydra.tracking.plots import draw
 from llmf_hydra.training.callbacks import FirstStep
 from llmf_hydra.training.determinism import arithmetic, deterministic, use_threads
 from llmf_hydra.training.state import logged_before
-from llmf_hydra.training.trainer import StageTrainer
+from llmf_hydra.training.trainer import SteppingTrainer
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _checkpoint(cfg: Config, out: Path, resume: bool) -> Path | None:
     return None if named is None else Path(named)
 
 
-def _summary(trainer: StageTrainer[Any], trained: dict[str, float]) -> dict[str, float]:
+def _summary(trainer: SteppingTrainer, trained: dict[str, float]) -> dict[str, float]:
     """The last value of each metric of the log, and what the training took."""
     last: dict[str, float] = {}
     for line in trainer.state.log_history:

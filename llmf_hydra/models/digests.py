@@ -59,12 +59,14 @@ def _named(cfg: Config, *, located: bool = True) -> Iterator[tuple[str, str]]:
     if name := cfg.model.model_name_or_path:
         yield "model.model_name_or_path", locate(cfg.model) if located else name
     rlhf = cfg.rlhf
+    listed = rlhf.listed if cfg.stage.info.rollouts else []
     for key, given in (
         ("model.adapter_name_or_path", ",".join(cfg.model.adapters)),
         ("rlhf.ref_model", rlhf.ref_model),
         ("rlhf.ref_model_adapters", rlhf.ref_model_adapters),
         ("rlhf.reward_model", rlhf.reward_model if rlhf.reward_model_type != "api" else None),
         ("rlhf.reward_model_adapters", rlhf.reward_model_adapters),
+        ("rlhf.rewards", ",".join(spec.argument for spec in listed if spec.kind == "model")),
     ):
         for number, name in enumerate(names(given), 1):
             yield key if number == 1 else f"{key} ({number})", name

@@ -12,13 +12,13 @@ from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import sampling
 from llmf_hydra.training.reference.model import build_reference
+from llmf_hydra.training.rewards.build import build_reward
 from llmf_hydra.training.rl.collector import Collector
 from llmf_hydra.training.rl.estimator import Estimator
 from llmf_hydra.training.rl.experience import Judge
 from llmf_hydra.training.rl.kl import AdaptiveKl
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.ppo_trainer import PpoTrainer
-from llmf_hydra.training.rl.rewards.build import build_reward
 from llmf_hydra.training.rl.rollouts import Sampler
 from llmf_hydra.training.rl.samples import Samples
 

@@ -1,16 +1,16 @@
 """What a stage's file must have, and how it is reached by the stage's name."""
 
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.trainer import StageTrainer
+from llmf_hydra.training.trainer import SteppingTrainer
 
 
 class Stage(Protocol):
     """A file of this room, named as `stage.name` names it."""
 
-    def build_trainer(self, context: RunContext) -> StageTrainer[Any]:
+    def build_trainer(self, context: RunContext) -> SteppingTrainer:
         """The stage's trainer of a run whose pieces are loaded. Raises Refused."""
         ...
 

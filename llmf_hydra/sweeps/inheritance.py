@@ -12,6 +12,7 @@ from llmf_hydra.data.digests import dataset_files
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.digests import starting_weights
 from llmf_hydra.runs import sources
+from llmf_hydra.training.rewards.files import reward_files
 
 APART = ("launch", "tracking", "serve")  # groups that say where and how to run, not what
 SHOWN = 3  # differences that a refusal names
@@ -30,6 +31,8 @@ def of(base: DictConfig, read: Iterable[Config]) -> Inherited:
         for name, files in dataset_files(cfg.data).items():
             parts = {**files["files"], "dataset_info.json": files["reading"]}
             _add(data, {f"{name}: {part}": digest for part, digest in parts.items()})
+        for name, files in reward_files(cfg).items():
+            _add(data, {f"reward {name}: {part}": digest for part, digest in files["files"].items()})
         _add(weights, starting_weights(cfg))
     return {"config": values, "code": sources.digests(), "data": data, "weights": weights}
 

@@ -20,6 +20,8 @@ SHOWN = {
     "rewards/margins": ".3f",
     "accuracy": ".2f",
     "mean_token_accuracy": ".2f",
+    "reward": ".3f",
+    "pass_at_1": ".2f",
     "objective/rlhf_reward": ".3f",
     "objective/kl": ".3f",
     "learning_rate": ".1e",

@@ -13,6 +13,7 @@ PLOTS = {
     "rewards/margins": "rewards_margins.png",
     "accuracy": "accuracy.png",
     "mean_token_accuracy": "mean_token_accuracy.png",
+    "reward": "reward.png",
     "objective/rlhf_reward": "objective_rlhf_reward.png",
     "objective/kl": "objective_kl.png",
 }

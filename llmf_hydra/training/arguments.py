@@ -1,12 +1,14 @@
 """A run's config as Transformers' TrainingArguments."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import TrainingArguments
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.training.context import RunContext
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
 def best_model(cfg: Config) -> dict[str, Any]:
@@ -27,9 +29,11 @@ def best_model(cfg: Config) -> dict[str, Any]:
     }
 
 
-def training_arguments(context: RunContext) -> TrainingArguments:
-    """Transformers' arguments of a run, the same in each stage."""
-    arguments = TrainingArguments(**_keywords(context))
+def training_arguments(
+    context: RunContext, kind: type[Arguments] = TrainingArguments, **own: Any
+) -> Arguments:
+    """Transformers' arguments of a run, the same in each stage; `kind` is TRL's where its trainer takes `own` ones."""
+    arguments = kind(**_keywords(context), **own)
     # A process trains on one device: nn.DataParallel would replicate the model over all that are visible.
     _ = arguments.device  # reading it counts the GPUs, once
     arguments._n_gpu = 1

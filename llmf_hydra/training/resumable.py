@@ -2,14 +2,13 @@
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from llmf_hydra.config.choices import METHODS
@@ -26,7 +25,6 @@ from llmf_hydra.optimizers.build import (
 from llmf_hydra.optimizers.common.gradients import keep_in_place
 from llmf_hydra.optimizers.common.stepping import Layerwise, PerWeightOptimizer
 from llmf_hydra.runs import checkpoints, ranks, seal, trained_with
-from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.callbacks import RestoreState, StopWhenAsked
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.health import HealthCheck
@@ -39,7 +37,10 @@ TRAINED = "default"  # PEFT's name of the adapter that is trained
 class ResumableTrainer(Trainer):
     """What of a trainer has to do with saving and going on: the optimizer, checkpoints, the final model."""
 
-    def __init__(self, context: RunContext, collator: Callable[[Any], Any], model: nn.Module | None):
+    def __init__(
+        self, context: RunContext, model: nn.Module | None, args: TrainingArguments, **own: Any
+    ) -> None:
+        """`model` is what is trained where it is more than the context's model; `own` is for the trainer beneath."""
         self.context = context
         self.health, self.checkpoint, self.stop = HealthCheck(context), CheckpointState(), StopWhenAsked()
         self._resumed: str | None = None
@@ -52,12 +53,12 @@ class ResumableTrainer(Trainer):
         stopping = [EarlyStoppingCallback(patience)] if patience is not None else []
         super().__init__(
             model=context.model if model is None else model,
-            args=training_arguments(context),
-            data_collator=collator,  # pyright: ignore[reportArgumentType]
+            args=args,
             train_dataset=context.train,
             eval_dataset=context.eval,  # pyright: ignore[reportArgumentType]
             processing_class=context.tokenizer,
             callbacks=[RestoreState(self._begin), self.stop, *context.callbacks, *stopping],
+            **own,
         )
         self.checkpoint.register("stop", self.stop)
 

@@ -11,9 +11,11 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
+from transformers import TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from llmf_hydra.runs import signals as interrupt
+from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.batches import ROWS, TOKENS, Key, LongestFirst, TrackedCollator
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.metrics import EVAL, MetricSums
@@ -26,7 +28,59 @@ Batch = TypeVar("Batch", bound=Mapping[str, Any])
 Rows = Dataset | str | None  # rows to evaluate: a dataset, the one of that name, or those of the run
 
 
-class StageTrainer(ResumableTrainer, Generic[Batch]):
+class SteppingTrainer(ResumableTrainer):
+    """What every trainer has of its optimizer steps: the check of each, the running loss, the speed.
+
+    A trainer tells this class the `rows` of each batch, its `tokens`, and its loss (`health.add`)."""
+
+    def __init__(
+        self, context: RunContext, model: nn.Module | None, args: TrainingArguments, **own: Any
+    ) -> None:
+        self.rows: list[Key] = []  # of the current batch
+        self.tokens = 0  # without padding, since the speed was asked for
+        self.running_loss, self._since = RunningLoss(self), time.monotonic()
+        super().__init__(context, model, args, **own)
+        self.checkpoint.register("loss", self.running_loss)
+        check_processes(context.cfg.launch, self.accelerator)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> object:
+        """What Transformers asks for between the backward pass and the optimizer: here a bad step is stopped."""
+        norm: Any = self._layerwise.norm() if self._layerwise else super()._get_grad_norm(model, grad_norm)
+        self.health.check(norm, self.state.global_step + 1)
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            speed = self._speed()
+            if self.context.cfg.training.include_effective_tokens_per_second:
+                logs[SPEED] = speed
+        if "train_loss" in logs:
+            logs["train_loss"] = self.running_loss.mean(logs["train_loss"])
+        if "train_loss" in logs and interrupt.asked():
+            return  # the end of the training, which hasn't come yet: the resumed run reports it
+        super().log(logs, start_time)
+
+    def _speed(self) -> float:
+        """Tokens that all processes computed, without padding, per second of training since the last call."""
+        now = time.monotonic()
+        tokens = self.accelerator.reduce(torch.tensor(float(self.tokens), device=self.args.device))
+        speed = float(cast("torch.Tensor", tokens)) / max(now - self._since, 1e-9)
+        self.tokens, self._since = 0, now
+        return round(speed, 1)
+
+    def facts(self) -> dict[str, object]:
+        """What the run's manifest says of the stage; all processes ask."""
+        return {}
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        begun = time.monotonic()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._since += time.monotonic() - begun  # tokens per second are those of training
+
+
+class StageTrainer(SteppingTrainer, Generic[Batch]):
     """Base of the trainers of all stages. A stage says what its loss is a mean of, in `unreduced_loss`.
 
     `Batch` is what the stage's collator makes (a TrackedCollator), without `rows` and `tokens`.
@@ -36,15 +90,11 @@ class StageTrainer(ResumableTrainer, Generic[Batch]):
 
     def __init__(self, context: RunContext, collator: Callable[[Any], Any], model: nn.Module | None = None):
         """`model` is what is trained where it is more than the context's model."""
-        self.rows: list[Key] = []  # of the current batch
-        self.metrics, self.running_loss = MetricSums(), RunningLoss(self)
-        self._tokens, self._since = 0, time.monotonic()
-        super().__init__(context, collator, model)
+        self.metrics = MetricSums()
+        super().__init__(context, model, training_arguments(context), data_collator=collator)
         if isinstance(self.model, PeftModel) and self.args.activation_checkpointing:
             self.model.enable_input_require_grads()  # over a frozen embedding, checkpoints need a gradient to follow
         self.checkpoint.register("metrics", self.metrics)
-        self.checkpoint.register("loss", self.running_loss)
-        check_processes(context.cfg.launch, self.accelerator)
 
     # The loss
 
@@ -101,16 +151,10 @@ class StageTrainer(ResumableTrainer, Generic[Batch]):
     ) -> torch.Tensor:
         check_wrapper(self.context.cfg.launch, model)
         self.rows = inputs.pop(ROWS)
-        self._tokens += inputs.pop(TOKENS)
+        self.tokens += inputs.pop(TOKENS)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.health.add(loss, self.rows)
         return loss
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | float | None = None) -> object:
-        """What Transformers asks for between the backward pass and the optimizer: here a bad step is stopped."""
-        norm: Any = self._layerwise.norm() if self._layerwise else super()._get_grad_norm(model, grad_norm)
-        self.health.check(norm, self.state.global_step + 1)
-        return norm
 
     # Metrics
 
@@ -130,27 +174,7 @@ class StageTrainer(ResumableTrainer, Generic[Batch]):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if not any(key.startswith(EVAL) for key in logs):
             logs.update(self.means())
-        if "loss" in logs:
-            speed = self._speed()
-            if self.context.cfg.training.include_effective_tokens_per_second:
-                logs[SPEED] = speed
-        if "train_loss" in logs:
-            logs["train_loss"] = self.running_loss.mean(logs["train_loss"])
-        if "train_loss" in logs and interrupt.asked():
-            return  # the end of the training, which hasn't come yet: the resumed run reports it
         super().log(logs, start_time)
-
-    def _speed(self) -> float:
-        """Tokens that all processes computed, without padding, per second of training since the last call."""
-        now = time.monotonic()
-        tokens = self.accelerator.reduce(torch.tensor(float(self._tokens), device=self.args.device))
-        speed = float(cast("torch.Tensor", tokens)) / max(now - self._since, 1e-9)
-        self._tokens, self._since = 0, now
-        return round(speed, 1)
-
-    def facts(self) -> dict[str, object]:
-        """What the run's manifest says of the stage; all processes ask."""
-        return {}
 
     # Evaluation
 
@@ -222,10 +246,3 @@ class StageTrainer(ResumableTrainer, Generic[Batch]):
 
     def note_rows(self, rows: Dataset) -> None:
         """What a stage notes of the rows of an evaluation beside their losses: nothing."""
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        begun = time.monotonic()
-        try:
-            return super().evaluate(*args, **kwargs)
-        finally:
-            self._since += time.monotonic() - begun  # tokens per second are those of training

@@ -16,7 +16,7 @@ from statistics import mean, median
 import pytest
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-SETS = ("demo_preference", "demo_instruct", "demo_text", "demo_feedback")
+SETS = ("demo_preference", "demo_instruct", "demo_text", "demo_feedback", "demo_grpo")
 PLAIN = re.compile(r"(\d+) (plus|minus|times|divided by) (\d+)")
 PERCENT = re.compile(r"What is (\d+) percent of (\d+)\?")
 STORY = (

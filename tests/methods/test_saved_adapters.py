@@ -15,7 +15,7 @@ from llmf_hydra.methods import lora
 from llmf_hydra.methods.adapters import check_saved, like, load
 from llmf_hydra.models import adapters
 from llmf_hydra.models.load import load_config, told_of
-from llmf_hydra.training.rl.rewards.adapter import check_vocabulary
+from llmf_hydra.training.rewards.adapter import check_vocabulary
 
 
 def base(more: int = 0) -> Any:

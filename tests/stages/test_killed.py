@@ -13,7 +13,7 @@ from support.killed_runs import has_logged, is_writing, kill_when
 from llmf_hydra.runs.checkpoints import PARTIAL
 
 METHODS = ("lora", "freeze", "full")
-STAGES = ("pt", "sft", "rm", "dpo", "kto", "ppo")
+STAGES = ("pt", "sft", "rm", "dpo", "kto", "ppo", "grpo")
 COVERING = {
     ("pt", "lora"),
     ("sft", "full"),
@@ -21,6 +21,7 @@ COVERING = {
     ("dpo", "lora"),
     ("kto", "full"),
     ("ppo", "freeze"),
+    ("grpo", "lora"),
 }
 EACH = [
     pytest.param(stage, method, marks=[] if (stage, method) in COVERING else pytest.mark.slow)
@@ -33,6 +34,9 @@ WORDS = ["model=tiny", "data.max_samples=60", "data.val_size=8", "training.loggi
          "training.per_device_train_batch_size=2", "training.save_total_limit=2",
          "training.plot_loss=false"]  # fmt: skip
 PPO = ["rlhf.reward_model_type=full", "generation.max_new_tokens=8"]
+# Two steps on each answer, three between checkpoints: one of two lies amid answers that are being trained on.
+GRPO = ["rlhf.rewards=[regex:e.*e]", "rlhf.num_generations=2", "rlhf.num_iterations=2", "rlhf.beta=0.1",
+        "generation.max_new_tokens=8"]  # fmt: skip
 Llmf = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -73,6 +77,8 @@ def test_a_killed_run_goes_on_to_the_undisturbed_result(
     words = [f"stage={stage}", f"method={method}", *WORDS]
     if stage == "ppo":
         words += [*PPO, f"rlhf.reward_model={request.getfixturevalue('reward')}"]
+    if stage == "grpo":
+        words += GRPO
     llmf(tmp_path, *words, "hydra.run.dir=whole")
     moment = chance.choice(
         [has_logged(chance.randint(1, STEPS - 3)), is_writing(EVERY * chance.randint(1, STEPS // EVERY - 1))]

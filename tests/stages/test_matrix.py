@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 METHODS = ("lora", "freeze", "full", "oft", "pissa")
-STAGES = ("pt", "sft", "rm", "dpo", "kto", "ppo")
+STAGES = ("pt", "sft", "rm", "dpo", "kto", "ppo", "grpo")
 COVERING = {
     ("pt", "full"),
     ("sft", "freeze"),
@@ -17,6 +17,7 @@ COVERING = {
     ("dpo", "lora"),
     ("kto", "freeze"),
     ("ppo", "full"),
+    ("grpo", "freeze"),
 }
 EACH = [
     pytest.param(stage, method, marks=[] if (stage, method) in COVERING else pytest.mark.slow)
@@ -37,6 +38,7 @@ def losses(out: Path) -> dict[int, dict[str, float]]:
 
 
 PPO = ["rlhf.reward_model=reward/final", "rlhf.reward_model_type=full", "generation.max_new_tokens=8"]
+GRPO = ["rlhf.rewards=[regex:e.*e]", "rlhf.num_generations=2", "generation.max_new_tokens=8"]
 
 
 @pytest.mark.parametrize(("stage", "method"), EACH)
@@ -53,6 +55,8 @@ def test_a_run_trains_evaluates_and_saves(
     if stage == "ppo":
         llmf("stage=rm", "method=full", *WORDS, "hydra.run.dir=reward")
         words = [*WORDS, *PPO]
+    if stage == "grpo":
+        words = [*WORDS, *GRPO]
     llmf(f"stage={stage}", f"method={method}", *words, "hydra.run.dir=whole")
     whole = tmp_path / "whole"
     seen = losses(whole)

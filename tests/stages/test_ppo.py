@@ -270,7 +270,7 @@ def test_a_package_that_is_missing_is_told_only_where_it_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from llmf_hydra.config.schema import Config
-    from llmf_hydra.training.rl.rewards import checks as needs
+    from llmf_hydra.training.rewards import checks as needs
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     cfg = Config()

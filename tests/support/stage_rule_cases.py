@@ -14,7 +14,87 @@ EVALUATED = {
 }
 BEST = {**EVALUATED, "training.load_best_model_at_end": True}
 
+GRPO = {"stage.name": "grpo", "rlhf.rewards": ["exact_match"], "training.per_device_train_batch_size": 8}
+
 STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
+    "rewards_are_well_written": (
+        [
+            {**GRPO, "rlhf.rewards": ["exact"]},
+            {**GRPO, "rlhf.rewards": ["math", "math"]},
+            {**PPO, "rlhf.rewards": "regex"},
+        ],
+        [
+            GRPO,
+            {**GRPO, "rlhf.rewards": ["math", {"kind": "math", "column": "b"}]},
+            {**PPO, "rlhf.rewards": "regex:a"},
+        ],
+    ),
+    "grpo_has_a_reward": (
+        [{**GRPO, "rlhf.rewards": None}, {**GRPO, "rlhf.rewards": []}],
+        [GRPO, {**GRPO, "rlhf.rewards": "numeric"}, DPO],
+    ),
+    "ppo_is_rewarded_by_one_of_both": (
+        [{**REWARDED, "rlhf.rewards": ["numeric"]}],
+        [REWARDED, {**PPO, "rlhf.rewards": ["numeric"]}],
+    ),
+    "groups_fill_a_generation": (
+        [{**GRPO, "rlhf.num_generations": 3}, {**GRPO, "rlhf.num_generations": 16}],
+        [
+            GRPO,
+            {**GRPO, "rlhf.num_generations": 16, "training.gradient_accumulation_steps": 2},
+            {**GRPO, "rlhf.num_generations": 3, "rlhf.steps_per_generation": 3},
+        ],
+    ),
+    "groups_fill_an_evaluation_batch": (
+        [
+            {**GRPO, **EVALUATED, "training.per_device_eval_batch_size": 4},
+            {**GRPO, **EVALUATED, "rlhf.num_generations_eval": 3},
+        ],
+        [
+            {**GRPO, **EVALUATED},
+            {**GRPO, "training.per_device_eval_batch_size": 4},
+            {**GRPO, **EVALUATED, "rlhf.num_generations_eval": 4},
+        ],
+    ),
+    "held_out_prompts_are_one_set": (
+        [{**GRPO, **EVALUATED, "data.eval_on_each_dataset": True}],
+        [{**GRPO, **EVALUATED}, {**DPO, **EVALUATED, "data.eval_on_each_dataset": True}],
+    ),
+    "groups_are_sampled": (
+        [{**GRPO, "generation.do_sample": False}, {**GRPO, "generation.max_new_tokens": 0}],
+        [GRPO, {**REWARDED, "generation.do_sample": False}],
+    ),
+    "beta_needs_the_reference": (
+        [{**GRPO, "rlhf.ref_model": "a"}, {**GRPO, "rlhf.ref_model_quantization_bit": 8}],
+        [GRPO, {**GRPO, "rlhf.ref_model": "a", "rlhf.beta": 0.1}],
+    ),
+    "aggregation_has_several_rewards": (
+        [
+            {**GRPO, "rlhf.multi_objective_aggregation": "normalize_then_sum"},
+            {
+                **GRPO,
+                "rlhf.multi_objective_aggregation": "normalize_then_sum",
+                "rlhf.rewards": ["math", "numeric"],
+                "rlhf.scale_rewards": "none",
+            },
+        ],
+        [
+            GRPO,
+            {
+                **GRPO,
+                "rlhf.multi_objective_aggregation": "normalize_then_sum",
+                "rlhf.rewards": ["math", "numeric"],
+            },
+        ],
+    ),
+    "the_correction_has_a_kl": (
+        [{**GRPO, "rlhf.use_bias_correction_kl": False}],
+        [{**GRPO, "rlhf.use_bias_correction_kl": False, "rlhf.beta": 0.1}],
+    ),
+    "cispo_has_its_bound": (
+        [{**GRPO, "rlhf.loss_type": "cispo"}],
+        [GRPO, {**GRPO, "rlhf.loss_type": "cispo", "rlhf.epsilon_high": 5.0}],
+    ),
     "no_reference_where_none_is_used": (
         [
             {**DPO, "rlhf.pref_loss": "orpo", "rlhf.ref_model": "a"},

@@ -15,6 +15,12 @@ SAMPLING = {"generation.do_sample": (True,)}
 
 @dataclass
 class GenerationConfig:
+    backend: str = param(
+        "transformers",
+        "What generates the answers of stage=grpo: transformers, or vllm within the process (needs CUDA).",
+        choices=("transformers", "vllm"),
+        only={"stage.name": ("grpo",)},
+    )
     do_sample: bool = param(True, "Sample; false decodes greedily.", only_in_training=ROLLOUTS)
     temperature: float = param(0.95, "Sampling temperature.", gt=0, only=SAMPLING, only_in_training=ROLLOUTS)
     top_p: float = param(

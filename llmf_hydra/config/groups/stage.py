@@ -10,7 +10,7 @@ from llmf_hydra.config.param import param
 class StageConfig:
     name: str = param(
         "sft",
-        "Training stage: pt (pre-training), sft (supervised), rm (reward model), ppo, dpo, kto.",
+        "Training stage: pt (pre-training), sft (supervised), rm (reward model), ppo, grpo, dpo, kto.",
         choices=tuple(STAGES),
         planned_choices=planned(STAGES),
     )

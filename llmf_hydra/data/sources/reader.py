@@ -97,6 +97,7 @@ def read_one(
         check_characters(row)
         if kind is not None and kind not in row.kinds():
             raise misfit(kind, row)
+        row.columns = raw if kind == "prompt" else None
     except BadRow as bad:
         return Read(number, path, line, bad, raw)
     except Exception as error:  # a row may hold anything, and no row may end a run in a traceback

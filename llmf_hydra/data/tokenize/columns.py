@@ -1,5 +1,6 @@
 """Examples as Arrow: one record batch a batch of rows, without a Python object a token."""
 
+import json
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import cast
@@ -23,6 +24,8 @@ def schema(kind: str, media: Sequence[str] = ()) -> pa.Schema:
         fields.append(("labels", tokens))
     if kind == "feedback":
         fields.append(("label", pa.bool_()))
+    if kind == "prompt":
+        fields.append(("columns", pa.string()))
     fields += [(name, pa.list_(pa.string())) for name in media]
     return pa.schema([*fields, ("row", pa.int64())])
 
@@ -38,6 +41,8 @@ def record_batch(
         columns.append(_labels(columns[0], examples))
     if kind == "feedback":
         columns.append(pa.array([row.label for row in rows], pa.bool_()))
+    if kind == "prompt":
+        columns.append(pa.array([_columns(row) for row in rows], pa.string()))
     columns += [
         pa.array([(row.media or {}).get(name, []) for row in rows], pa.list_(pa.string())) for name in media
     ]
@@ -49,6 +54,12 @@ def _lists(rows: Sequence[list[int]]) -> pa.ListArray:
     offsets = np.fromiter(accumulate(map(len, rows), initial=0), np.int32, len(rows) + 1)
     values = np.fromiter(chain.from_iterable(rows), np.int32, offsets[-1])
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _columns(row: Row) -> str:
+    """The columns of a row as JSON, for the rewards of what is answered to it; `answer` is the reference answer."""
+    answer = {} if row.reference is None else {"answer": row.reference}
+    return json.dumps({**answer, **(row.columns or {})}, default=str)
 
 
 def _labels(ids: pa.ListArray, examples: Sequence[Example]) -> pa.ListArray:

@@ -158,7 +158,7 @@ def _reference(cfg: Config, policy: nn.Module, precision: Precision) -> int:
 def _reward(cfg: Config, precision: Precision) -> int:
     """Bytes of PPO's reward model; an adapter on the policy's base takes next to nothing."""
     rlhf = cfg.rlhf
-    if cfg.stage.name != "ppo" or rlhf.reward_model_type != "full":
+    if cfg.stage.name != "ppo" or rlhf.reward_model is None or rlhf.reward_model_type != "full":
         return 0
     return _other("rlhf.reward_model", rlhf.reward_model, rlhf.reward_model_quantization_bit, cfg, precision)
 

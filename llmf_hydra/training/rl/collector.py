@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from llmf_hydra.training.rewards.protocol import Reward, Row, score
 from llmf_hydra.training.rl.buffer import Buffer
 from llmf_hydra.training.rl.estimator import Estimator
 from llmf_hydra.training.rl.experience import Experience, Judge, Tensors
-from llmf_hydra.training.rl.rewards.protocol import Reward, Row, score
 from llmf_hydra.training.rl.rollouts import Autocast, Sampler
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmf_hydra.models.network import Network
 from llmf_hydra.training.generation import Rollouts, Sampling, roll_out, seeded
 from llmf_hydra.training.reference.model import frozen
-from llmf_hydra.training.rl.rewards.protocol import Row
+from llmf_hydra.training.rewards.protocol import Row
 
 Autocast = Callable[..., AbstractContextManager]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from llmf_hydra.training.rewards.texts import texts
 from llmf_hydra.training.rl.experience import Experience
-from llmf_hydra.training.rl.rewards.texts import texts
 
 FILE = "samples.jsonl"
 SHOWN = 2  # dialogues of each buffer

@@ -18,11 +18,11 @@ from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.generation import Rollouts, roll_out, sampling, seeded
+from llmf_hydra.training.rewards.adapter import AdapterReward
+from llmf_hydra.training.rewards.model import ModelReward
+from llmf_hydra.training.rewards.protocol import Row, score
 from llmf_hydra.training.rl.losses import log_probs
 from llmf_hydra.training.rl.plan import Plan
-from llmf_hydra.training.rl.rewards.adapter import AdapterReward
-from llmf_hydra.training.rl.rewards.model import ModelReward
-from llmf_hydra.training.rl.rewards.protocol import Row, score
 
 CPU = torch.device("cpu")
 

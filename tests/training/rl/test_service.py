@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.models.builtin import tiny
-from llmf_hydra.training.rl.rewards.service import ServiceReward
+from llmf_hydra.training.rewards.service import ServiceReward
 
 Make = Callable[..., ServiceReward]
 

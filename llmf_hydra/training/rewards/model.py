@@ -18,7 +18,7 @@ from llmf_hydra.models.quantization.weights import bits_alone
 from llmf_hydra.models.value_head import positions
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.reference.model import frozen
-from llmf_hydra.training.rl.rewards.protocol import Row
+from llmf_hydra.training.rewards.protocol import Row
 
 KEY = "rlhf.reward_model"
 
@@ -48,6 +48,14 @@ class ModelReward:
             )
         whole = put_on(model, adapters, "rlhf.reward_model_adapters", cfg.model, merged=bits is None)
         return cls(whole, str(rlhf.reward_model))
+
+    @classmethod
+    def named(cls, cfg: Config, name: str, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """A model of the list of rewards, as it is saved. Raises Refused."""
+        rlhf = replace(
+            cfg.rlhf, reward_model=name, reward_model_adapters=None, reward_model_quantization_bit=None
+        )
+        return cls.load(replace(cfg, rlhf=rlhf), dtype, tokenizer)
 
     @torch.no_grad()
     def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.training.generation import Rollouts
-from llmf_hydra.training.rl.rewards.protocol import Row, bad_score
-from llmf_hydra.training.rl.rewards.texts import texts
+from llmf_hydra.training.rewards.protocol import Row, bad_score
+from llmf_hydra.training.rewards.texts import texts
 
 TIMEOUT = 60.0  # seconds per request, from the connection to the last byte of the answer
 WAITS = (0.5, 1.0, 2.0, 4.0)  # seconds before each further attempt

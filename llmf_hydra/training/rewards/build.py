@@ -1,4 +1,4 @@
-"""The reward of a run: one of three, by `reward_model_type`."""
+"""The reward of a run of PPO: the list `rlhf.rewards`, or one of three, by `reward_model_type`."""
 
 from peft import PeftModel
 
@@ -6,10 +6,11 @@ from llmf_hydra.models.load import load_model
 from llmf_hydra.models.sources.hubs import adapter_folder
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.reference.model import Reference
-from llmf_hydra.training.rl.rewards.adapter import AdapterReward
-from llmf_hydra.training.rl.rewards.model import ModelReward
-from llmf_hydra.training.rl.rewards.protocol import Reward
-from llmf_hydra.training.rl.rewards.service import ServiceReward
+from llmf_hydra.training.rewards.adapter import AdapterReward
+from llmf_hydra.training.rewards.listed import WeightedRewards
+from llmf_hydra.training.rewards.model import ModelReward
+from llmf_hydra.training.rewards.protocol import Reward
+from llmf_hydra.training.rewards.service import ServiceReward
 
 
 def build_reward(context: RunContext, reference: Reference) -> Reward:
@@ -19,6 +20,8 @@ def build_reward(context: RunContext, reference: Reference) -> Reward:
     reference's. A model of its own is loaded only where `ref_model` has taken the reference's place.
     """
     cfg, tokenizer = context.cfg, context.tokenizer
+    if cfg.rlhf.rewards:
+        return WeightedRewards(context)
     rlhf, name, weights = cfg.rlhf, str(cfg.rlhf.reward_model), context.precision.weights
     if rlhf.reward_model_type == "api":
         return ServiceReward(name, tokenizer, cfg.generation.skip_special_tokens)

@@ -19,7 +19,7 @@ from llmf_hydra.models.scorer import last_tokens, take_head
 from llmf_hydra.models.value_head import positions
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.reference.model import frozen
-from llmf_hydra.training.rl.rewards.protocol import Row
+from llmf_hydra.training.rewards.protocol import Row
 
 NAME = "reward"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.training.generation import Rollouts
-from llmf_hydra.training.rl.rewards.texts import texts
+from llmf_hydra.training.rewards.texts import texts
 
 Row = Mapping[
     str, Any

@@ -1,16 +1,21 @@
-"""What `stage=ppo` needs of the reward and its files. Looked at before anything loads, without torch."""
+"""What rewards need of their files. Looked at before anything loads, without torch."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, rule
 from llmf_hydra.checks.scorer import adapter_scores, model_scores
+from llmf_hydra.config import rewards
 from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.rewards import RewardSpec
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read
 from llmf_hydra.models.identity import same_model
+from llmf_hydra.training.rewards import function
 
 KEY = "rlhf.reward_model"
 
@@ -36,6 +41,43 @@ def the_reward_is_what_its_type_needs(cfg: Config) -> Iterator[Problem]:
         yield from _adapter(cfg, folder) if rlhf.reward_model_type == "lora" else _model(cfg, folder)
     elif rlhf.reward_model.startswith((".", "/", "~")):
         yield Problem(KEY, rlhf.reward_model, "there is no such folder")
+
+
+@rule(rewards.KEY, jobs=LEARNING_JOBS, phase=DISK)
+def listed_rewards_have_their_files(cfg: Config) -> Iterator[Problem]:
+    """The function, the schema, or the saved model of each item of rlhf.rewards is there."""
+    if cfg.stage.info.rollouts and not list(rewards.problems(cfg.rlhf.rewards)):
+        for spec in cfg.rlhf.listed:
+            yield from _of_listed(cfg, spec)
+
+
+def _of_listed(cfg: Config, spec: RewardSpec) -> Iterator[Problem]:
+    if spec.kind == "python" and (wrong := function.problem(spec.argument, rewards.KEY)):
+        yield wrong
+    elif spec.kind == "json_schema":
+        file = Path(spec.argument).expanduser()
+        try:
+            json.loads(file.read_text(encoding="utf8"))
+        except (OSError, ValueError) as error:
+            what = "there is no such file" if not file.exists() else f"is no JSON: {error}"
+            yield Problem(rewards.KEY, f"json_schema:{file}", what)
+    elif spec.kind == "model":
+        folder = Path(spec.argument).expanduser()
+        named = replace(cfg, rlhf=replace(cfg.rlhf, reward_model=spec.argument, reward_model_adapters=None))
+        if not folder.is_dir():
+            found = [Problem(KEY, spec.argument, "there is no such folder")]
+        elif (folder / "adapter_config.json").exists():
+            found = [*_adapter(named, folder), *_on_other_weights(cfg, spec)]
+        else:
+            found = list(_model(named, folder))
+        yield from (replace(problem, key=f"{rewards.KEY} (model)") for problem in found)
+
+
+def _on_other_weights(cfg: Config, spec: RewardSpec) -> Iterator[Problem]:
+    """An adapter gives its scores on the model's own weights."""
+    if cfg.merged_adapters or cfg.starts_on_residual:
+        what = "is an adapter on the model's own weights, which this run changes before it trains"
+        yield Problem(KEY, spec.argument, what, "merge the adapter into a model, and name that")
 
 
 def _adapter(cfg: Config, folder: Path) -> Iterator[Problem]:

@@ -1,0 +1,171 @@
+"""The rewards of the list `rlhf.rewards`, made from their descriptions."""
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+
+from llmf_hydra import optional
+from llmf_hydra.config.rewards import KEY, RewardSpec
+from llmf_hydra.errors import Problem, Refused
+from llmf_hydra.models.load import load_model
+from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.generation import Rollouts
+from llmf_hydra.training.rewards import function, verifiers
+from llmf_hydra.training.rewards.adapter import AdapterReward
+from llmf_hydra.training.rewards.model import ModelReward
+from llmf_hydra.training.rewards.protocol import Reward, Row
+from llmf_hydra.training.rewards.scoring import Answers, ListedReward, Scorer
+from llmf_hydra.training.rewards.service import ServiceReward
+from llmf_hydra.training.rewards.texts import texts
+
+OWN = ("prompts", "completions")  # arguments that no column may take
+
+
+def listed_rewards(context: RunContext) -> list[ListedReward]:
+    """The rewards of a run. Raises Refused where the rows lack the column that one compares with."""
+    made = [_listed(spec, context) for spec in context.cfg.rlhf.listed]
+    _check_columns(context)
+    return made
+
+
+def scorer(context: RunContext) -> Scorer:
+    """What calls them."""
+    return Scorer(context.sources, context.cfg.rlhf.reward_timeout, str(context.out))
+
+
+class WeightedRewards:
+    """The list as one reward, for PPO: the sum of the scores by their weights, of those that apply to a row."""
+
+    name = KEY
+
+    def __init__(self, context: RunContext) -> None:
+        self._rewards, self._scorer = listed_rewards(context), scorer(context)
+        self._tokenizer, self._skip = context.tokenizer, context.cfg.generation.skip_special_tokens
+
+    def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:
+        """Raises TrainingFailed for what is no score, and for a row to which no reward applies."""
+        prompts, said = texts(rollouts, self._tokenizer, self._skip)
+        answers = Answers(prompts, said, rows, rollouts)
+        scored = [(reward.weight, self._scorer(reward, answers)) for reward in self._rewards]
+        sums: list[float] = []
+        for at, row in enumerate(rows):
+            applied = [weight * score for weight, scores in scored if (score := scores[at]) is not None]
+            if not applied:
+                raise self._scorer.unscored(row)
+            sums.append(sum(applied))
+        return torch.tensor(sums, dtype=torch.float32, device=rollouts.ids.device)
+
+
+def _listed(spec: RewardSpec, context: RunContext) -> ListedReward:
+    if spec.kind == "python":
+        return ListedReward(spec.label, spec.weight, _function(spec.argument), alone=True)
+    if spec.kind in ("model", "service"):
+        reward = _reward(spec, context)
+        return ListedReward(
+            spec.label, spec.weight, lambda answers: reward(answers.rollouts, answers.rows).tolist()
+        )
+    if spec.kind == "length":
+        most, buffer = int(spec.options["max"]), int(spec.options["buffer"])
+        return ListedReward(
+            spec.label,
+            spec.weight,
+            lambda answers: [
+                verifiers.length(int(n), most, buffer) for n in answers.rollouts.mask.sum(dim=1)
+            ],
+        )
+    verify = _comparison(spec) if spec.compares else _inspection(spec)
+    return ListedReward(spec.label, spec.weight, verify, alone=True)
+
+
+def _comparison(spec: RewardSpec) -> Callable[[Answers], list[float]]:
+    """A verifier that reads the reference answer."""
+    options = spec.options
+    pattern = re.compile(options["extract"], re.DOTALL) if options.get("extract") else None
+    known: dict[str, verifiers.Verifier] = {
+        "exact_match": lambda text, wanted: verifiers.exact_match(
+            text, wanted, ignore_case=options["ignore_case"]
+        ),
+        "numeric": lambda text, wanted: verifiers.numeric(text, wanted, tolerance=options["tolerance"]),
+        "math": verifiers.math,
+    }
+    verify = known[spec.kind]
+
+    def score(answers: Answers) -> list[float]:
+        wanted = [str(columns[spec.column]) for columns in answers.columns]
+        said = [verifiers.extracted(text, pattern) for text in answers.texts]
+        return [verify(text, reference) for text, reference in zip(said, wanted, strict=True)]
+
+    return score
+
+
+def _inspection(spec: RewardSpec) -> Callable[[Answers], list[float]]:
+    """A verifier of the answer alone."""
+    if spec.kind == "json_schema":
+        package = optional.require("jsonschema", extra="rewards", key=f"{KEY}=json_schema")
+        schema = json.loads(Path(spec.argument).expanduser().read_text(encoding="utf8"))
+        validator: Any = package.validators.validator_for(schema)(schema)
+        return lambda answers: [verifiers.json_schema(text, validator) for text in answers.texts]
+    tags = [tag.strip() for tag in str(spec.options.get("tags")).split(",")]
+    pattern = re.compile(spec.argument) if spec.kind == "regex" else verifiers.tag_pattern(tags)
+    return lambda answers: [verifiers.regex(text, pattern) for text in answers.texts]
+
+
+def _function(name: str) -> Callable[[Answers], Any]:
+    """A user's function, with the columns that it asks for as lists."""
+    called = function.load(name)
+    parameters = inspect.signature(called).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    def score(answers: Answers) -> Any:
+        names = dict.fromkeys(name for columns in answers.columns for name in columns if name not in OWN)
+        columns = {
+            name: [of_row.get(name) for of_row in answers.columns]
+            for name in names
+            if every or name in parameters
+        }
+        return called(prompts=list(answers.prompts), completions=list(answers.texts), **columns)
+
+    return score
+
+
+def _reward(spec: RewardSpec, context: RunContext) -> Reward:
+    cfg = context.cfg
+    if spec.kind == "service":
+        return ServiceReward(spec.argument, context.tokenizer, cfg.generation.skip_special_tokens)
+    folder = Path(spec.argument).expanduser()
+    if not (folder / "adapter_config.json").exists():
+        return ModelReward.named(cfg, spec.argument, context.precision.weights, context.tokenizer)
+    host = context.model if isinstance(context.model, PeftModel) else None
+    return AdapterReward(
+        host or load_model(cfg.network, context.precision.weights), str(folder), context.pad_id
+    )
+
+
+def _check_columns(context: RunContext) -> None:
+    wanted = {spec.column: spec.label for spec in context.cfg.rlhf.listed if spec.compares}
+    if not wanted:
+        return
+    for rows in _datasets(context):
+        for row in rows.select_columns(["columns", "source", "row"]):
+            have: dict[str, Any] = json.loads(row["columns"])  # pyright: ignore[reportArgumentType, reportCallIssue]
+            for column, label in wanted.items():
+                if have.get(column) is None:
+                    where = scorer(context).place(row)  # pyright: ignore
+                    raise Refused([Problem(KEY, label, f"compares with the column {column}, which {where} lacks",
+                                           _remedy(have))])  # fmt: skip
+
+
+def _remedy(have: dict[str, Any]) -> str:
+    return f"name the column of the reference: {{kind: ..., column: NAME}}; the row has {', '.join(have) or 'none'}"
+
+
+def _datasets(context: RunContext) -> Iterator[Dataset]:
+    held: Sequence[Any] = list(context.eval.values()) if isinstance(context.eval, dict) else [context.eval]
+    yield from (rows for rows in [context.train, *held] if rows is not None)

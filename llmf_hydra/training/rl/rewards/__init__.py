@@ -1,1 +1,0 @@
-"""Where the score of an answer comes from: an adapter, a model or a service."""

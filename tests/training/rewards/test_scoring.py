@@ -1,0 +1,168 @@
+"""What a reward may do wrong, and what the user reads of it; how a user's function is found and called."""
+
+import json
+import math
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.ppo_runs import ANSWERS, PROMPTS, rollouts
+
+from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.training.rewards import function
+from llmf_hydra.training.rewards.listed import _function
+from llmf_hydra.training.rewards.scoring import Answers, ListedReward, Scorer
+from llmf_hydra.training.rewards.time_limit import TimedOut, limited
+
+TEXTS = ["one", "two", "three"]
+ROWS = [
+    {
+        "source": 0,
+        "row": row + 5,
+        "prompt_ids": ids,
+        "columns": json.dumps({"answer": str(row), "level": row}),
+    }
+    for row, ids in enumerate(PROMPTS)
+]
+ENDLESS = re.compile("(x+x+)+y")
+SCORER = Scorer(("sums",), 0.3, "outputs/run")
+
+
+def answers() -> Answers:
+    return Answers(["a", "b", "c"], TEXTS, ROWS, rollouts(PROMPTS, ANSWERS))
+
+
+def listed(score: Callable[[Answers], Any]) -> ListedReward:
+    return ListedReward("mine", 1.0, score, alone=True)
+
+
+def raising(asked: Answers) -> list[float]:
+    if "two" in asked.texts:
+        raise KeyError("nothing here")
+    return [1.0] * len(asked)
+
+
+def hanging(asked: Answers) -> list[float]:
+    try:
+        time.sleep(20)
+    except Exception:  # what a careless function does
+        return [0.0] * len(asked)
+    return [1.0] * len(asked)
+
+
+WRONG: list[tuple[str, Callable[[Answers], Any], list[str]]] = [
+    ("raises", raising, ["raised KeyError: 'nothing here'", "test_scoring.py line", "sums row 6;"]),
+    ("hangs", hanging, ["took longer than rlhf.reward_timeout=0.3 seconds", "sums row 5, sums row 6, sums row 7;"]),
+    ("a pattern without end", lambda a: [float(bool(ENDLESS.match("x" * 40)))] * len(a), ["took longer"]),
+    ("NaN", lambda a: [0, math.nan, 1], ["returned nan, which is not a finite number", "sums row 6;"]),
+    ("infinity", lambda a: [0, 1, -math.inf], ["returned -inf", "sums row 7;"]),
+    ("beyond float32", lambda a: [1e39, 0, 0], ["returned 1e+39", "sums row 5;"]),
+    ("a string", lambda a: [0, "1", 1], ["returned '1', which is str and no number", "sums row 6;"]),
+    ("a bool", lambda a: [True, 0, 1], ["returned True, which is bool", "sums row 5;"]),
+    ("too few", lambda a: [1.0, 2.0], ["returned 2 scores for 3 answers"]),
+    ("too many", lambda a: [1.0] * 4, ["returned 4 scores for 3 answers"]),
+    ("one number", lambda a: 1.0, ["returned float, where a list of numbers is due"]),
+    ("a text", lambda a: "123", ["returned str, where a list"]),
+    ("a mapping", lambda a: {1: 2, 3: 4, 5: 6}, ["returned dict, where a list"]),
+    ("nothing", lambda a: None, ["returned NoneType, where a list"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("score", "told"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_what_is_no_score_ends_the_run_in_words(score: Callable[[Answers], Any], told: list[str]) -> None:
+    with pytest.raises(TrainingFailed) as failed:
+        SCORER(listed(score), answers())
+    said = str(failed.value)
+    assert said.startswith("rlhf.rewards: mine ") and said.endswith("with: llmf resume outputs/run"), said
+    assert all(part in said for part in told), said
+
+
+def test_what_is_a_score() -> None:
+    import numpy as np
+    import torch
+
+    assert SCORER(listed(lambda a: (1, 2.5, None)), answers()) == [1.0, 2.5, None]
+    assert SCORER(listed(lambda a: np.array([1, 2, 3.5])), answers()) == [1.0, 2.0, 3.5]
+    assert SCORER(listed(lambda a: torch.tensor([1.0, 2.0, 3.0])), answers()) == [1.0, 2.0, 3.0]
+    assert SCORER(listed(lambda a: (float(len(t)) for t in a.texts)), answers()) == [3.0, 3.0, 5.0]
+
+
+def test_the_time_limit_is_gone_with_its_block_and_only_the_main_thread_has_it() -> None:
+    with limited(0.05):
+        pass
+    time.sleep(0.1)
+    with pytest.raises(TimedOut), limited(0.05):
+        time.sleep(5)
+    done: list[bool] = []
+
+    def elsewhere() -> None:
+        with limited(0.01):
+            time.sleep(0.05)
+        done.append(True)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def test_a_function_gets_the_columns_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them with **columns; the module may import one beside it; those of a package are found too."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beside_it.py").write_text("BONUS = 10\n")
+    (tmp_path / "asked_rewards.py").write_text(
+        "from beside_it import BONUS\n"
+        "def some(prompts, completions, level):\n    return [BONUS + n for n in level]\n"
+        "def every(prompts, completions, **columns):\n"
+        "    return [float(sorted(columns) == ['answer', 'level'])] * len(prompts)\n"
+        "def plain(prompts, completions):\n    return [len(p + c) for p, c in zip(prompts, completions)]\n"
+    )
+    (tmp_path / "asked_package" / "inner").mkdir(parents=True)
+    (tmp_path / "asked_package" / "inner" / "rewards.py").write_text(
+        "def one(prompts, completions):\n    return [1] * 3\n"
+    )
+    found = {
+        name: SCORER(listed(_function(name)), answers())
+        for name in (
+            "asked_rewards:some",
+            "asked_rewards:every",
+            "asked_rewards:plain",
+            "asked_package.inner.rewards:one",
+        )
+    }
+    assert list(found.values()) == [[10.0, 11.0, 12.0], [1.0] * 3, [4.0, 4.0, 6.0], [1.0] * 3]
+
+
+def test_a_function_is_looked_for_in_the_source_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source_rewards.py").write_text("raise SystemExit('was run')\nscore = 1\n")
+    (tmp_path / "broken_rewards.py").write_text("def score(:\n")
+    assert function.problem("source_rewards:score", "rlhf.rewards") is None
+    told = [str(function.problem(name, "rlhf.rewards")) for name in
+            ("source_rewards:scor", "no_such_rewards:score", "broken_rewards:score")]  # fmt: skip
+    assert "defines no scor; did you mean 'score'?" in told[0]
+    assert "there is no module no_such_rewards; put no_such_rewards.py where" in told[1]
+    assert "broken_rewards.py line 1" in told[2]
+
+
+def test_a_function_that_cannot_be_had_ends_the_run_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd_rewards.py").write_text(
+        "value = 3\nasync def later(prompts, completions):\n    return []\n"
+    )
+    (tmp_path / "bad_rewards.py").write_text("import not_a_package_at_all\ndef score(): ...\n")
+    for name, told in [
+        ("odd_rewards:value", "is int, where a plain function"),
+        ("odd_rewards:later", "a plain function is needed"),
+        ("bad_rewards:score", "bad_rewards.py cannot be imported: ModuleNotFoundError"),
+    ]:
+        with pytest.raises(TrainingFailed, match=told):
+            function.load(name)
