@@ -17,7 +17,7 @@ RM = ["stage=rm", *SGD]
 @pytest.fixture(autouse=True)
 def _all_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """`llmf score` leaves packages out of its own process, which is this one here."""
-    monkeypatch.setattr(optional, "leave_out_unused", lambda: None)
+    monkeypatch.setattr(optional, "leave_out_unused", lambda *_: None)
 
 
 def scores(model: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
