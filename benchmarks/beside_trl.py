@@ -3,6 +3,7 @@
 `python -m benchmarks.beside_trl STAGE` is one process of it.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -16,12 +17,15 @@ STEPS = 3  # that are timed, after one that warms up
 ROWS = ["data.max_samples=16", "data.val_size=0", "training.eval_strategy=no", "training.save_strategy=no",
         "training.disable_shuffling=true", "training.per_device_train_batch_size=4", "training.logging_steps=1000",
         "training.plot_loss=false", f"training.max_steps={STEPS + 1}"]  # fmt: skip
+# Two prompts a step, eight answers each.
+GROUPS = ["data.dataset=demo_grpo", "data.max_samples=64", "rlhf.rewards=[exact_match]", "rlhf.num_generations=8",
+          "training.per_device_train_batch_size=16", "generation.max_new_tokens=16"]  # fmt: skip
 TRAINERS = {"sft": "SFT", "dpo": "DPO", "kto": "KTO", "rm": "Reward"}
 
 
 def measure(model: str) -> dict[str, Any]:
     """TRL's seconds over ours for each stage; for dpo also over two epochs of the same rows; PPO's rollouts."""
-    parts = [*TRAINERS, "two epochs of dpo", "ppo"]
+    parts = [*TRAINERS, "two epochs of dpo", "grpo", "ppo"]
     return {part: _child(part, model) for part in parts}
 
 
@@ -39,7 +43,10 @@ def main(part: str, model: str) -> dict[str, float]:
     if part == "two epochs of dpo":
         return _two_epochs([*words, f"data.max_samples={2 * STEPS}", f"training.max_steps={2 * STEPS}",
                             "training.per_device_train_batch_size=2"])  # fmt: skip
-    mine, theirs = _seconds_a_step(_ours(part, words)), _seconds_a_step(_theirs(part, _ours(part, words)))
+    if part == "grpo":
+        words += GROUPS
+    bare = _bare_groups(_ours(part, words)) if part == "grpo" else _theirs(part, _ours(part, words))
+    mine, theirs = _seconds_a_step(_ours(part, words)), _seconds_a_step(bare)
     return {"step_s": round(mine, 3), "trl_step_s": round(theirs, 3), "times_trl": round(theirs / mine, 2)}
 
 
@@ -91,6 +98,41 @@ def _theirs(stage: str, ours: Any) -> Any:
     )  # fmt: skip
     rows = _as_trl_wants(stage, ours.train_dataset, arguments.per_device_train_batch_size)
     return Tokenized(model=model, args=arguments, train_dataset=rows, processing_class=parts.tokenizer)
+
+
+def _bare_groups(ours: Any) -> Any:
+    """TRL's GRPOTrainer as a script starts it: texts for prompts, a plain function for the reward, our settings."""
+    from datasets import Dataset
+    from peft import get_peft_model
+    from trl import GRPOTrainer
+
+    from llmf_hydra.models.load import load_model
+
+    parts, arguments = ours.context, copy.copy(ours.args)
+    arguments.output_dir = tempfile.mkdtemp()
+    model = get_peft_model(
+        load_model(parts.cfg.model, parts.precision.weights), ours.model.peft_config["default"]
+    )
+    rows = [
+        {
+            "prompt": parts.tokenizer.decode(row["prompt_ids"]),
+            "answer": json.loads(row["columns"])["answer"],
+        }
+        for row in parts.train
+    ]
+
+    def exact_match(completions: list[str], answer: list[str], **_: Any) -> list[float]:
+        return [
+            float(said.strip() == wanted.strip()) for said, wanted in zip(completions, answer, strict=True)
+        ]
+
+    return GRPOTrainer(
+        model=model,
+        reward_funcs=exact_match,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=parts.tokenizer,
+    )
 
 
 def _as_trl_wants(stage: str, rows: Any, size: int) -> Any:

@@ -115,6 +115,7 @@ ELSEWHERE = {
     "export.export_legacy_format": "jobs/test_export.py",
     "export.export_hub_model_id": "jobs/test_export.py",
     "export.overwrite": "jobs/test_export.py",
+    "generation.backend": "stages/test_grpo.py",
     "generation.do_sample": "serve/test_settings.py",
     "generation.temperature": "serve/test_settings.py",
     "generation.top_p": "serve/test_settings.py",

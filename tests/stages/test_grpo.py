@@ -10,6 +10,7 @@ import pytest
 from support.command_line import Cli, log_of
 from support.forked_cli import answers
 from support.grpo_runs import LETTERS, SHORT, sums, table
+from support.job_runs import refused
 
 from llmf_hydra.runs.manifest import digest_of_file
 
@@ -199,3 +200,8 @@ def test_a_preset_says_what_its_paper_does(preset: str, wanted: dict[str, object
 
     rlhf = composed("stage=grpo", f"rlhf={preset}").rlhf
     assert {name: getattr(rlhf, name) for name in wanted} == wanted
+
+
+def test_vllm_is_refused_where_it_is_not_installed() -> None:
+    (said,) = refused("stage=grpo", "generation.backend=vllm")
+    assert said.startswith("generation.backend=vllm") and "pip install 'llmf_hydra[vllm]'" in said
