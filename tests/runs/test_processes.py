@@ -90,7 +90,7 @@ def launched(environment: dict[str, str], folder: Path) -> "subprocess.Popen[str
     return subprocess.Popen(
         [sys.executable, "-m", "llmf_hydra", *LONG],
         cwd=folder,
-        env=environment,
+        env={**environment, warm.WORKERS: ""},  # `workers` knows those that are started by name
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

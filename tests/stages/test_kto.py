@@ -48,13 +48,17 @@ def test_the_loss_of_a_batch_equals_the_formula(build: Build) -> None:
     assert loss.item() == pytest.approx(expected.mean().item(), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "other",
-    ["rlhf.kto_chosen_weight=3", "rlhf.kto_rejected_weight=3", "rlhf.pref_beta=0.5", "rlhf.pref_ftx=0.5"],
-)
-def test_each_parameter_changes_what_is_learned(other: str, build: Build) -> None:
-    one, two = steps(build(*KTO)), steps(build(*KTO, other))
-    assert any((one[1][name] - two[1][name]).abs().max() > 1e-6 for name in one[1])
+def test_each_parameter_changes_what_is_learned(build: Build) -> None:
+    _, one = steps(build(*KTO))
+    others = [
+        "rlhf.kto_chosen_weight=3",
+        "rlhf.kto_rejected_weight=3",
+        "rlhf.pref_beta=0.5",
+        "rlhf.pref_ftx=0.5",
+    ]
+    for other in others:
+        _, two = steps(build(*KTO, other))
+        assert any((one[name] - two[name]).abs().max() > 1e-6 for name in one), other
 
 
 @pytest.mark.parametrize("label", [True, False], ids=["all good", "all bad"])

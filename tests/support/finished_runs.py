@@ -46,11 +46,14 @@ def finished(environment: dict[str, str], tmp_path_factory: pytest.TempPathFacto
                 command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
             )
             assert done.returncode == 0, done.stderr
-            return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+            folder = str(
+                only_run(cwd, stage)
+            )  # now: a test may use this working directory for a run of its own
+            return {"code": done.returncode, "out": done.stdout, "err": done.stderr, "folder": folder}
 
         name = f"finished-{stage}-{sha256(' '.join(words).encode()).hexdigest()[:8]}"
         cwd, said = made_once(tmp_path_factory, name, train)
         done = subprocess.CompletedProcess(command, said["code"], said["out"], said["err"])
-        return FinishedRun(done, only_run(cwd, stage), cwd)
+        return FinishedRun(done, Path(said["folder"]), cwd)
 
     return run

@@ -258,7 +258,7 @@ def test_what_is_not_built_is_carried_and_named(tmp_path: Path):
         ("lora_rank: many", "method.lora_rank=many: is not of type int; it must be >= 1"),
         ("lora_rank: 0", "method.lora_rank=0: must be >= 1"),
         ("lora_rank: null", "method.lora_rank=null: is not of type int"),
-        ("stage: grpo", "stage.name=grpo: is not one of pt, sft, rm, ppo, dpo, kto"),
+        ("stage: orpo", "stage.name=orpo: is not one of pt, sft, rm, ppo, grpo, dpo, kto"),
         ("pref_loss: hing", "did you mean 'hinge'"),
         ("use_dora: perhaps", "method.use_dora=perhaps: is not of type bool"),
         ("bf16: 1", "training.bf16=1: is not of type bool or null; write true or false"),
