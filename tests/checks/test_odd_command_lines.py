@@ -37,7 +37,7 @@ FLAGS = [
 def test_odd_command_lines_end_without_a_traceback(tmp_path: Path, environment: dict[str, str]) -> None:
     draw = random.Random(10)
     lines = []
-    for _ in range(120):
+    for _ in range(80):
         words = [f"{draw.choice(KEYS)}={draw.choice(VALUES)}" for _ in range(draw.randint(1, 3))]
         words += draw.sample(FLAGS, draw.choice([0, 0, 0, 1, 2]))
         lines.append(([*words, "model=tiny", "job=check"], {}))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.finished_runs import Finished
 from support.ppo_runs import SHORT, Cli, log_of, save_full, served, share_of, share_of_vowels
 from support.stage_runs import composed
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
@@ -99,12 +100,10 @@ def test_smollm2_learns_what_a_service_pays_for(cli: Cli, tmp_path: Path) -> Non
     assert 3 < divergences[-1] < 12  # near 6: within a factor of two
 
 
-def test_a_reward_adapter_of_stage_rm_feeds_it(cli: Cli, tmp_path: Path) -> None:
+def test_a_reward_adapter_of_stage_rm_feeds_it(finished: Finished, cli: Cli, tmp_path: Path) -> None:
     """Trained, saved, taken up on the shared base; the policy is saved as plain PEFT loads it."""
-    rm = cli("stage=rm", "model=tiny", "training.max_steps=2", "training.eval_strategy=no", "data.val_size=0",
-             "training.save_strategy=no", "hydra.run.dir=rm", "data.max_samples=16")  # fmt: skip
-    assert rm.returncode == 0, rm.stderr
-    done = cli("stage=ppo", "model=tiny", *SHORT, "rlhf.reward_model=rm/final", "hydra.run.dir=run")
+    reward = finished("rm").out / "final"
+    done = cli("stage=ppo", "model=tiny", *SHORT, f"rlhf.reward_model={reward}", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     final = tmp_path / "run" / "final"
     assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", FILE} <= {
@@ -126,12 +125,11 @@ def test_a_reward_model_of_its_own_feeds_a_full_run(cli: Cli, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["full", "api"])
-def test_what_stage_rm_trains_feeds_the_other_types_too(kind: str, cli: Cli, tmp_path: Path) -> None:
-    method = "full" if kind == "full" else "lora"
-    rm = cli("stage=rm", f"method={method}", "model=tiny", "training.max_steps=2", "training.eval_strategy=no",
-             "data.val_size=0", "training.save_strategy=no", "hydra.run.dir=rm", "data.max_samples=16")  # fmt: skip
-    assert rm.returncode == 0, rm.stderr
-    model, tokenizer = load_saved_scorer(tmp_path / "rm" / "final")
+def test_what_stage_rm_trains_feeds_the_other_types_too(
+    kind: str, finished: Finished, cli: Cli, tmp_path: Path
+) -> None:
+    rm = finished("rm", *(["method=full"] if kind == "full" else [])).out / "final"
+    model, tokenizer = load_saved_scorer(rm)
     given: list[float] = []
 
     def score(body: dict[str, Any]) -> tuple[int, Any]:
@@ -142,7 +140,7 @@ def test_what_stage_rm_trains_feeds_the_other_types_too(kind: str, cli: Cli, tmp
         return 200, {"scores": scores}
 
     with served(score) as service:
-        reward = "rm/final" if kind == "full" else service.url
+        reward = rm if kind == "full" else service.url
         done = cli("stage=ppo", "model=tiny", *SHORT, f"rlhf.reward_model={reward}",
                    f"rlhf.reward_model_type={kind}", "hydra.run.dir=run")  # fmt: skip
     assert done.returncode == 0, done.stderr
