@@ -163,6 +163,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.rewards=[numeric:3]"], ["takes no argument"]),
     (["rlhf.rewards=[python:letters:sharp]"], ["letters.py defines no sharp; did you mean 'share'?"]),
     (["rlhf.rewards=[python:leters:share]"], ["there is no module leters", "put leters.py"]),
+    (["rlhf.rewards=[python:letters.py:share]"], ["names a file, where a module is due", "write letters:share"]),
     (["rlhf.rewards=[json_schema:none.json]"], ["json_schema:none.json: there is no such file"]),
     (["rlhf.rewards=[model:./none]"], ["rlhf.rewards (model)=./none: there is no such folder"]),
     (["rlhf.rewards=[service:here]"], ["is no URL"]),

@@ -30,7 +30,7 @@ class AdapterReward:
 
     def __init__(self, host: Network, folder: str, pad_id: int):
         """`host` is a causal language model, the adapter's base. Raises Refused where they don't fit."""
-        self.name, self._pad_id = folder, pad_id
+        self.name, self._pad_id = f"rlhf.reward_model={folder}", pad_id
         try:
             config = PeftConfig.from_pretrained(folder)
             weights = load_peft_weights(folder, device="cpu")

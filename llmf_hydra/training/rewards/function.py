@@ -29,6 +29,9 @@ def problem(function: str, key: str) -> Problem | None:
     """What is wrong with the name of a function, found in the source of its module, which isn't run."""
     module, _, name = function.partition(":")
     file = file_of(function)
+    if file is None and module.endswith(".py"):
+        remedy = f"write {module.removesuffix('.py').replace('/', '.')}:{name}"
+        return Problem(key, function, "names a file, where a module is due", remedy)
     if file is None:
         where = module.replace(".", "/")
         return Problem(

@@ -138,7 +138,8 @@ def _function(name: str) -> Callable[[Answers], Any]:
 def _reward(spec: RewardSpec, context: RunContext) -> Reward:
     cfg = context.cfg
     if spec.kind == "service":
-        return ServiceReward(spec.argument, context.tokenizer, cfg.generation.skip_special_tokens)
+        named = f"{KEY}=service:{spec.argument}"
+        return ServiceReward(spec.argument, context.tokenizer, cfg.generation.skip_special_tokens, name=named)
     folder = Path(spec.argument).expanduser()
     if not (folder / "adapter_config.json").exists():
         return ModelReward.named(cfg, spec.argument, context.precision.weights, context.tokenizer)

@@ -27,7 +27,7 @@ class ModelReward:
     """Scores with a model that knows the policy's tokens and gives one number."""
 
     def __init__(self, model: Network, name: str):
-        self.model, self.name = model.requires_grad_(False), name  # pyright: ignore[reportAttributeAccessIssue]
+        self.model, self.name = model.requires_grad_(False), f"{KEY}={name}"  # pyright: ignore[reportAttributeAccessIssue]
 
     @classmethod
     def load(cls, cfg: Config, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> Self:

@@ -22,7 +22,7 @@ class Reward(Protocol):
 
     @property
     def name(self) -> str:
-        """What an error calls it: the folder, the hub name or the URL."""
+        """What an error calls it: the parameter and the folder, hub name or URL that it names."""
         ...
 
     def __call__(self, rollouts: Rollouts, rows: Sequence[Row]) -> torch.Tensor:
@@ -47,6 +47,6 @@ def bad_score(name: str, value: object, prompt: str) -> TrainingFailed:
     """The error for a score that is not a finite number, with the end of the prompt whose answer got it."""
     shown = prompt if len(prompt) <= SHOWN else f"...{prompt[-SHOWN:]}"
     return TrainingFailed(
-        f"rlhf.reward_model={name}: gave the score {json.dumps(value)[:40]}, which is not a finite number, "
+        f"{name}: gave the score {json.dumps(value)[:40]}, which is not a finite number, "
         f"for the answer to the prompt {shown!r}"
     )

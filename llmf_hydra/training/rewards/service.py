@@ -36,8 +36,9 @@ class ServiceReward:
         skip_special_tokens: bool,
         timeout: float = TIMEOUT,
         waits: Sequence[float] = WAITS,
+        name: str | None = None,
     ):
-        self.name = url
+        self.name, self._url = name or f"rlhf.reward_model={url}", url
         self._tokenizer, self._skip = tokenizer, skip_special_tokens
         self._timeout, self._waits = timeout, waits
 
@@ -86,7 +87,7 @@ class ServiceReward:
         return outcome[0]
 
     def _request(self, body: bytes, outcome: list[bytes | Exception]) -> None:
-        request = urllib.request.Request(self.name, body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:
                 outcome.append(answer.read())
@@ -111,8 +112,7 @@ class ServiceReward:
 
     def _failed(self, what: str) -> TrainingFailed:
         return TrainingFailed(
-            f"rlhf.reward_model={self.name}: the reward service {what}; "
-            "see that it runs, then go on with `llmf resume`"
+            f"{self.name}: the reward service {what}; see that it runs, then go on with `llmf resume`"
         )
 
 

@@ -112,3 +112,11 @@ def test_nobody_there(make: Make) -> None:
     with pytest.raises(TrainingFailed, match="refused") as failed:
         scores(make(url))
     assert url in str(failed.value)
+
+
+def test_one_of_several_rewards_is_named_as_it_was_given(make: Make) -> None:
+    reward = make("http://127.0.0.1:9/", name="rlhf.rewards=service:http://127.0.0.1:9/")
+    with pytest.raises(
+        TrainingFailed, match=r"^rlhf\.rewards=service:http://127\.0\.0\.1:9/: the reward service"
+    ):
+        scores(reward)
