@@ -87,6 +87,7 @@ def test_the_parts_add_up() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4", "sft, lora, batch 8, checkpoints"]
 )

@@ -167,7 +167,6 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.rewards=[json_schema:none.json]"], ["json_schema:none.json: there is no such file"]),
     (["rlhf.rewards=[model:./none]"], ["rlhf.rewards (model)=./none: there is no such folder"]),
     (["rlhf.rewards=[service:here]"], ["is no URL"]),
-    (["rlhf.rewards=[math]"], ["needs the package math_verify; pip install 'llmf_hydra[rewards]'"]),
     (["rlhf.num_generations=3"], ["rlhf.num_generations=3: answers are generated 8 at once", "multiple of 3"]),
     (["training.per_device_eval_batch_size=6", *HELD_OUT[:3]], ["holds no whole groups of rlhf.num_generations=4"]),
     (["generation.do_sample=false"], ["all answers to a prompt would be the same"]),
@@ -201,6 +200,12 @@ def test_a_preset_says_what_its_paper_does(preset: str, wanted: dict[str, object
 
     rlhf = composed("stage=grpo", f"rlhf={preset}").rlhf
     assert {name: getattr(rlhf, name) for name in wanted} == wanted
+
+
+def test_math_is_refused_where_its_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    (said,) = refused("stage=grpo", "rlhf.rewards=[math]")
+    assert "needs the package math_verify; pip install 'llmf_hydra[rewards]'" in said
 
 
 def test_vllm_is_refused_where_it_is_not_installed() -> None:
