@@ -37,6 +37,9 @@ def problem(function: str, key: str) -> Problem | None:
         return Problem(
             key, function, f"there is no module {module}", f"put {where}.py where the command is started"
         )
+    if _hides_another(module, file):
+        what = f"{file} has the name of an installed module, which would be imported in its place"
+        return Problem(key, function, what, "give yours another name")
     try:
         defined = _defined(ast.parse(file.read_bytes(), str(file)))
     except SyntaxError as error:
@@ -46,13 +49,30 @@ def problem(function: str, key: str) -> Problem | None:
     return Problem(key, function, f"{file} defines no {name}", did_you_mean(name, defined))
 
 
+def _hides_another(module: str, file: Path) -> bool:
+    """Whether Python would find another module than the file by that name."""
+    top = module.partition(".")[0]
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    if found is None:
+        return False
+    root = file.parents[module.count(".") + (file.name == "__init__.py")]
+    return found.origin is None or not Path(found.origin).is_relative_to(root)
+
+
 def _defined(tree: ast.Module) -> set[str]:
-    """The names that a module has at its top; `*` where an import may bring any."""
+    """The names that a module has at its top, also within `if` and `try`; `*` where an import may bring any."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
-        elif isinstance(node, ast.ImportFrom | ast.Import):
+            continue  # what stands in it is no name of the module
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.ImportFrom | ast.Import):
             found |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
@@ -67,7 +87,7 @@ def load(function: str) -> Callable[..., Any]:
         raise TrainingFailed(f"rlhf.rewards: there is no module {module} for {function}")
     root = str(file.parents[module.count(".") + (file.name == "__init__.py")])
     if root not in sys.path:
-        sys.path.insert(0, root)
+        sys.path.append(root)  # last: a user's statistics.py must not be imported by a library
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:

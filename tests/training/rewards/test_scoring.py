@@ -149,6 +149,12 @@ def test_a_function_is_looked_for_in_the_source_alone(
     assert "defines no scor; did you mean 'score'?" in told[0]
     assert "there is no module no_such_rewards; put no_such_rewards.py where" in told[1]
     assert "broken_rewards.py line 1" in told[2]
+    (tmp_path / "statistics.py").write_text("def score(prompts, completions): ...\n")
+    (tmp_path / "nested_rewards.py").write_text("class Rewards:\n    def score(self): ...\n")
+    hiding, nested = (str(function.problem(f"{name}:score", "rlhf.rewards")) for name in
+                      ("statistics", "nested_rewards"))  # fmt: skip
+    assert "has the name of an installed module" in hiding and "give yours another name" in hiding
+    assert "defines no score" in nested
 
 
 def test_a_function_that_cannot_be_had_ends_the_run_in_words(
