@@ -48,7 +48,12 @@ def without_effect(cfg: Config, shipped: Mapping[str, object]) -> list[Problem]:
     `shipped` holds, by full key, what the chosen files of the package set: what stands there was not the user's
     word, so it may lie idle without being reported.
     """
-    return [*_idle(cfg, shipped), *_said_by_the_adapter(cfg), *_nothing_to_act_on(cfg, shipped)]
+    return [
+        *_idle(cfg, shipped),
+        *_said_by_the_adapter(cfg),
+        *_nothing_to_act_on(cfg, shipped),
+        *_nothing_to_clip(cfg, shipped),
+    ]
 
 
 def idle_choices(cfg: Config, words: Iterable[str]) -> Iterator[Problem]:
@@ -116,6 +121,20 @@ def _nothing_to_act_on(cfg: Config, shipped: Mapping[str, object]) -> Iterator[P
     if devices and devices != "-1" and not scheduled and not told and not any(map(Path.exists, GPU_DRIVERS)):
         what = "has no effect: this machine has no GPU"
         yield Problem("launch.cuda_visible_devices", devices, what, "leave it out")
+
+
+def _nothing_to_clip(cfg: Config, shipped: Mapping[str, object]) -> Iterator[Problem]:
+    """Bounds of a ratio that is 1: stage=grpo trains on each answer once, within one optimizer step."""
+    rlhf, steps = cfg.rlhf, cfg.training.gradient_accumulation_steps
+    reused = steps % ((rlhf.steps_per_generation or steps) * rlhf.num_iterations) != 0
+    if cfg.stage.name != "grpo" or reused or rlhf.loss_type == "cispo":  # which needs its bound in any case
+        return
+    for key in ("rlhf.epsilon", "rlhf.epsilon_high", "rlhf.delta"):
+        value, default = value_at(cfg, key), entries()[key].param.default
+        if value not in (default, shipped.get(key, default)):
+            what = "has no effect: each answer is trained on once, within one step, where the ratio is 1"
+            remedy = "set rlhf.num_iterations or rlhf.steps_per_generation higher, or leave it out"
+            yield Problem(key, value, what, remedy)
 
 
 def _is_here(model: str) -> bool:

@@ -179,6 +179,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["data.streaming=true", "data.buffer_size=4"], ["stage=grpo draws its prompts by their number"]),
     (["rlhf.reward_model=./x"], ["rlhf.reward_model=./x: has no effect"]),
     (["rlhf.epsilon=1.5"], ["rlhf.epsilon=1.5: must be in [0, 1]"]),
+    (["rlhf.epsilon=0.1", "rlhf=dapo"], ["rlhf.epsilon=0.1: has no effect", "set rlhf.num_iterations"]),
 ]  # fmt: skip
 
 
@@ -206,6 +207,14 @@ def test_math_is_refused_where_its_package_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "math_verify", None)
     (said,) = refused("stage=grpo", "rlhf.rewards=[math]")
     assert "needs the package math_verify; pip install 'llmf_hydra[rewards]'" in said
+
+
+def test_bounds_act_where_answers_are_trained_on_again() -> None:
+    assert refused("stage=grpo", "rlhf=dapo") == []  # whose own bound is no word of the user's
+    for again in ("rlhf.num_iterations=2", "rlhf.steps_per_generation=2"):
+        assert refused("stage=grpo", "rlhf.epsilon=0.1", again) == [], again
+    (said,) = refused("stage=grpo", "rlhf.delta=2")
+    assert said.startswith("rlhf.delta=2: has no effect: each answer is trained on once")
 
 
 def test_vllm_is_refused_where_it_is_not_installed() -> None:
