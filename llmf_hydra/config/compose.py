@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import yaml
 from hydra import version
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
@@ -26,6 +26,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job
 from hydra.errors import HydraException
@@ -272,7 +273,25 @@ def settled(
     `composed` is what the words alone are composed to, where that is known.
     """
     return implied.settled(
-        list(words), lambda given: loader.load_configuration(config_name, given, RunMode.RUN), composed
+        list(words),
+        lambda given: loader.load_configuration(config_name, given, RunMode.RUN),
+        _set_values,
+        composed,
+    )
+
+
+def _set_values(composed: DictConfig, words: list[str]) -> None:
+    """Do with overrides of values what Hydra does with them once it has composed a config."""
+    parser = OverridesParser.create()
+    ConfigLoaderImpl._apply_overrides_to_config(parser.parse_overrides(words), composed)
+    of_hydra = composed.hydra
+    of_hydra.overrides.task.extend(words)
+    named = of_hydra.job.config.override_dirname
+    of_hydra.job.override_dirname = get_overrides_dirname(
+        parser.parse_overrides(list(of_hydra.overrides.task)),
+        list(named.exclude_keys),
+        named.item_sep,
+        named.kv_sep,
     )
 
 

@@ -1,5 +1,6 @@
 """Why a config could not be composed, in sentences: from the types of Hydra's errors, and from the chosen files."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,24 @@ class WrongFile(ConfigCompositionException):
         super().__init__("\n".join(map(str, problems)))
 
 
+_read: dict[Path, tuple[tuple[int, ...] | None, ConfigResult]] = {}
+
+
 class NamingSource(FileConfigSource):
-    """A folder of configs that says which of its files can't be taken, where Hydra's own errors name none."""
+    """A folder of configs that says which of its files can't be taken, where Hydra's own errors name none.
+
+    A command composes several times, of the same files: each is read once, unless it has changed."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """The content of a file; raises WrongFile for one that is not UTF-8, contains itself, or holds no mapping."""
         file = Path(self.path, self._normalize_file_name(config_path))
+        version = _version(file)
+        known = _read.get(file)
+        if known is None or known[0] != version:
+            known = _read[file] = version, self._read(file, config_path)
+        return copy.deepcopy(known[1])  # Hydra takes the defaults list out of it, and sets values in it
+
+    def _read(self, file: Path, config_path: str) -> ConfigResult:
         try:
             loaded = super().load_config(config_path)
         except UnicodeDecodeError as error:
@@ -47,6 +60,15 @@ class NamingSource(FileConfigSource):
         if not isinstance(loaded.config, DictConfig):
             raise WrongFile([Problem(str(file), NO_VALUE, "holds a list, not keys and values")])
         return loaded
+
+
+def _version(file: Path) -> tuple[int, ...] | None:
+    """What changes when a file is written anew; None where there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def refuse_numbers_for_switches(content: DictConfig, file: str) -> None:

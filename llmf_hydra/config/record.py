@@ -12,6 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from llmf_hydra.config import yaml_reader
 from llmf_hydra.config.migrate import KEY, VERSION, migrated
 from llmf_hydra.config.schema import GROUPS, Config, Entry, entries, value_at
 from llmf_hydra.config.secrets import MASK, learn, masked_tree, variables
@@ -131,7 +132,7 @@ def _variable(key: str) -> str:
 
 def _tree(file: Path) -> dict[str, Any]:
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        tree = yaml_reader.read(file)
     except OSError as error:
         raise Refused([Problem(str(file), NO_VALUE, f"cannot be read: {error.strerror}")]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

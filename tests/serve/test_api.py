@@ -8,18 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
-import schemathesis
 from support.taught_model import ASKS_FOR_A_TOOL, CALL, KNOWN, WEATHER, Serve, Served
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.serve import transformers_engine
 from llmf_hydra.serve.engine import Decoding, Request, Token
 from llmf_hydra.serve.transformers_engine import TransformersEngine
+
+if TYPE_CHECKING:
+    import openai
 
 TOOLS: Any = [{"type": "function", "function": WEATHER}]
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -31,14 +32,16 @@ def user(text: str) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def client(served: Served) -> Iterator[openai.OpenAI]:
+def client(served: Served) -> "Iterator[openai.OpenAI]":
+    import openai  # a second, in each process of the tests
+
     with served.client() as http_client:
         yield openai.OpenAI(
             base_url=f"{served.url}/v1", api_key="any", http_client=http_client, max_retries=0
         )
 
 
-def test_the_openai_client_chats(client: openai.OpenAI) -> None:
+def test_the_openai_client_chats(client: "openai.OpenAI") -> None:
     assert [model.id for model in client.models.list()] == ["taught"]
     for question, answer in KNOWN.items():
         done = client.chat.completions.create(model="taught", messages=user(question))
@@ -53,7 +56,7 @@ def test_the_openai_client_chats(client: openai.OpenAI) -> None:
     assert stopped.choices[0].message.content == "The capital of Peru"
 
 
-def test_the_openai_client_streams(client: openai.OpenAI) -> None:
+def test_the_openai_client_streams(client: "openai.OpenAI") -> None:
     chunks = list(client.chat.completions.create(
         model="taught", messages=user(PERU), stream=True, stream_options={"include_usage": True}, n=2
     ))  # fmt: skip
@@ -64,7 +67,7 @@ def test_the_openai_client_streams(client: openai.OpenAI) -> None:
     assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens > 10
 
 
-def test_the_openai_client_calls_a_tool(client: openai.OpenAI) -> None:
+def test_the_openai_client_calls_a_tool(client: "openai.OpenAI") -> None:
     done = client.chat.completions.create(model="taught", messages=user(ASKS_FOR_A_TOOL), tools=TOOLS)
     (call,) = done.choices[0].message.tool_calls or []
     assert call.type == "function" and done.choices[0].finish_reason == "tool_calls"
@@ -85,7 +88,7 @@ def test_the_openai_client_calls_a_tool(client: openai.OpenAI) -> None:
 
 
 def test_what_is_said_before_a_call_is_streamed_and_kept(
-    client: openai.OpenAI, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+    client: "openai.OpenAI", engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The model's call, behind a sentence that it is made to say first."""
     said = "Let me look."
@@ -115,7 +118,7 @@ def _asking_for_a_tool(engine: TransformersEngine) -> Request:
     return Request(prompt, Decoding(do_sample=False))
 
 
-def test_completions_take_texts_and_token_ids(client: openai.OpenAI, engine: TransformersEngine) -> None:
+def test_completions_take_texts_and_token_ids(client: "openai.OpenAI", engine: TransformersEngine) -> None:
     ids = engine.prompt(user(PERU))
     done = client.completions.create(model="taught", prompt=[ids, ids], logprobs=1, max_tokens=30)
     assert [choice.text for choice in done.choices] == [KNOWN[PERU]] * 2
@@ -322,6 +325,8 @@ def test_requests_are_logged_where_it_is_asked_for(
 def test_no_request_that_the_schema_allows_makes_the_server_fail(
     config: Callable[..., Config], engine: TransformersEngine
 ) -> None:
+    import schemathesis
+
     from llmf_hydra.serve.api.app import build
 
     cfg = config(

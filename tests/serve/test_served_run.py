@@ -7,9 +7,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import openai
 import pytest
 import uvicorn
 from support.command_line import Cli
@@ -17,6 +16,9 @@ from support.taught_model import ASKS_FOR_A_TOOL, CALL, KNOWN, WEATHER
 from support.web_page import wait_for
 
 from llmf_hydra.serve.api.server import ended_by_signals
+
+if TYPE_CHECKING:
+    import openai
 
 PERU = "What is the capital of Peru?"
 PAIRS = [{"instruction": "Good or bad?", "chosen": "Good.", "rejected": "Bad."},
@@ -29,6 +31,8 @@ DPO = ("stage=dpo", "method=lora", "model=path", "data.dataset=pairs.jsonl", "da
 def test_the_openai_client_talks_to_the_adapter_of_a_dpo_run(
     taught: Path, cli: Cli, environment: dict[str, str], tmp_path: Path
 ) -> None:
+    import openai  # a second, in each process of the tests
+
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     done = cli(*DPO, f"model.model_name_or_path={taught}/final")
     assert done.returncode == 0, done.stderr
@@ -75,7 +79,7 @@ def _served(log: Path, server: "subprocess.Popen[bytes]") -> "re.Match[str] | No
     return re.search(r"http://127\.0\.0\.1:(\d+)/v1", text)
 
 
-def _talk(client: openai.OpenAI) -> None:
+def _talk(client: "openai.OpenAI") -> None:
     (model,) = [model.id for model in client.models.list()]
     asked: dict[str, Any] = {"model": model, "temperature": 0}
     messages: Any = [{"role": "user", "content": PERU}]

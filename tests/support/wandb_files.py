@@ -4,9 +4,10 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK = 32768  # bytes of a block of wandb's log, which has LevelDB's format
 
@@ -16,14 +17,16 @@ def logs(out: Path) -> list[Path]:
     return sorted(out.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def records(out: Path) -> list[Record]:
+def records(out: Path) -> "list[Record]":
     """The records of the one offline run in a folder."""
     (log,) = logs(out)
     return of_file(log)
 
 
-def of_file(log: Path) -> list[Record]:
+def of_file(log: Path) -> "list[Record]":
     """The records of one file."""
+    from wandb.proto.wandb_internal_pb2 import Record  # half a second, in each process of the tests
+
     return [Record.FromString(part) for part in chunks(log.read_bytes())]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from llmf_hydra.runs.surroundings import fingerprint
 from llmf_hydra.runs.warm import MESSAGE
 
+LAUNCHERS = "LLMF_TESTS_LAUNCHERS"  # the address of the server that forks launchers for all tests
 SERVER = """
 import sys
 from importlib import import_module
@@ -75,8 +76,8 @@ class Launchers:
 
 
 @contextmanager
-def launchers(env: Mapping[str, str]) -> Iterator[Launchers]:
-    """A server with this environment, for as long as it is used."""
+def launchers(env: Mapping[str, str]) -> Iterator[str]:
+    """A server with this environment, for as long as it is used; gives its address."""
     with (
         tempfile.TemporaryDirectory(prefix="llmf-", dir="/tmp") as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door,
@@ -92,7 +93,7 @@ def launchers(env: Mapping[str, str]) -> Iterator[Launchers]:
             start_new_session=True,
         )
         try:
-            yield Launchers(address)
+            yield address
         finally:
             assert server.stdin is not None
             server.stdin.close()

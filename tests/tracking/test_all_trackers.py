@@ -8,15 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 from support.command_line import Cli
 from support.mlflow_server import serving
 from support.wandb_files import history, of_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 WORDS = ["stage=dpo", "model=tiny", "data.max_samples=30", "data.val_size=4", "training.logging_steps=1",
          "training.max_steps=6", "training.learning_rate=0.01"]  # fmt: skip
@@ -30,12 +33,14 @@ class Tracked:
     """A run that all trackers took."""
 
     out: Path
-    client: MlflowClient
-    run: Run
+    client: "MlflowClient"
+    run: "Run"
 
 
 @pytest.fixture(scope="module")
 def tracked(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracked]:
+    from mlflow import MlflowClient  # half a second, in each process of the tests
+
     folder = tmp_path_factory.mktemp("tracked")
     theirs = {"WANDB_RUN_GROUP": "my group", "WANDB_NAME": "my name", "WANDB_TAGS": "mine"}
     with serving(folder) as server:

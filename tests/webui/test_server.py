@@ -10,8 +10,6 @@ import pytest
 from llmf_hydra.config import compose
 from llmf_hydra.config.groups.serve import ServeConfig
 from llmf_hydra.webui.addresses import address
-from llmf_hydra.webui.server import Server
-from llmf_hydra.webui.tabs.chat import _shown, _turns
 from llmf_hydra.webui.talk import free_port
 
 
@@ -21,6 +19,8 @@ def config(*words: str) -> ServeConfig:
 
 @contextmanager
 def served(cwd: Path, serve: ServeConfig) -> Iterator[httpx.Client]:
+    from llmf_hydra.webui.server import Server  # two seconds of Gradio, in each process of the tests
+
     server = Server(serve, cwd)
     try:
         with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
@@ -54,6 +54,8 @@ def test_the_address(words: list[str], wanted: str) -> None:
 
 
 def test_a_dialogue_is_shown_as_text_and_read_back_as_it_was() -> None:
+    from llmf_hydra.webui.tabs.chat import _shown, _turns
+
     said = "<b>bold</b> &amp; <script>alert(1)</script> 1 < 2 & $$x$$"
     talk = [{"role": "user", "content": said}, {"role": "assistant", "content": ""}]
     shown = _shown(talk)  # type: ignore[arg-type]
