@@ -1,6 +1,7 @@
 """The conf folders as files: which choices a group has, and what a file sets. Without Hydra, so that help is quick."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,8 @@ def shipped_values(chosen: Mapping[str, Any]) -> dict[str, object]:
 
 def flat_values(file: Path, package: str) -> dict[str, object]:
     """The values of a config file by full key; `# @package _global_` lifts it out of its group."""
-    from omegaconf import DictConfig, OmegaConf
-
-    loaded = OmegaConf.load(file)
-    content: Any = OmegaConf.to_container(loaded, resolve=False) if isinstance(loaded, DictConfig) else {}
-    is_global = package in GLOBAL or file.read_text(encoding="utf8").startswith("# @package _global_")
-    tree = content if is_global else {package: content}
+    lifts_itself, content = _read(file, file.stat().st_mtime_ns)
+    tree = content if lifts_itself or package in GLOBAL else {package: content}
     return {
         f"{owner}.{name}" if name else owner: value
         for owner, rows in tree.items()
@@ -68,3 +65,13 @@ def flat_values(file: Path, package: str) -> dict[str, object]:
         for name, value in (rows.items() if isinstance(rows, dict) else [("", rows)])
         if name != "defaults"
     }
+
+
+@cache
+def _read(file: Path, _version: int) -> tuple[bool, dict[str, Any]]:
+    """Whether a config file lifts itself out of its group, and what it holds; `_version` changes when it does."""
+    from llmf_hydra.config import yaml_reader
+
+    content = yaml_reader.read(file)
+    lifts_itself = file.read_text(encoding="utf8").startswith("# @package _global_")
+    return lifts_itself, content if isinstance(content, dict) else {}

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from support.command_line import Cli
 from support.job_runs import refused
 from support.stage_runs import composed
 
+from llmf_hydra.config import compose
 from llmf_hydra.config.groups.model import ModelConfig
 from llmf_hydra.config.schema import Config, entries, value_at
 from llmf_hydra.paths import conf_dir
@@ -106,3 +109,24 @@ def test_what_a_shipped_file_says_of_its_model_does_not_reach_another_one(
 
 def settled_model(*words: str) -> ModelConfig:
     return composed("stage=sft", *words, model=None).model
+
+
+def test_values_that_are_set_in_place_give_what_composing_anew_gives() -> None:
+    """All of it, Hydra's own part too: `data.val_size` and `training.warmup_ratio` give way to what the user sets."""
+    line = compose.CommandLine(["stage=sft", "model=tiny", "data.max_samples=16", "training.warmup_steps=3"])
+    found = line.compose()
+    words = [str(word) for word in found.hydra.overrides.task]
+    assert len(words) > 6, words
+    anew = line.loader.load_configuration(line.config_name, words, RunMode.RUN)
+    parts = [OmegaConf.to_container(config, resolve=False) for config in (found, anew)]
+    assert parts[0] == parts[1] and list(found) == list(anew)
+    assert found.hydra.job.override_dirname == anew.hydra.job.override_dirname
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "method" / "mine.yaml"
+    file.parent.mkdir()
+    monkeypatch.setenv("LLMF_CONF", str(tmp_path))
+    for rank in (3, 5):
+        file.write_text(f"name: lora\nlora_rank: {rank}\n" + "# longer\n" * rank)
+        assert compose.typed(compose.composed(["model=tiny", "method=mine"])).method.lora_rank == rank

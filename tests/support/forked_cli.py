@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 SERVER = """
-import json, os, sys, tempfile
-import llmf_hydra.launch, llmf_hydra.__main__ as cli
+import gc, json, os, sys, tempfile
+import llmf_hydra.launch, llmf_hydra.refusals, llmf_hydra.__main__ as cli
+from llmf_hydra.config import compose
 from llmf_hydra.runs import processes
 processes.run_worker = lambda *_, **__: 0  # what isn't refused would train
+compose.composed(["stage=sft", "model=tiny"])  # its grammar and files are read here, and not in each child
+gc.collect(), gc.freeze()
 for words, env in json.load(sys.stdin):
     with tempfile.TemporaryFile() as said:
         child = os.fork()
