@@ -12,6 +12,7 @@ import torch
 
 from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.rows import Message
+from llmf_hydra.serve.constraint import Constraint, Constraints
 from llmf_hydra.serve.loading import Model
 
 Tools = list[dict[str, Any]]
@@ -71,6 +72,7 @@ class Request:
 
     prompt: Sequence[int]  # token ids
     decoding: Decoding = field(default_factory=Decoding)
+    constraint: Constraint | None = None  # of `Engine.constraints`; beam search follows none
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ class Engine(Protocol):
 
     @property
     def loaded(self) -> Model: ...
+
+    @property
+    def constraints(self) -> Constraints | None:
+        """Makes what a request may hold its answer to; None where none is followed."""
+        ...
 
     def prompt(self, messages: Sequence[Message], tools: Tools | None = None) -> list[int]:
         """Token ids of a dialogue up to where the answer begins. Raises BadRow for what the template refuses."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from llmf_hydra.serve.engine import Decoding, Token
+from llmf_hydra.serve.constraint import Constraint
+from llmf_hydra.serve.engine import Decoding, Request, Token
 
 COLDEST = 1e-6  # a lower temperature chooses the same, and float32 would round it to 0
 
@@ -19,18 +20,21 @@ class Chooser:
 
     decoding: Decoding
     random: torch.Generator | None  # None: greedily
+    constraint: Constraint | None = None
+    prompt: int = 0  # tokens before the answer
 
     @classmethod
-    def of(cls, decoding: Decoding) -> "Chooser":
+    def of(cls, request: Request) -> "Chooser":
         """With random numbers of its own, where it samples."""
+        decoding, given = request.decoding, (request.constraint, len(request.prompt))
         if not decoding.do_sample:
-            return cls(decoding, None)
+            return cls(decoding, None, *given)
         random = torch.Generator()
         if decoding.seed is None:
             random.seed()
         else:
             random.manual_seed(decoding.seed)
-        return cls(decoding, random)
+        return cls(decoding, random, *given)
 
 
 def choose(logits: torch.Tensor, choosers: Sequence[Chooser], seen: Sequence[Sequence[int]]) -> list[Token]:
@@ -47,10 +51,14 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser], seen: Sequence[Seq
 
 def _chosen(scores: torch.Tensor, choosers: Sequence[Chooser], seen: Sequence[Sequence[int]]) -> list[int]:
     penalized = [row for row, chooser in enumerate(choosers) if chooser.decoding.repetition_penalty != 1]
-    if penalized:
+    constrained = [(row, chooser.constraint) for row, chooser in enumerate(choosers) if chooser.constraint]
+    if penalized or constrained:
         scores = scores.clone()
     for row in penalized:
         scores[row] = penalize(scores[row], seen[row], choosers[row].decoding.repetition_penalty)
+    for row, constraint in constrained:
+        ids = torch.tensor(constraint.allowed(seen[row][choosers[row].prompt :]), device=scores.device)
+        scores[row] = torch.full_like(scores[row], -torch.inf).index_copy(0, ids, scores[row][ids])
     likeliest: list[int] = scores.argmax(-1).tolist()
     return [
         best if chooser.random is None else sample(scores[row], chooser.decoding, chooser.random)

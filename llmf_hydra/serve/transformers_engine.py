@@ -17,6 +17,7 @@ import torch
 from llmf_hydra.models.architecture.mixture_of_depths import is_converted
 from llmf_hydra.serve import beams
 from llmf_hydra.serve.batch import Batch, padded
+from llmf_hydra.serve.constraint import Constraints
 from llmf_hydra.serve.engine import Answer, Finish, Piece, Request, Token
 from llmf_hydra.serve.loading import Loaded
 from llmf_hydra.serve.sampling import Chooser, choose
@@ -53,6 +54,7 @@ class TransformersEngine(Speaking):
     def __init__(self, loaded: Loaded, *, slots: int = SLOTS, use_cache: bool = True):
         """`slots` answers are written at the same time, the others wait."""
         self._loaded, self._slots = loaded, slots
+        self._constraints = Constraints(loaded.tokenizer, loaded.network.config.get_text_config().vocab_size)
         self._cached = use_cache and not is_converted(loaded.network.config)  # pyright: ignore
         settings: Any = None if loaded.scores else loaded.network.generation_config
         self._ends = ends(loaded, settings.eos_token_id if settings is not None else None)
@@ -67,6 +69,11 @@ class TransformersEngine(Speaking):
     @property
     def loaded(self) -> Loaded:
         return self._loaded
+
+    @property
+    def constraints(self) -> Constraints:
+        """See `engine.Engine`."""
+        return self._constraints
 
     def generate(self, requests: Sequence[Request]) -> list[Answer]:
         """See `engine.Engine`. Raises TooLong for a prompt without room for an answer, before anything is generated."""
@@ -141,7 +148,7 @@ class TransformersEngine(Speaking):
     def _job(self, request: Request) -> Job:
         limit = room(self._loaded, request)
         text = Text(self._loaded.tokenizer, request.decoding, self._ends)
-        return Job(request, limit, text, Chooser.of(request.decoding))
+        return Job(request, limit, text, Chooser.of(request))
 
     def _submit(self, jobs: Sequence[Job]) -> None:
         with self._change:

@@ -49,6 +49,11 @@ class VllmEngine(Speaking):
         return self._loaded
 
     @property
+    def constraints(self) -> None:
+        """See `engine.Engine`: none is followed."""
+        return
+
+    @property
     def load(self) -> tuple[int, int]:
         """See `engine.Engine`; vLLM's own queue counts as answers that are written."""
         return self._active, 0

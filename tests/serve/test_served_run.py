@@ -26,6 +26,9 @@ PAIRS = [{"instruction": "Good or bad?", "chosen": "Good.", "rejected": "Bad."},
 DPO = ("stage=dpo", "method=lora", "model=path", "data.dataset=pairs.jsonl", "data.val_size=0", "training.max_steps=2",
        "training.eval_strategy=no", "training.learning_rate=1e-5", "hydra.run.dir=dpo")  # fmt: skip
 
+MAIN_JOB = ("stage=dpo", "method=lora", "data.max_samples=24", "training.max_steps=3", "training.eval_strategy=no",
+            "training.save_strategy=no", "training.plot_loss=false", "hydra.run.dir=dpo")  # fmt: skip
+
 
 @pytest.mark.timeout(300)
 def test_the_openai_client_talks_to_the_adapter_of_a_dpo_run(
@@ -57,6 +60,43 @@ def test_the_openai_client_talks_to_the_adapter_of_a_dpo_run(
         door.listen()
     log = (tmp_path / "api.txt").read_text()
     assert "Traceback" not in log and "Warning" not in log and "of-the-test" not in log, log
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_adapter_of_the_main_job_chats_streams_and_calls_a_tool(
+    cli: Cli, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """SmolLM2 calls no tool of its own accord: it is made to, and finds the city itself."""
+    import openai
+
+    done = cli(*MAIN_JOB, timeout=600)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "llmf_hydra", "job=api", "from_run=dpo", "serve.port=0"]
+    with (tmp_path / "api.txt").open("wb") as output:
+        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+    try:
+        said = wait_for(lambda: _served(tmp_path / "api.txt", server), 120)
+        client = openai.OpenAI(base_url=said[0], api_key="any", max_retries=0)
+        asked: dict[str, Any] = {
+            "model": client.models.list().data[0].id, "temperature": 0, "max_tokens": 40,
+        }  # fmt: skip
+        whole = client.chat.completions.create(messages=[{"role": "user", "content": PERU}], **asked)
+        chunks: Any = client.chat.completions.create(
+            messages=[{"role": "user", "content": PERU}], stream=True, **asked
+        )
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert text == whole.choices[0].message.content and "Lima" in text
+        called: Any = client.chat.completions.create(
+            messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+            tools=[{"type": "function", "function": WEATHER}],  # pyright: ignore
+            tool_choice="required",
+            **asked,
+        )
+        (call,) = called.choices[0].message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)["city"]) == ("get_weather", "Paris")
+    finally:
+        server.kill()
 
 
 def test_a_signal_that_comes_before_the_server_listens_ends_it() -> None:

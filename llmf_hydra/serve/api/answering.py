@@ -18,6 +18,7 @@ from llmf_hydra.serve.api.errors import ApiError
 from llmf_hydra.serve.api.gate import Gate, while_there
 from llmf_hydra.serve.api.metrics import Metrics
 from llmf_hydra.serve.api.protocol import Generating
+from llmf_hydra.serve.constraint import Constraint
 from llmf_hydra.serve.engine import Answer, Decoding, Engine, Finish, Piece, Request, Stream, Token
 
 
@@ -59,10 +60,17 @@ class Service:
         limit = most or self.max_tokens
         return replace(decoding, max_new_tokens=limit) if limit else decoding
 
-    def requests(self, prompts: Sequence[Sequence[int]], decoding: Decoding, n: int) -> list[Request]:
-        """`n` answers to each prompt; a seed that is given counts up among them."""
+    def requests(
+        self,
+        prompts: Sequence[Sequence[int]],
+        decoding: Decoding,
+        n: int,
+        constraint: Callable[[], Constraint] | None = None,
+    ) -> list[Request]:
+        """`n` answers to each prompt; a seed that is given counts up among them. Each gets a constraint of its own."""
         seeds = [None if decoding.seed is None else decoding.seed + number for number in range(n)]
-        return [Request(prompt, replace(decoding, seed=seed)) for prompt in prompts for seed in seeds]
+        return [Request(prompt, replace(decoding, seed=seed), constraint and constraint())
+                for prompt in prompts for seed in seeds]  # fmt: skip
 
     def streams(self, requests: Sequence[Request]) -> list[Stream]:
         """The answers as they grow. Raises TooLong, and then none of them is on its way."""

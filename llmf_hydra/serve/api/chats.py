@@ -3,13 +3,16 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+import anyio
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from llmf_hydra.serve.api.answering import Events, Service, begun
 from llmf_hydra.serve.api.errors import ApiError
+from llmf_hydra.serve.api.forms import constraint_maker
 from llmf_hydra.serve.api.gate import while_there
 from llmf_hydra.serve.api.merging import merged
 from llmf_hydra.serve.api.messages import read_messages, read_tools, written_calls
@@ -26,8 +29,11 @@ async def answer(service: Service, asked: ChatRequest, http: HttpRequest) -> Res
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     decoding = service.decoding(asked, most, logprobs=logprobs)
     tools = read_tools(asked.tools) if asked.tool_choice != "none" else None
-    prompt = service.engine.prompt(read_messages(asked.messages), tools)
-    requests = service.requests([prompt], decoding, asked.n or 1)
+    messages = read_messages(asked.messages)
+    prompt = service.engine.prompt(messages, tools)
+    find = partial(constraint_maker, service.engine, asked, messages, tools, prompt, decoding)
+    constraint = await anyio.to_thread.run_sync(find, limiter=service.threads)
+    requests = service.requests([prompt], decoding, asked.n or 1, constraint)
     if asked.stream:
         return await _streamed(service, asked, requests, tools, http)
 

@@ -70,10 +70,41 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ResponseFormat(BaseModel):
-    """Plain text alone: nothing constrains what is decoded."""
+class NamedSchema(Strict):
+    """A JSON schema that an answer follows; without one it is any object."""
 
-    type: Literal["text"] = "text"
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+
+    name: Name
+    description: Text | None = None
+    of: dict[str, JsonValue] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """Text, JSON, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with type=json_schema, and with no other")
+        return self
+
+
+class FunctionName(Strict):
+    """The function of a tool, by its name."""
+
+    name: Name
+
+
+class NamedTool(Strict):
+    """The tool that must be called."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName
 
 
 class Generating(Strict):
@@ -116,7 +147,7 @@ class ChatRequest(Generating):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: int | None = Field(None, ge=1, lt=2**31)
     tools: Annotated[list[Tool], Field(max_length=MOST_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: Literal[True] | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
@@ -126,8 +157,13 @@ class ChatRequest(Generating):
     def _names_what_it_needs(self) -> Self:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs acts only with logprobs=true")
-        if self.tool_choice == "auto" and not self.tools:
+        if self.tool_choice not in (None, "none") and not self.tools:
             raise ValueError("tool_choice acts only with tools")
+        must_call = isinstance(self.tool_choice, NamedTool) or self.tool_choice == "required"
+        if must_call and self.response_format is not None and self.response_format.type != "text":
+            raise ValueError(
+                "an answer is the call of a tool (tool_choice) or JSON (response_format), not both"
+            )
         return self
 
 
