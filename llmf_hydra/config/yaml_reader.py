@@ -22,10 +22,7 @@ def _loader() -> Any:
     if not yaml.__with_libyaml__:
         return slow
 
-    class Quick(yaml.cyaml.CParser, slow):
-        def __init__(self, stream: str):
-            yaml.cyaml.CParser.__init__(self, stream)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
+    class Quick(yaml.CSafeLoader, slow):
+        """OmegaConf's constructors and resolvers behind the parser in C."""
 
     return Quick

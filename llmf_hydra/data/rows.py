@@ -37,6 +37,7 @@ class Row:
     tools: list[dict[str, object]] | None = None
     media: dict[str, list[str]] | None = None  # images, videos, audios: absolute paths
     columns: Mapping[str, object] | None = None  # of a prompt: the row as its file holds it, for rewards
+    blank: str | None = None  # the column of an answer without text: the row is a prompt
 
     @property
     def reference(self) -> str | None:
@@ -122,8 +123,18 @@ def need_answer(value: object, field: str) -> str:
     """The text of an answer; BadRow if it is missing or empty."""
     text = need_text(value, field)
     if not text.strip():
-        raise BadRow(field, "is empty", "an answer to be learned needs text")
+        raise empty_answer(field)
     return text
+
+
+def empty_answer(field: str) -> BadRow:
+    """What is wrong with an answer without text that is to be learned."""
+    return BadRow(field, "is empty", "an answer to be learned needs text")
+
+
+def is_blank(value: object) -> bool:
+    """Whether a cell holds text, and that text nothing."""
+    return isinstance(value, str) and not value.strip()
 
 
 def type_name(value: object) -> str:

@@ -105,9 +105,13 @@ def test_answers_are_sampled_by_the_seed_and_the_group_generation(tmp_path: Path
 
 def test_rows_without_answers_give_no_metrics_and_pairs_their_better_one(tmp_path: Path) -> None:
     prompts = write(tmp_path / "prompts.jsonl", [{"prompt": f"Say {n}"} for n in range(3)])
+    blank = write(
+        tmp_path / "blank.jsonl", [{"instruction": f"Say {n}", "output": " " * n} for n in range(3)]
+    )
     pairs = [{"prompt": f"Say {n}", "chosen": f"{n}", "rejected": "no"} for n in range(3)]
     for name, file, labels in (
         ("prompts", prompts, [None] * 3),
+        ("blank", blank, [None] * 3),
         ("pairs", write(tmp_path / "pairs.jsonl", pairs), ["0", "1", "2"]),
     ):
         out = run_job(tmp_path / name, "job=predict", f"data.dataset={file}", *GREEDY)

@@ -172,14 +172,22 @@ def _settled(path: Path, outcomes: list[Outcome], job: str) -> Imported:
     values = {key: value for key, value in settings.items() if key not in GROUPS}
     theirs = THEIR_DEFAULTS | (UNCLIPPED if any(values.get(key) is True for key in LAYERWISE) else {})
     added = {key: value for key, value in theirs.items() if job == "train" and key not in values}
-    cfg, shipped = _compose(_words(choices, values | added))
+    cfg, _ = _compose(_words(choices, values | added))
     idle = _idle(cfg, values)
-    if idle:
-        acting = {key: value for key, value in values.items() if key not in idle}
-        cfg, shipped = _compose(_words(choices, acting | added))
-    return Imported(
-        path, outcomes, choices, values, added, idle, refusals.problems(cfg, shipped, [refusals.CONFIG])
-    )
+    problems = _problems(choices, values, added, idle)
+    unread = {one.key: f"is not read by job={job}" for one in problems
+              if one.key in values and one.what.startswith(f"has no effect with job={job}")}  # fmt: skip
+    if unread:
+        idle |= unread
+        problems = _problems(choices, values, added, idle)
+    return Imported(path, outcomes, choices, values, added, idle, problems)
+
+
+def _problems(choices: Settings, values: Settings, added: Settings, idle: Mapping[str, str]) -> list[Problem]:
+    """What our own check says of the run."""
+    acting = {key: value for key, value in values.items() if key not in idle}
+    cfg, shipped = _compose(_words(choices, acting | added))
+    return refusals.problems(cfg, shipped, [refusals.CONFIG])
 
 
 def _choices(settings: Settings) -> Settings:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from llmf_hydra.data.formats.common import cell, finished
-from llmf_hydra.data.rows import BadRow, Message, Row, need_answer, need_text
+from llmf_hydra.data.rows import BadRow, Message, Row, is_blank, need_answer, need_text
 from llmf_hydra.data.sources.dataset_info import Source
 
 
@@ -17,6 +17,8 @@ def convert(raw: Mapping[str, object], source: Source) -> Row:
         raise BadRow(prompt_column, "is empty", "a question needs text")
     messages = [*_history(cell(raw, source, "history"), str(source.column("history"))), _user(content)]
     row = Row(prompt=messages, answers=_answers(raw, source))
+    if not row.answers and is_blank(cell(raw, source, "response")):
+        row.blank = source.column("response")
     return finished(row, raw, source, prompt_column)
 
 
@@ -47,6 +49,8 @@ def _answers(raw: Mapping[str, object], source: Source) -> list[list[Message]]:
     column = source.column("response")
     value = cell(raw, source, "response")
     if column is None or (value is None and column not in raw and "response" not in source.given_columns):
+        return []
+    if is_blank(value):  # a row of a test set: a question to be answered
         return []
     if isinstance(value, list):
         raise BadRow(

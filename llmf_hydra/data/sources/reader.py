@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmf_hydra.data.formats import converter, guess
 from llmf_hydra.data.kinds import MEANING, REMEDY
-from llmf_hydra.data.rows import MEDIA, BadRow, Row, check_characters, first_line
+from llmf_hydra.data.rows import MEDIA, BadRow, Row, check_characters, empty_answer, first_line
 from llmf_hydra.data.sources import files, hub
 from llmf_hydra.data.sources.dataset_info import Source, columns_of, tags_of
 from llmf_hydra.errors import NO_VALUE, Problem
@@ -95,6 +95,8 @@ def read_one(
         source = settled(source, raw)
         row = converter(format_for(source, kind))(raw, source)
         check_characters(row)
+        if row.blank is not None and kind != "prompt":
+            raise empty_answer(row.blank)
         if kind is not None and kind not in row.kinds():
             raise misfit(kind, row)
         row.columns = raw if kind == "prompt" else None

@@ -334,8 +334,10 @@ def test_a_file_that_is_no_training_is_not_imported_as_one(tmp_path: Path):
             imported(tmp_path, text)
     chat = imported(tmp_path, "model_name_or_path: a/b\ntemplate: llama3\ninfer_backend: huggingface")
     assert chat.choices["job"] == "chat" and chat.added == {} and chat.refused == []
-    predict = imported(tmp_path, "model_name_or_path: a/b\nstage: sft\ndo_predict: true\neval_dataset: a")
-    assert predict.acting["data.eval_dataset"] == "a"
+    predict = imported(tmp_path, "model_name_or_path: a/b\nstage: sft\ndo_predict: true\neval_dataset: a\n"
+                       "predict_with_generate: true\ndataloader_num_workers: 4")  # fmt: skip
+    assert predict.acting["data.eval_dataset"] == "a" and not predict.refused
+    assert {"training.predict_with_generate", "training.dataloader_num_workers"} <= predict.idle.keys()
 
 
 def test_a_missing_key_that_changes_the_result_writes_nothing(cli: Cli, tmp_path: Path):
