@@ -36,7 +36,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import conf_files, faults, from_run, home, implied, overrides
+from llmf_hydra.config import conf_files, faults, from_run, home, implied, overrides, reward_modules
 from llmf_hydra.config.overrides import SEARCH_PATH
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.quoting import quoted_word
@@ -48,6 +48,7 @@ Task = Callable[[DictConfig], float | None]
 SCHEMA = "schema"  # first in the defaults list of conf/config.yaml
 PRIMARY = "config"  # the config that is composed where --config-name names no other
 PROGRAM = "llmf_hydra"
+OWN_SOURCES = ("command-line", "llmf-conf")  # the names of the user's folders in Hydra's search path
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: tracebacks instead of sentences
 EXPECTED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
 
@@ -58,7 +59,7 @@ class _OurSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         user = paths.user_conf_dir()
         if user is not None:
-            search_path.prepend("llmf-conf", f"file://{user}")
+            search_path.prepend(OWN_SOURCES[1], f"file://{user}")
         search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
 
 
@@ -296,6 +297,9 @@ def typed(config: DictConfig) -> Config:
     groups: dict[str, Any] = {group: OmegaConf.to_object(config[group]) for group in GROUPS}
     cfg = Config(**groups)
     home.expand(cfg)
+    sources: list[Any] = OmegaConf.select(config, "hydra.runtime.config_sources") or []
+    folders = [Path(source.path) for source in sources if source.provider in OWN_SOURCES]
+    cfg.rlhf.rewards = reward_modules.located(cfg.rlhf.rewards, folders)
     return cfg
 
 
@@ -347,7 +351,7 @@ def _search_path(flags: Namespace) -> ConfigSearchPath:
         folder = Path(flags.config_dir).expanduser().absolute()
         if not folder.is_dir():
             raise Refused([Problem("--config-dir", flags.config_dir, "there is no such folder")])
-        search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+        search_path.prepend(OWN_SOURCES[0], f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
     return search_path
 
 

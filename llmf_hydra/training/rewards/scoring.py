@@ -71,7 +71,7 @@ class Scorer:
             raise self._failed(reward, what, self._places(answers.rows)) from error
         except TrainingFailed:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             row, cause = self._guilty(reward, answers, error)
             what = f"raised {type(cause).__name__}: {cause}{_line(cause)}"
             raise self._failed(reward, what, row) from error
@@ -100,7 +100,9 @@ class Scorer:
             raise self._failed(reward, f"returned {value}, which is not a finite number,", self.place(row))
         return float(value)
 
-    def _guilty(self, reward: ListedReward, answers: Answers, error: Exception) -> tuple[str, Exception]:
+    def _guilty(
+        self, reward: ListedReward, answers: Answers, error: BaseException
+    ) -> tuple[str, BaseException]:
         """The row at which a reward raises if it is asked for one at a time, and what it raises there."""
         for at in range(len(answers)) if reward.alone else ():
             one = Answers(answers.prompts[at : at + 1], answers.texts[at : at + 1], answers.rows[at : at + 1],
@@ -110,7 +112,7 @@ class Scorer:
                     reward.score(one)
             except TimedOut:
                 break
-            except Exception as found:
+            except (Exception, SystemExit) as found:
                 return self.place(answers.rows[at]), found
         return self._places(answers.rows), error
 
@@ -140,7 +142,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Where in its file a function raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from trl.trainer.utils import add_fused_lm_head
 
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.tracking.contract import Table
 from llmf_hydra.training.batches import ROWS
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import sampling, seeded
@@ -167,6 +168,10 @@ class GroupTrainer(SteppingTrainer):
         whole = {name: gather_object(list(column)) for name, column in columns.items()}
         if self.is_world_process_zero():
             self.table.write(self.state.global_step, whole)
+
+    def newest_table(self) -> Table | None:
+        """The answers of the last generation, for the trackers."""
+        return self.table.newest()
 
     # Steps
 
