@@ -297,7 +297,10 @@ def typed(config: DictConfig) -> Config:
     groups: dict[str, Any] = {group: OmegaConf.to_object(config[group]) for group in GROUPS}
     cfg = Config(**groups)
     home.expand(cfg)
-    sources: list[Any] = OmegaConf.select(config, "hydra.runtime.config_sources") or []
+    hydra: Any = config.get("hydra") or (
+        HydraConfig.get() if HydraConfig.initialized() else None
+    )  # of a trial
+    sources: list[Any] = hydra.runtime.config_sources if hydra is not None else []
     folders = [Path(source.path) for source in sources if source.provider in OWN_SOURCES]
     cfg.rlhf.rewards = reward_modules.located(cfg.rlhf.rewards, folders)
     return cfg

@@ -152,6 +152,12 @@ def test_ppo_takes_the_same_list(cli: Cli, tmp_path: Path) -> None:
         assert line["score"] == pytest.approx(2 * vowels - (line["tokens"] > 3), abs=1e-5)
 
 
+SCHEMAS = {
+    "odd": {"type": "strin"},
+    "loop": {"$ref": "#"},
+    "away": {"$ref": "http://a.b/c.json"},
+    "lines": [1],
+}
 REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.rewards=null"], ["rlhf.rewards=null: stage=grpo needs a reward", "python:FUNCTION"]),
     (["rlhf.rewards=[exactmatch]"], ["rlhf.rewards=exactmatch", "did you mean 'exact_match'?"]),
@@ -159,11 +165,24 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.rewards=[{kind: regex, pattern: '('}]"], ["is no regular expression"]),
     (["rlhf.rewards=[{kind: numeric, toleranse: 1}]"], ["is no option of numeric", "did you mean 'tolerance'?"]),
     (["rlhf.rewards=[{kind: numeric, weight: 0}]"], ["must be a number other than 0"]),
+    (["rlhf.rewards=[{kind: numeric, weight: nan}]"], ["rlhf.rewards.weight=nan: must be a number other than 0"]),
+    (["rlhf.rewards=[{kind: numeric, tolerance: nan}]"], ["must be >= 0 and finite"]),
+    (["rlhf.rewards=[{kind: numeric, column: ''}]"], ["names no column"]),
+    (["rlhf.rewards=[{numeric: 1}]"], ["a mapping without its kind", "write {kind: KIND"]),
+    (["rlhf.rewards=[python:letters]"], ["names no function; write my_module:my_function or path/to"]),
+    (["rlhf.rewards=[python:..letters:share]"], ["names no function"]),
+    (["rlhf.rewards=[python:sub/none.py:share]"], ["there is no file", "sub/none.py"]),
+    (["rlhf.rewards=[python:itertools:chain]"], ["itertools is Python's own"]),
+    (["rlhf.rewards=[json_schema:odd.json]"], ["is no schema: 'strin' is not valid"]),
+    (["rlhf.rewards=[json_schema:loop.json]"], ["refers to itself without end"]),
+    (["rlhf.rewards=[json_schema:away.json]"], ["refers to http://a.b/c.json, and a schema must hold all"]),
+    (["rlhf.rewards=[json_schema:lines.json]"], ["is no schema: it holds [1], where a mapping is due"]),
+    (["rlhf.rewards=[json_schema:.]"], ["json_schema:.: cannot be read: Is a directory"]),
     (["rlhf.rewards=[numeric, numeric]"], ["holds numeric twice"]),
     (["rlhf.rewards=[numeric:3]"], ["takes no argument"]),
     (["rlhf.rewards=[python:letters:sharp]"], ["letters.py defines no sharp; did you mean 'share'?"]),
-    (["rlhf.rewards=[python:leters:share]"], ["there is no module leters", "put leters.py"]),
-    (["rlhf.rewards=[python:letters.py:share]"], ["names a file, where a module is due", "write letters:share"]),
+    (["rlhf.rewards=[python:leters:share]"],
+     ["there is no module leters", "put leters.py where the command is started", "path/to/leters.py:share"]),
     (["rlhf.rewards=[json_schema:none.json]"], ["json_schema:none.json: there is no such file"]),
     (["rlhf.rewards=[model:./none]"], ["rlhf.rewards (model)=./none: there is no such folder"]),
     (["rlhf.rewards=[service:here]"], ["is no URL"]),
@@ -185,6 +204,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
 
 def test_what_cannot_be_is_refused_before_torch(environment: dict[str, str], tmp_path: Path) -> None:
     sums(tmp_path)
+    for name, schema in SCHEMAS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(schema), encoding="utf8")
     found = answers([([*SHORT, "model=tiny", *words], {}) for words, _ in REFUSED], tmp_path, environment)
     for (words, told), answer in zip(REFUSED, found, strict=True):
         assert answer.code == 2 and not answer.torch, (words, answer.said)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import random
 import re
 import sys
 import threading
@@ -10,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from support.ppo_runs import ANSWERS, PROMPTS, rollouts
 
 from llmf_hydra.errors import Refused, TrainingFailed
@@ -47,6 +51,10 @@ def raising(asked: Answers) -> list[float]:
     return [1.0] * len(asked)
 
 
+def interrupting(asked: Answers) -> list[float]:
+    raise KeyboardInterrupt
+
+
 def hanging(asked: Answers) -> list[float]:
     try:
         time.sleep(20)
@@ -63,7 +71,9 @@ WRONG: list[tuple[str, Callable[[Answers], Any], list[str]]] = [
     ("infinity", lambda a: [0, 1, -math.inf], ["returned -inf", "sums row 7;"]),
     ("beyond float32", lambda a: [1e39, 0, 0], ["returned 1e+39", "sums row 5;"]),
     ("a string", lambda a: [0, "1", 1], ["returned '1', which is str and no number", "sums row 6;"]),
-    ("a bool", lambda a: [True, 0, 1], ["returned True, which is bool", "sums row 5;"]),
+    ("beyond any float", lambda a: [0, 10**400, 1], ["returned 1000", "which is not a finite", "sums row 6;"]),
+    ("leaving", lambda a: sys.exit(3), ["raised SystemExit: 3"]),
+    ("interrupting", interrupting, ["raised KeyboardInterrupt", "test_scoring.py line"]),
     ("too few", lambda a: [1.0, 2.0], ["returned 2 scores for 3 answers"]),
     ("too many", lambda a: [1.0] * 4, ["returned 4 scores for 3 answers"]),
     ("one number", lambda a: 1.0, ["returned float, where a list of numbers is due"]),
@@ -83,9 +93,7 @@ def test_what_is_no_score_ends_the_run_in_words(score: Callable[[Answers], Any],
 
 
 def test_what_is_a_score() -> None:
-    import numpy as np
-    import torch
-
+    assert SCORER(listed(lambda a: [True, np.bool_(False), 1]), answers()) == [1.0, 0.0, 1.0]
     assert SCORER(listed(lambda a: (1, 2.5, None)), answers()) == [1.0, 2.5, None]
     assert SCORER(listed(lambda a: np.array([1, 2, 3.5])), answers()) == [1.0, 2.0, 3.5]
     assert SCORER(listed(lambda a: torch.tensor([1.0, 2.0, 3.0])), answers()) == [1.0, 2.0, 3.0]
@@ -188,6 +196,23 @@ def test_a_function_that_cannot_be_called_is_refused_in_words(
             Function.load(name)
 
 
+def test_a_reward_leaves_the_training_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it seeds, switches or changes into: else every generation would draw the same numbers."""
+    monkeypatch.chdir(tmp_path)
+
+    def meddle(answers: Answers) -> list[float]:
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        os.chdir("/"), torch.set_grad_enabled(False)
+        return [random.random() + np.random.rand() + float(torch.rand(1))] * len(answers)
+
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = random.random(), np.random.rand(), float(torch.rand(1))
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    SCORER(listed(meddle), answers())
+    assert (random.random(), np.random.rand(), float(torch.rand(1))) == expected
+    assert Path.cwd() == tmp_path and torch.is_grad_enabled()
+
+
 def test_a_function_may_be_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it lies, whatever it is called; it may import what lies beside it, and hides no module."""
     away = tmp_path / "some where"
@@ -195,7 +220,9 @@ def test_a_function_may_be_named_by_its_file(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     (away / "beside_the_file.py").write_text("BONUS = 7\n")
-    source = "from beside_the_file import BONUS\ndef score(completions): return [BONUS for _ in completions]\n"
+    source = (
+        "from beside_the_file import BONUS\ndef score(completions): return [BONUS for _ in completions]\n"
+    )
     for name in ("json.py", "my-rewards.py"):
         (away / name).write_text(source)
         for named in (f"../some where/{name}:score", f"{away}/{name}:score"):
