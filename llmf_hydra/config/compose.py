@@ -48,7 +48,6 @@ Task = Callable[[DictConfig], float | None]
 SCHEMA = "schema"  # first in the defaults list of conf/config.yaml
 PRIMARY = "config"  # the config that is composed where --config-name names no other
 PROGRAM = "llmf_hydra"
-OWN_SOURCES = ("command-line", "llmf-conf")  # the names of the user's folders in Hydra's search path
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: tracebacks instead of sentences
 EXPECTED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
 
@@ -59,7 +58,7 @@ class _OurSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         user = paths.user_conf_dir()
         if user is not None:
-            search_path.prepend(OWN_SOURCES[1], f"file://{user}")
+            search_path.prepend("llmf-conf", f"file://{user}")
         search_path.append("llmf-sweeps", f"file://{paths.sweeps_dir()}")
 
 
@@ -301,7 +300,8 @@ def typed(config: DictConfig) -> Config:
         HydraConfig.get() if HydraConfig.initialized() else None
     )  # of a trial
     sources: list[Any] = hydra.runtime.config_sources if hydra is not None else []
-    folders = [Path(source.path) for source in sources if source.provider in OWN_SOURCES]
+    files = [Path(source.path) for source in sources if source.schema == "file"]
+    folders = [folder for folder in files if folder not in (paths.conf_dir(), paths.sweeps_dir())]
     cfg.rlhf.rewards = reward_modules.located(cfg.rlhf.rewards, folders)
     return cfg
 
@@ -354,7 +354,7 @@ def _search_path(flags: Namespace) -> ConfigSearchPath:
         folder = Path(flags.config_dir).expanduser().absolute()
         if not folder.is_dir():
             raise Refused([Problem("--config-dir", flags.config_dir, "there is no such folder")])
-        search_path.prepend(OWN_SOURCES[0], f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+        search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
     return search_path
 
 

@@ -1,11 +1,14 @@
 """stage=grpo from the real command line: a user's own reward, what a run leaves, what stops it, what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.command_line import Cli, log_of
 from support.forked_cli import answers
@@ -55,6 +58,17 @@ def test_a_run_leaves_its_metrics_answers_and_the_digest_of_its_reward(run: Run)
     }
     assert {"checkpoint-2", "final", "completions"} <= {file.name for file in run.out.iterdir()}
     assert not (run.out / "README.md").exists()  # TRL's card of a checkpoint
+
+
+def test_samples_shows_no_command_to_the_terminal(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run.out, out)
+    (file, *_) = sorted((out / "completions").glob("*.parquet"))
+    rows = [{**row, "completion": "\x1b[2J<b>\u202eyes"} for row in pq.read_table(file).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    shown = subprocess.run([sys.executable, "-m", "llmf_hydra", "samples", str(out), "--step", "0"],
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert "\x1b" not in shown and "\u202e" not in shown and "\\x1b[2J<b>\\u202eyes" in shown
 
 
 def test_samples_shows_best_and_worst_side_by_side(run: Run, cli: Cli, tmp_path: Path) -> None:
@@ -197,6 +211,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.multi_objective_aggregation=normalize_then_sum"], ["has no effect with one reward"]),
     (["data.streaming=true", "data.buffer_size=4"], ["stage=grpo draws its prompts by their number"]),
     (["rlhf.reward_model=./x"], ["rlhf.reward_model=./x: has no effect"]),
+    (["tracking.objective=eval_reward"], ["tracking.direction=minimize: would look for the smallest eval_reward"]),
     (["rlhf.epsilon=1.5"], ["rlhf.epsilon=1.5: must be in [0, 1]"]),
     (["rlhf.epsilon=0.1", "rlhf=dapo"], ["rlhf.epsilon=0.1: has no effect", "set rlhf.num_iterations"]),
 ]  # fmt: skip
