@@ -21,7 +21,7 @@ COMPUTED = (2, 3)  # layers, of many that are equal
 
 @dataclass(frozen=True)
 class Batch:
-    """The largest batch of a run: its lines, tokens per line with padding, and the tokens that are trained."""
+    """The largest batch of a run: its lines, tokens per line with padding, and the tokens whose logits are made."""
 
     lines: int
     length: int
@@ -237,7 +237,9 @@ def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
     head = cast("nn.Module", base.get_output_embeddings())
 
     def pick(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return given[0].flatten(0, 1)[: batch.trained].clone(), *given[1:]
+        tokens = given[0].flatten(0, 1)
+        times = -(-batch.trained // len(tokens))  # a head may take more than logits for all tokens
+        return tokens.repeat(times, 1)[: batch.trained].clone(), *given[1:]
 
     hook = head.register_forward_pre_hook(pick)
     try:
