@@ -27,6 +27,7 @@ from llmf_hydra.models.memory.step import (
     Batch,
     Batches,
     Pass,
+    cache_size,
     evaluation_pass,
     generation_pass,
     optimizer_buffers,
@@ -216,7 +217,7 @@ def _activations(cfg: Config, model: Network, built: Built, largest: Batches, pr
         layerwise=cfg.optimizer.layerwise_key is not None,
     )
     if _bytes(model) < SMALL:
-        return _formula(model.config.get_text_config(), largest.training, how, precision)
+        return _by_formula(model, largest, how, precision)
     try:
         passes = training_pass(model, largest.training, how)
         if largest.evaluation is not None:
@@ -226,8 +227,17 @@ def _activations(cfg: Config, model: Network, built: Built, largest: Batches, pr
         buffers = optimizer_buffers(built.optimizer)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         log.debug("the memory of a step is estimated by a formula: %s", error)
-        return _formula(model.config.get_text_config(), largest.training, how, precision)
+        return _by_formula(model, largest, how, precision)
     return passes + buffers if how.layerwise else max(passes, buffers)
+
+
+def _by_formula(model: Network, largest: Batches, how: Pass, precision: Precision) -> int:
+    config, generation = model.config.get_text_config(), largest.generation
+    train = _formula(config, largest.training, how, precision)
+    if generation is None:
+        return train
+    prompts = Batch(generation.lines, generation.prompt, generation.lines)
+    return max(train, cache_size(model, generation, how) + _formula(config, prompts, how, precision))
 
 
 def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> int:
