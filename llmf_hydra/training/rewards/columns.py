@@ -25,6 +25,7 @@ class Need:
 
 def check_columns(context: RunContext, scorer: Scorer, needs: Sequence[Need]) -> None:
     """Raise Refused, with the row, where a column isn't there."""
+    every = any(need.of_every_row for need in needs)
     for rows in _datasets(context) if needs else ():
         waiting = {need for need in needs if not need.of_every_row}
         have: dict[str, Any] = {}
@@ -37,6 +38,8 @@ def check_columns(context: RunContext, scorer: Scorer, needs: Sequence[Need]) ->
                 elif need.of_every_row:
                     what = f"compares with the column {need.column}, which {scorer.place(row)} lacks"
                     raise _refused(need, what, "{kind: ..., column: NAME}", have)
+            if not waiting and not every:
+                break
         for need in waiting if source else ():
             what = f"asks for the column {need.column}, which no row of {source} has"
             raise _refused(need, what, "an argument that it has", have)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from peft import PeftModel
 
 from llmf_hydra.config.rewards import KEY, RewardSpec
+from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_model
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import Rollouts
@@ -125,10 +127,12 @@ def _reward(spec: RewardSpec, context: RunContext) -> Reward:
     if spec.kind == "service":
         named = f"{KEY}=service:{spec.argument}"
         return ServiceReward(spec.argument, context.tokenizer, cfg.generation.skip_special_tokens, name=named)
-    folder = Path(spec.argument).expanduser()
-    if not (folder / "adapter_config.json").exists():
-        return ModelReward.named(cfg, spec.argument, context.precision.weights, context.tokenizer)
-    host = context.model if isinstance(context.model, PeftModel) else None
-    return AdapterReward(
-        host or load_model(cfg.network, context.precision.weights), str(folder), context.pad_id
-    )
+    folder, weights = Path(spec.argument).expanduser(), context.precision.weights
+    try:
+        if not (folder / "adapter_config.json").exists():
+            return ModelReward.named(cfg, spec.argument, weights, context.tokenizer)
+        host = context.model if isinstance(context.model, PeftModel) else load_model(cfg.network, weights)
+        return AdapterReward(host, str(folder), context.pad_id)
+    except Refused as refused:  # which PPO's own parameter would be named in
+        found = [replace(p, key=f"{KEY} (model)") if isinstance(p, Problem) else p for p in refused.problems]
+        raise Refused(found) from refused.__cause__
