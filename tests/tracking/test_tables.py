@@ -1,6 +1,7 @@
 """A table of a run, such as answers with their rewards, in the trackers' own stores: whole, and once."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def test_a_table_is_sent_whole_and_not_again_after_a_resume(make_tracking: Any, 
         trackers.log({"loss": 0.7}, 4)
         trackers.log_table(tables[0])
         trackers.log_table(Table("completions", info.out / "taken_away.parquet", 4))
+    time.sleep(1.0)  # wandb names the folder of each process by the second
     with Trackers([MlflowTracker(tracking), WandbTracker(tracking)]) as trackers:
         trackers.start(replace(info, logged=()))
         trackers.log_table(tables[0])
