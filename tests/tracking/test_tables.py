@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.wandb_files import history, logs
+from support.wandb_files import history, logs, of_file
 
 from llmf_hydra.tracking.contract import RunInfo, Table
 from llmf_hydra.tracking.mlflow import MlflowTracker
@@ -31,7 +31,7 @@ def test_a_table_is_sent_whole_and_not_again_after_a_resume(make_tracking: Any, 
         trackers.log({"loss": 0.7}, 4)
         trackers.log_table(tables[0])
         trackers.log_table(Table("completions", info.out / "taken_away.parquet", 4))
-    time.sleep(1.0)  # wandb names the folder of each process by the second
+    time.sleep(1.1)  # wandb names a folder by the second
     with Trackers([MlflowTracker(tracking), WandbTracker(tracking)]) as trackers:
         trackers.start(replace(info, logged=()))
         trackers.log_table(tables[0])
@@ -43,10 +43,19 @@ def test_a_table_is_sent_whole_and_not_again_after_a_resume(make_tracking: Any, 
     for file in found:
         held = json.loads(file.read_text(encoding="utf8"))
         assert (held["columns"], held["data"]) == (NAMES, LINES)
+    until_written(info.out)
     media = [file for log in logs(info.out) for file in sorted(log.parent.glob("files/media/table/*.json"))]
     assert [shown(file) for file in media] == [(NAMES, LINES)] * 2
     steps = [row["_step"] for log in logs(info.out) for row in history(log) if "completions" in row]
     assert steps == [4, 6]
+
+
+def until_written(out: Path) -> None:
+    """Wait for wandb's own process, which writes the last records after `finish` has returned."""
+    end = time.monotonic() + 20
+    while not all(any(r.HasField("exit") for r in of_file(log)) for log in logs(out)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def shown(file: Path) -> tuple[list[str], list[list[Any]]]:
