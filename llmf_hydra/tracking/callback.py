@@ -22,12 +22,17 @@ SHOWN = {
     "accuracy": ".2f",
     "mean_token_accuracy": ".2f",
     "reward": ".3f",
+    "frac_reward_zero_std": ".2f",
     "pass_at_1": ".2f",
     "objective/rlhf_reward": ".3f",
     "objective/kl": ".3f",
     "learning_rate": ".1e",
 }
-SHORT = {"learning_rate": "lr"}
+SHORT = {
+    "learning_rate": "lr",
+    "frac_reward_zero_std": "no spread",  # of groups: nothing is learned from them
+    "eval_frac_reward_zero_std": "no spread",
+}
 
 
 def watch(

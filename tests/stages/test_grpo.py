@@ -1,6 +1,7 @@
 """stage=grpo from the real command line: a user's own reward, what a run leaves, what stops it, what is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def run(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 def test_a_run_leaves_its_metrics_answers_and_the_digest_of_its_reward(run: Run) -> None:
     lines = log_of(run.out)
     assert all(line.keys() >= METRICS for line in lines if "loss" in line)
+    assert re.search(r"loss \S+  reward \S+  no spread 0\.\d\d", run.done.stdout)
     assert "reward" in run.done.stdout and "eval_reward" in run.done.stdout
     held = [line for line in lines if "eval_reward" in line]
     assert held and {"eval_pass_at_1", "eval_pass_at_k", "eval_loss"} <= held[0].keys()
