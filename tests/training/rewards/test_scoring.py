@@ -200,14 +200,20 @@ def test_a_reward_leaves_the_training_as_it_was(tmp_path: Path, monkeypatch: pyt
     """Whatever it seeds, switches or changes into: else every generation would draw the same numbers."""
     monkeypatch.chdir(tmp_path)
 
-    def meddle(answers: Answers) -> list[float]:
-        random.seed(0), np.random.seed(0), torch.manual_seed(0)
-        os.chdir("/"), torch.set_grad_enabled(False)
-        return [random.random() + np.random.rand() + float(torch.rand(1))] * len(answers)
+    def seeded(seed: int) -> tuple[float, float, float]:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        return random.random(), np.random.rand(), float(torch.rand(1))
 
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    def meddle(answers: Answers) -> list[float]:
+        os.chdir("/")
+        torch.set_grad_enabled(False)
+        return [sum(seeded(0))] * len(answers)
+
+    first = seeded(5)
     expected = random.random(), np.random.rand(), float(torch.rand(1))
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    assert seeded(5) == first
     SCORER(listed(meddle), answers())
     assert (random.random(), np.random.rand(), float(torch.rand(1))) == expected
     assert Path.cwd() == tmp_path and torch.is_grad_enabled()
