@@ -34,6 +34,8 @@ ROWS = {
     "kto, lora, batch 4, cutoff 128": ["stage=kto", "method=lora", OFF, f"{BATCH}=4", "data.cutoff_len=128"],
     "rm, lora, batch 4": ["stage=rm", "method=lora", OFF, f"{BATCH}=4"],
     "rm, full, muon, batch 4, checkpoints": ["stage=rm", "method=full", "optimizer=muon", ON, f"{BATCH}=4"],
+    "grpo, lora, batch 16, answers of 128": ["stage=grpo", "method=lora", OFF, f"{BATCH}=16", "rlhf.num_generations=8",
+                                             "generation.max_new_tokens=128"],
     "sft, lora, batch 2, evaluated in 8s": ["stage=sft", "method=lora", OFF, f"{BATCH}=2", "data.val_size=8",
                                             "training.eval_strategy=steps", "training.eval_steps=4"],
 }  # fmt: skip

@@ -12,6 +12,7 @@ from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.optional import missing
 
 BATCH, EVAL_BATCH = "training.per_device_train_batch_size", "training.per_device_eval_batch_size"
+REWARDS = ("reward", "pass_at_1", "pass_at_k")  # metrics of which the greater is the better
 PACKAGES_OF = {"math": "math_verify", "json_schema": "jsonschema"}  # kinds of rewards -> what they import
 
 
@@ -80,6 +81,16 @@ def groups_fill_an_evaluation_batch(cfg: Config) -> Iterator[Problem]:
         key = "rlhf.num_generations_eval" if cfg.rlhf.num_generations_eval else "rlhf.num_generations"
         what = f"holds no whole groups of {key}={count} answers"
         yield Problem(EVAL_BATCH, training.per_device_eval_batch_size, what, f"set {EVAL_BATCH}={count}")
+
+
+@rule("tracking.direction", "tracking.objective")
+def rewards_are_better_the_greater(cfg: Config) -> Iterator[Problem]:
+    """A study by the reward looks for the greatest."""
+    objective = cfg.tracking.objective
+    by_reward = (objective or "").removeprefix("eval_") in REWARDS
+    if cfg.stage.name == "grpo" and by_reward and cfg.tracking.direction == "minimize":
+        what = f"would look for the smallest {objective}"
+        yield Problem("tracking.direction", "minimize", what, "set tracking.direction=maximize")
 
 
 @rule("data.eval_on_each_dataset")

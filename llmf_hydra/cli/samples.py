@@ -102,8 +102,13 @@ def _column(name: str, row: Row) -> list[str]:
     ended = "" if row["ended"] else ", cut"
     return [
         f"{name}: {row['reward']:.3f} ({of_each}), {row['tokens']} tokens{ended}",
-        *row["completion"].splitlines(),
+        *map(_harmless, row["completion"].splitlines()),
     ]
+
+
+def _harmless(text: str) -> str:
+    """A line without what a terminal would obey: an answer may hold any character."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _side_by_side(left: Sequence[str], right: Sequence[str], width: int) -> Iterator[str]:
@@ -116,5 +121,5 @@ def _side_by_side(left: Sequence[str], right: Sequence[str], width: int) -> Iter
 
 def _one_line(text: str, width: int) -> str:
     """The end of a prompt, which is what it asks."""
-    flat = " ".join(text.split())
+    flat = _harmless(" ".join(text.split()))
     return flat if len(flat) <= width else f"...{flat[-max(width - 3, 20) :]}"

@@ -37,7 +37,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import conf_files, faults, from_run, home, implied, overrides
+from llmf_hydra.config import conf_files, faults, from_run, home, implied, overrides, reward_modules
 from llmf_hydra.config.overrides import SEARCH_PATH
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.quoting import quoted_word
@@ -315,6 +315,13 @@ def typed(config: DictConfig) -> Config:
     groups: dict[str, Any] = {group: OmegaConf.to_object(config[group]) for group in GROUPS}
     cfg = Config(**groups)
     home.expand(cfg)
+    hydra: Any = config.get("hydra") or (
+        HydraConfig.get() if HydraConfig.initialized() else None
+    )  # of a trial
+    sources: list[Any] = hydra.runtime.config_sources if hydra is not None else []
+    files = [Path(source.path) for source in sources if source.schema == "file"]
+    folders = [folder for folder in files if folder not in (paths.conf_dir(), paths.sweeps_dir())]
+    cfg.rlhf.rewards = reward_modules.located(cfg.rlhf.rewards, folders)
     return cfg
 
 

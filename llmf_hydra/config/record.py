@@ -19,6 +19,7 @@ from llmf_hydra.config.secrets import MASK, learn, masked_tree, variables
 from llmf_hydra.config.switches import numbers_for_switches
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
+IN_URL = (f":{MASK}@", f"={MASK}")  # a password, or a key among the questions
 HANDED = "LLMF_SECRET_"  # begins the variables in which a worker gets what is masked in its file
 
 
@@ -106,7 +107,7 @@ def is_handed(variable: str) -> bool:
 
 
 def _is_masked(entry: Entry, recorded: object) -> bool:
-    return recorded == MASK if entry.param.secret else f":{MASK}@" in str(recorded)
+    return recorded == MASK if entry.param.secret else any(part in str(recorded) for part in IN_URL)
 
 
 def _unmasked(entry: Entry, recorded: object) -> object:

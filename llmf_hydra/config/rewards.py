@@ -3,6 +3,7 @@
 An item is `KIND`, `KIND:ARGUMENT`, or a mapping `{kind: KIND, weight: 0.5, ...}` with the options of its kind.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from llmf_hydra.errors import NO_VALUE, Problem, did_you_mean
 
 KEY = "rlhf.rewards"
 Option = tuple[type, ...]  # the types that a value may have
+FUNCTION = re.compile(r"(?:\w+(?:\.\w+)*|.+\.py):[A-Za-z_]\w*")  # of a module or of a file
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ KINDS: dict[str, RewardKind] = {
         "0 up to `max` - `buffer` tokens, falling to -1 at `max` (DAPO's soft overlong punishment)", "max",
         {"buffer": (int,)}, {"buffer": 0},
     ),
-    "python": RewardKind("what a function of (prompts, completions, **columns) returns", "function"),
+    "python": RewardKind(
+        "what a function of (prompts, completions, **columns) returns, of a module or a file", "function"
+    ),
     "model": RewardKind("the score of a reward model or adapter that stage=rm has written", "path"),
     "service": RewardKind("what an HTTP service answers", "url"),
 }  # fmt: skip
@@ -128,12 +132,16 @@ def _problems(key: str, item: Any) -> Iterator[Problem]:
         )
         return
     options = _options(item)
-    kind = options.pop("kind", None)
+    if "kind" not in options:
+        what = f"a mapping without its kind, which is one of {', '.join(KINDS)}"
+        yield Problem(key, NO_VALUE, f"is {what}", "write {kind: KIND, weight: 0.5, ...}")
+        return
+    kind = options.pop("kind")
     if kind not in KINDS:
         yield Problem.bad_choice(key, str(kind), tuple(KINDS))
         return
     weight = options.pop("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or weight == 0 or abs(weight) > 1e6:
+    if not _is_number(weight) or weight == 0 or abs(weight) > 1e6:
         yield Problem(f"{key}.weight", weight, "must be a number other than 0, of at most 1e6 in size")
     known = KINDS[kind].known
     for name, value in options.items():
@@ -152,21 +160,27 @@ def _problems(key: str, item: Any) -> Iterator[Problem]:
         yield from _wrong_values(key, kind, options)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
 def _wrong_values(key: str, kind: str, options: Mapping[str, Any]) -> Iterator[Problem]:
     for name in ("pattern", "extract"):
         if isinstance(options.get(name), str):
             try:
                 re.compile(options[name])
-            except re.error as error:
+            except (re.error, RecursionError, OverflowError) as error:
                 yield Problem(f"{key}.{name}", options[name], f"is no regular expression: {error}")
+    if options.get("column") == "":
+        yield Problem(f"{key}.column", "", "names no column")
     if kind == "length":
         yield from _length(key, options)
-    if kind == "numeric" and options.get("tolerance", 0) < 0:
-        yield Problem(f"{key}.tolerance", options["tolerance"], "must be >= 0")
-    if kind == "python" and not re.fullmatch(r"[\w.]+:[A-Za-z_]\w*", str(options["function"])):
-        yield Problem(
-            f"{key}.function", options["function"], "names no function", "write my_module:my_function"
-        )
+    tolerance = options.get("tolerance", 0)
+    if kind == "numeric" and (not _is_number(tolerance) or tolerance < 0):
+        yield Problem(f"{key}.tolerance", tolerance, "must be >= 0 and finite")
+    if kind == "python" and not FUNCTION.fullmatch(str(options["function"])):
+        yield Problem(f"{key}.function", options["function"], "names no function",
+                      "write my_module:my_function or path/to/my_file.py:my_function")  # fmt: skip
     if kind == "format" and not all(re.fullmatch(r"\s*\w+\s*", tag) for tag in _tags(options)):
         yield Problem(f"{key}.tags", options["tags"], "must be names of tags, separated by commas")
     if kind == "service" and not str(options["url"]).startswith(("http://", "https://")):

@@ -70,7 +70,7 @@ def _run(cfg: Config, out: Path, *, resume: bool) -> None:
     ):
         first = FirstStep()
         trainer = stage.build_trainer(assemble.run_context(cfg, inputs, model, [first], out, weights.result))
-        watch(trainer, trackers, vram=cfg.tracking.record_vram)
+        watch(trainer, trackers, vram=cfg.tracking.record_vram, table=trainer.newest_table)
         for callback in pruning.callbacks(cfg.training.eval_strategy != "no"):
             trainer.add_callback(callback)  # after the trackers, which so have what it was judged by
         with interrupt.stoppable():

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -204,12 +205,17 @@ def settle(out: Path, code: int, *, alone: bool = True) -> None:
 
     Of several workers it is not the first one alone that decides how the run ended.
     """
-    if runs.read_manifest(out)["status"] not in ("created", "running") and (alone or code == DONE):
+    untold = runs.read_manifest(out)["status"] in ("created", "running")
+    if not untold and (alone or code == DONE):
         return
     status = runs.ended_as(code)
+    told: dict[str, str] = {}
+    if untold and status == "failed":
+        told["reason"] = f"its process ended with exit code {code} and without a word"
+        print(f"failed: {told['reason']}", file=sys.stderr)
     # On a full disk the last status stays: `running`, which reads as killed once the process is gone.
     with suppress(OSError):
-        runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code)
+        runs.update_manifest(out, status=status, ended=runs.now(), exit_code=code, **told)
 
 
 def remove_refused(out: Path, made: Sequence[Path]) -> None:

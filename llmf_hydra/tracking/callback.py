@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any, TextIO
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from llmf_hydra.tracking.contract import Table
 from llmf_hydra.tracking.open import Trackers
 
 # What a line shows of the metrics, in this order, and how; their eval_ twins likewise.
@@ -21,27 +22,49 @@ SHOWN = {
     "accuracy": ".2f",
     "mean_token_accuracy": ".2f",
     "reward": ".3f",
+    "frac_reward_zero_std": ".2f",
     "pass_at_1": ".2f",
     "objective/rlhf_reward": ".3f",
     "objective/kl": ".3f",
     "learning_rate": ".1e",
 }
-SHORT = {"learning_rate": "lr"}
+SHORT = {
+    "learning_rate": "lr",
+    "frac_reward_zero_std": "no spread",  # of groups: nothing is learned from them
+    "eval_frac_reward_zero_std": "no spread",
+}
 
 
-def watch(trainer: Trainer, trackers: Trackers, *, vram: bool = False) -> None:
-    """Have the trainer report to the trackers and print our lines in place of its own; `vram` adds GPU memory."""
+def watch(
+    trainer: Trainer,
+    trackers: Trackers,
+    *,
+    vram: bool = False,
+    table: Callable[[], Table | None] | None = None,
+) -> None:
+    """Have the trainer report to the trackers and print our lines in place of its own.
+
+    `vram` adds GPU memory; `table` gives what is shown beside the metrics of a logging step.
+    """
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(TrackerCallback(trackers, vram=vram))
+    trainer.add_callback(TrackerCallback(trackers, vram=vram, table=table))
 
 
 class TrackerCallback(TrainerCallback):
     """Passes metrics on, prints a line a logging step, and shows a bar where `terminal` is one."""
 
-    def __init__(self, trackers: Trackers, terminal: TextIO | None = None, *, vram: bool = False):
+    def __init__(
+        self,
+        trackers: Trackers,
+        terminal: TextIO | None = None,
+        *,
+        vram: bool = False,
+        table: Callable[[], Table | None] | None = None,
+    ):
         self._trackers = trackers
         self._vram = vram
+        self._table = table or (lambda: None)
         self._terminal = terminal or sys.stderr
         self._bar: tqdm[Any] | None = None
         self._since = (0, time.monotonic())  # step and time of the last line of training
@@ -74,6 +97,8 @@ class TrackerCallback(TrainerCallback):
         if self._vram:
             metrics |= gpu_memory()
         self._trackers.log(metrics, state.global_step)
+        if "loss" in metrics and (table := self._table()) is not None:
+            self._trackers.log_table(table)
         pace = self._pace(state.global_step) if "loss" in metrics else None
         tqdm.write(progress_line(metrics, state.global_step, state.max_steps, pace), file=sys.stdout)
         sys.stdout.flush()  # a line is news, also in a pipe

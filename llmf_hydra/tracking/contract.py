@@ -27,6 +27,24 @@ class FinalModel:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A Parquet file of the run, told of by the step of which it is. A resumed run may have taken it away again."""
+
+    name: str
+    file: Path
+    step: int
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Its columns; empty where the file is gone."""
+        import pyarrow.parquet as pq
+
+        try:
+            return dict(pq.read_table(self.file).to_pydict())
+        except FileNotFoundError:
+            return {}
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """One run as the trackers see it."""
 
@@ -80,6 +98,9 @@ class Tracker(ABC):
     @abstractmethod
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Take the metrics of a step; more calls may follow for the same step, none for a lower one."""
+
+    def log_table(self, table: Table) -> None:  # noqa: B027 -- most show none
+        """Take a table, unless it is held already."""
 
     def log_model(self, model: FinalModel) -> None:  # noqa: B027 -- most keep none
         """Keep the trained model; comes before `finish`, and may take as long as it needs."""

@@ -24,7 +24,7 @@ from typing import IO
 
 from llmf_hydra.runs import isolation
 from llmf_hydra.runs.folder import process_identity
-from llmf_hydra.tracking.contract import KILLED, FinalModel, RunInfo, Tracker
+from llmf_hydra.tracking.contract import KILLED, FinalModel, RunInfo, Table, Tracker
 from llmf_hydra.tracking.reach import Unreachable
 
 PATIENCE = 45.0  # seconds the end of a run waits for a tracker that gets nothing done
@@ -64,6 +64,9 @@ class Detached(Tracker):
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         self._send(("log", metrics, step))
+
+    def log_table(self, table: Table) -> None:
+        self._send(("table", table))
 
     def log_model(self, model: FinalModel) -> None:
         self._send(("model", model))
@@ -143,6 +146,8 @@ def _do(call: object, tracker: Tracker) -> bool:
             tracker.start(info)
         case ("log", metrics, step):
             tracker.log(metrics, step)
+        case ("table", table):
+            tracker.log_table(table)
         case ("model", model):
             with _getting_on():
                 tracker.log_model(model)

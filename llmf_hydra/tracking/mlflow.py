@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, Logged, RunInfo, Tracker
+from llmf_hydra.tracking.contract import (
+    DONE,
+    FAILED,
+    KILLED,
+    PRUNED,
+    FinalModel,
+    Logged,
+    RunInfo,
+    Table,
+    Tracker,
+)
 from llmf_hydra.tracking.files import write_whole
 from llmf_hydra.tracking.reach import check
 
@@ -93,6 +103,17 @@ class MlflowTracker(Tracker):
         points = [Metric(key, value, now, step) for key, value in self._logged.fresh(named, step).items()]
         self._latest.update(named)
         self._call(lambda: self._client.log_batch(self._run, metrics=points))
+
+    def log_table(self, table: Table) -> None:
+        """A file of its own among the artifacts, which MLflow's pages show as a table."""
+        name = f"{table.name}/{table.step:07d}.json"
+
+        def send() -> None:  # which appends to what is there
+            held = self._client.list_artifacts(self._run, table.name)
+            if name not in {artifact.path for artifact in held} and (columns := table.columns()):
+                self._client.log_table(self._run, columns, name)
+
+        self._call(send)
 
     def log_model(self, model: FinalModel) -> None:
         """Log the model's files, with their digests beside them, and register it where a name is given."""

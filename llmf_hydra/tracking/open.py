@@ -9,7 +9,7 @@ from typing import Self
 from llmf_hydra.config.groups.tracking import TrackingConfig
 from llmf_hydra.config.secrets import masked_text
 from llmf_hydra.errors import Problem, Pruned, Refused
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, RunInfo, Tracker
+from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, RunInfo, Table, Tracker
 from llmf_hydra.tracking.detached import Detached
 from llmf_hydra.tracking.files import FilesTracker
 from llmf_hydra.tracking.mlflow import MlflowTracker
@@ -44,6 +44,10 @@ class Trackers:
         """Log the metrics of a step; the last value of each is part of the summary."""
         self._summary.update(metrics)
         self._each(lambda tracker: tracker.log(metrics, step))
+
+    def log_table(self, table: Table) -> None:
+        """Show a table of the run in the trackers that show tables."""
+        self._each(lambda tracker: tracker.log_table(table))
 
     def summarize(self, metrics: dict[str, float]) -> None:
         """Put results that belong to no step into the summary (`metrics.json`)."""

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmf_hydra.config.groups.tracking import TrackingConfig
-from llmf_hydra.tracking.contract import DONE, FAILED, KILLED, PRUNED, FinalModel, Logged, RunInfo, Tracker
+from llmf_hydra.tracking.contract import (
+    DONE,
+    FAILED,
+    KILLED,
+    PRUNED,
+    FinalModel,
+    Logged,
+    RunInfo,
+    Table,
+    Tracker,
+)
 from llmf_hydra.tracking.files import write_whole
 from llmf_hydra.tracking.reach import check
 
@@ -74,6 +84,15 @@ class WandbTracker(Tracker):
         fresh = self._logged.fresh(metrics, step)
         if fresh:
             self._run.log(fresh, step=step)
+            self._write_note()
+
+    def log_table(self, table: Table) -> None:
+        import wandb
+
+        columns = table.columns() if self._logged.fresh({table.name: 0.0}, table.step) else {}
+        if columns:
+            rows: list[Any] = [list(row) for row in zip(*columns.values(), strict=True)]
+            self._run.log({table.name: wandb.Table(columns=list(columns), data=rows)})
             self._write_note()
 
     def _write_note(self) -> None:

@@ -4,28 +4,56 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 
 from llmf_hydra.config.schema import Config
 from llmf_hydra.data.prepare import Prepared
 from llmf_hydra.data.tokenize.columns import row_lengths
-from llmf_hydra.models.memory.step import Batch
+from llmf_hydra.models.memory.step import Batch, Batches, Generation
 from llmf_hydra.models.network import Network
 from llmf_hydra.training.pairs import shares_prompt
 from llmf_hydra.training.token_logprobs import IGNORED
 
 Row = Mapping[str, Any]
+TILE = (4096, 32768)  # tokens and words of the vocabulary of which TRL's fused head makes logits at once
+# What it takes for a tile, where another head takes 1 for as many logits: Triton's kernels work in place, and without
+# them the backward pass holds nine pieces of a tile's size in float32, where another head's holds three.
+OF_TILE = {True: 0.15, False: 3.0}
 
 
-def largest_batches(cfg: Config, rows: Prepared, model: Network) -> tuple[Batch, Batch | None]:
-    """The batch of the longest rows of the training, and that of the evaluation, if there is one."""
+def largest_batches(cfg: Config, rows: Prepared, model: Network) -> Batches:
+    """The batch of the longest rows of the training, and those of evaluation and generation, if there are such."""
     training = cfg.training
+    if cfg.stage.name == "grpo":
+        return _groups(cfg, rows, model)
     train = _batch(cfg, rows, rows.train, training.per_device_train_batch_size, model)
     if not training.evaluates or rows.eval is None:
-        return train, None
+        return Batches(train)
     parts = rows.eval.values() if isinstance(rows.eval, dict) else [rows.eval]
     found = [_batch(cfg, rows, part, training.per_device_eval_batch_size, model) for part in parts]
-    return train, max(found, key=lambda batch: batch.lines * batch.length, default=None)
+    return Batches(train, max(found, key=lambda batch: batch.lines * batch.length, default=None))
+
+
+def _groups(cfg: Config, rows: Prepared, model: Network) -> Batches:
+    """Of answers in groups, whose lines are as many as the batch says, however few the prompts are."""
+    training, answer = cfg.training, cfg.generation.max_new_tokens
+    held = rows.eval if training.evaluates else None
+    parts = [rows.train, *(held.values() if isinstance(held, dict) else [held])]
+    prompt = max(int(row_lengths(part).max(initial=1)) for part in parts if isinstance(part, Dataset))
+    vocabulary = model.config.get_text_config().vocab_size
+
+    def batch(lines: int) -> Batch:
+        """The head's logits are made in tiles."""
+        tile = min(lines * (prompt + answer), TILE[0]) * min(vocabulary, TILE[1])
+        logits = round(tile * OF_TILE[torch.cuda.is_available()] / vocabulary)
+        return Batch(lines, prompt + answer, max(logits, 1))
+
+    train = training.per_device_train_batch_size
+    evaluated = training.per_device_eval_batch_size if held is not None else 0
+    steps = cfg.rlhf.steps_per_generation or training.gradient_accumulation_steps
+    at_once = Generation(max(train * steps, evaluated), prompt, answer)
+    return Batches(batch(train), batch(evaluated) if evaluated else None, at_once)
 
 
 def _batch(cfg: Config, rows: Prepared, part: object, size: int, model: Network) -> Batch:

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from llmf_hydra.runs import signals as interrupt
+from llmf_hydra.tracking.contract import Table
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.batches import ROWS, TOKENS, Key, LongestFirst, TrackedCollator
 from llmf_hydra.training.context import RunContext
@@ -71,6 +72,10 @@ class SteppingTrainer(ResumableTrainer):
     def facts(self) -> dict[str, object]:
         """What the run's manifest says of the stage; all processes ask."""
         return {}
+
+    def newest_table(self) -> Table | None:
+        """What the trackers show beside the metrics of a logging step; most stages have nothing."""
+        return None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         begun = time.monotonic()

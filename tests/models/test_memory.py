@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.stage_runs import composed
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.memory.estimate import PARTS, Estimate
@@ -61,6 +61,21 @@ def test_ppo_counts_its_reward_model_and_its_answers() -> None:
     assert longer.activations > 2 * adapter.activations and longer.weights == adapter.weights
 
 
+def test_groups_count_their_listed_rewards_and_what_is_answered_at_once(tmp_path: Path) -> None:
+    words = ["stage=grpo", "generation.max_new_tokens=512", "training.per_device_train_batch_size=8"]
+    plain = estimated(*words, "rlhf.rewards=[length:8]")
+    model = AutoModelForSequenceClassification.from_pretrained(tiny.ready(), num_labels=1)
+    model.save_pretrained(tmp_path / "reward")
+    listed = estimated(*words, f"rlhf.rewards=[length:8,model:{tmp_path}/reward]")
+    assert listed.weights - plain.weights == pytest.approx(4 * plain.parameters, rel=0.01)
+    many = estimated(*words, "rlhf.rewards=[length:8]", "training.gradient_accumulation_steps=64")
+    cache = 64 * 8 * 512 * 2 * 64 * 4 * 2  # keys and values of 64 numbers in float32 in 2 layers
+    assert many.activations > max(cache, 2 * plain.activations)
+    batch, short = "training.per_device_train_batch_size", "generation.max_new_tokens=16"
+    fewer, more = (estimated("stage=grpo", short, f"{batch}={size}").activations for size in (16, 32))
+    assert 1.8 < more / fewer < 2.2, "whole lines, however few the prompts are"
+
+
 def test_as_many_packs_are_counted_as_there_are() -> None:
     words = ["stage=pt", "data.max_samples=4", "data.val_size=0", "training.eval_strategy=no"]
     batch = "training.per_device_train_batch_size"
@@ -89,7 +104,8 @@ def test_the_parts_add_up() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "row", ["sft, full, adamw, batch 4", "dpo, lora, batch 4", "sft, lora, batch 8, checkpoints"]
+    "row",
+    ["sft, full, adamw, batch 4", "dpo, lora, batch 4", "sft, lora, batch 8, checkpoints", "grpo, lora"],
 )
 def test_the_estimate_is_near_what_a_run_takes(row: str) -> None:
     command = [

@@ -1,11 +1,15 @@
 """stage=grpo from the real command line: a user's own reward, what a run leaves, what stops it, what is refused."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.command_line import Cli, log_of
 from support.forked_cli import answers
@@ -44,6 +48,7 @@ def run(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 def test_a_run_leaves_its_metrics_answers_and_the_digest_of_its_reward(run: Run) -> None:
     lines = log_of(run.out)
     assert all(line.keys() >= METRICS for line in lines if "loss" in line)
+    assert re.search(r"loss \S+  reward \S+  no spread 0\.\d\d", run.done.stdout)
     assert "reward" in run.done.stdout and "eval_reward" in run.done.stdout
     held = [line for line in lines if "eval_reward" in line]
     assert held and {"eval_pass_at_1", "eval_pass_at_k", "eval_loss"} <= held[0].keys()
@@ -55,6 +60,17 @@ def test_a_run_leaves_its_metrics_answers_and_the_digest_of_its_reward(run: Run)
     }
     assert {"checkpoint-2", "final", "completions"} <= {file.name for file in run.out.iterdir()}
     assert not (run.out / "README.md").exists()  # TRL's card of a checkpoint
+
+
+def test_samples_shows_no_command_to_the_terminal(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(run.out, out)
+    (file, *_) = sorted((out / "completions").glob("*.parquet"))
+    rows = [{**row, "completion": "\x1b[2J<b>\u202eyes"} for row in pq.read_table(file).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    shown = subprocess.run([sys.executable, "-m", "llmf_hydra", "samples", str(out), "--step", "0"],
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert "\x1b" not in shown and "\u202e" not in shown and "\\x1b[2J<b>\\u202eyes" in shown
 
 
 def test_samples_shows_best_and_worst_side_by_side(run: Run, cli: Cli, tmp_path: Path) -> None:
@@ -152,6 +168,12 @@ def test_ppo_takes_the_same_list(cli: Cli, tmp_path: Path) -> None:
         assert line["score"] == pytest.approx(2 * vowels - (line["tokens"] > 3), abs=1e-5)
 
 
+SCHEMAS = {
+    "odd": {"type": "strin"},
+    "loop": {"$ref": "#"},
+    "away": {"$ref": "http://a.b/c.json"},
+    "lines": [1],
+}
 REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.rewards=null"], ["rlhf.rewards=null: stage=grpo needs a reward", "python:FUNCTION"]),
     (["rlhf.rewards=[exactmatch]"], ["rlhf.rewards=exactmatch", "did you mean 'exact_match'?"]),
@@ -159,11 +181,24 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.rewards=[{kind: regex, pattern: '('}]"], ["is no regular expression"]),
     (["rlhf.rewards=[{kind: numeric, toleranse: 1}]"], ["is no option of numeric", "did you mean 'tolerance'?"]),
     (["rlhf.rewards=[{kind: numeric, weight: 0}]"], ["must be a number other than 0"]),
+    (["rlhf.rewards=[{kind: numeric, weight: nan}]"], ["rlhf.rewards.weight=nan: must be a number other than 0"]),
+    (["rlhf.rewards=[{kind: numeric, tolerance: nan}]"], ["must be >= 0 and finite"]),
+    (["rlhf.rewards=[{kind: numeric, column: ''}]"], ["names no column"]),
+    (["rlhf.rewards=[{numeric: 1}]"], ["a mapping without its kind", "write {kind: KIND"]),
+    (["rlhf.rewards=[python:letters]"], ["names no function; write my_module:my_function or path/to"]),
+    (["rlhf.rewards=[python:..letters:share]"], ["names no function"]),
+    (["rlhf.rewards=[python:sub/none.py:share]"], ["there is no file", "sub/none.py"]),
+    (["rlhf.rewards=[python:itertools:chain]"], ["itertools is Python's own"]),
+    (["rlhf.rewards=[json_schema:odd.json]"], ["is no schema: 'strin' is not valid"]),
+    (["rlhf.rewards=[json_schema:loop.json]"], ["refers to itself without end"]),
+    (["rlhf.rewards=[json_schema:away.json]"], ["refers to http://a.b/c.json, and a schema must hold all"]),
+    (["rlhf.rewards=[json_schema:lines.json]"], ["is no schema: it holds [1], where a mapping is due"]),
+    (["rlhf.rewards=[json_schema:.]"], ["json_schema:.: cannot be read: Is a directory"]),
     (["rlhf.rewards=[numeric, numeric]"], ["holds numeric twice"]),
     (["rlhf.rewards=[numeric:3]"], ["takes no argument"]),
     (["rlhf.rewards=[python:letters:sharp]"], ["letters.py defines no sharp; did you mean 'share'?"]),
-    (["rlhf.rewards=[python:leters:share]"], ["there is no module leters", "put leters.py"]),
-    (["rlhf.rewards=[python:letters.py:share]"], ["names a file, where a module is due", "write letters:share"]),
+    (["rlhf.rewards=[python:leters:share]"],
+     ["there is no module leters", "put leters.py where the command is started", "path/to/leters.py:share"]),
     (["rlhf.rewards=[json_schema:none.json]"], ["json_schema:none.json: there is no such file"]),
     (["rlhf.rewards=[model:./none]"], ["rlhf.rewards (model)=./none: there is no such folder"]),
     (["rlhf.rewards=[service:here]"], ["is no URL"]),
@@ -178,6 +213,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["rlhf.multi_objective_aggregation=normalize_then_sum"], ["has no effect with one reward"]),
     (["data.streaming=true", "data.buffer_size=4"], ["stage=grpo draws its prompts by their number"]),
     (["rlhf.reward_model=./x"], ["rlhf.reward_model=./x: has no effect"]),
+    (["tracking.objective=eval_reward"], ["tracking.direction=minimize: would look for the smallest eval_reward"]),
     (["rlhf.epsilon=1.5"], ["rlhf.epsilon=1.5: must be in [0, 1]"]),
     (["rlhf.epsilon=0.1", "rlhf=dapo"], ["rlhf.epsilon=0.1: has no effect", "set rlhf.num_iterations"]),
 ]  # fmt: skip
@@ -185,6 +221,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
 
 def test_what_cannot_be_is_refused_before_torch(environment: dict[str, str], tmp_path: Path) -> None:
     sums(tmp_path)
+    for name, schema in SCHEMAS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(schema), encoding="utf8")
     found = answers([([*SHORT, "model=tiny", *words], {}) for words, _ in REFUSED], tmp_path, environment)
     for (words, told), answer in zip(REFUSED, found, strict=True):
         assert answer.code == 2 and not answer.torch, (words, answer.said)

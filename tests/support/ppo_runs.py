@@ -36,6 +36,7 @@ class Service:
 
     def __init__(self, answer: Callable[[dict[str, Any]], tuple[int, Any]]):
         self.requests: list[dict[str, Any]] = []
+        self.authorized: list[str | None] = []  # what each request says of who sends it
         self.seconds_per_byte = 0.0
         service = self
 
@@ -43,6 +44,7 @@ class Service:
             def do_POST(self) -> None:  # the name that http.server calls
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 service.requests.append(body)
+                service.authorized.append(self.headers["Authorization"])
                 status, said = answer(body)
                 written = said if isinstance(said, bytes) else json.dumps(said).encode()
                 self.send_response(status)

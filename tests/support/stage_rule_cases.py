@@ -60,6 +60,13 @@ STAGE_CASES: dict[str, tuple[list[Changes], list[Changes]]] = {
         [{**GRPO, **EVALUATED, "data.eval_on_each_dataset": True}],
         [{**GRPO, **EVALUATED}, {**DPO, **EVALUATED, "data.eval_on_each_dataset": True}],
     ),
+    "rewards_are_better_the_greater": (
+        [{**GRPO, "tracking.objective": name} for name in ("reward", "eval_reward", "eval_pass_at_k")],
+        [
+            {**GRPO, "tracking.objective": "eval_reward", "tracking.direction": "maximize"},
+            {**GRPO, "tracking.objective": "eval_loss"},
+        ],
+    ),
     "groups_are_sampled": (
         [{**GRPO, "generation.do_sample": False}, {**GRPO, "generation.max_new_tokens": 0}],
         [GRPO, {**REWARDED, "generation.do_sample": False}],

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,16 @@ from llmf_hydra.errors import Problem
 from llmf_hydra.models.architecture.apply import attention
 from llmf_hydra.models.architecture.placement import check_names
 from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory, told_of
-from llmf_hydra.models.memory.step import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
+from llmf_hydra.models.memory.step import (
+    Batch,
+    Batches,
+    Pass,
+    cache_size,
+    evaluation_pass,
+    generation_pass,
+    optimizer_buffers,
+    training_pass,
+)
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
@@ -107,11 +117,11 @@ def estimate(
     cfg: Config,
     precision: Precision,
     trainable: Callable[[PreTrainedModel], Network],
-    batches: Callable[[Network], tuple[Batch, Batch | None]],
+    batches: Callable[[Network], Batches],
     optimizer: Callable[[nn.Module], Built],
 ) -> Estimate:
-    """Estimate a run. `trainable` applies the method to a bare model; `batches` gives the largest batch of the
-    training, and of the evaluation where there is one; `optimizer` builds it."""
+    """Estimate a run. `trainable` applies the method to a bare model; `batches` gives the largest of them;
+    `optimizer` builds it."""
     config = load_sized_config(cfg.network)
     config.num_labels = 1  # read by a head of scores alone
     if cfg.stage.scores and config.get_text_config().pad_token_id is None:
@@ -130,7 +140,7 @@ def estimate(
         saved = _bytes(bare) - quantized.size(bare, cfg.quantization, precision.weights)
         model = trainable(bare)
     built = optimizer(model)
-    train, evaluation = batches(model)
+    largest = batches(model)
     return Estimate(
         parameters=parameters,
         trained=built.trained,
@@ -138,7 +148,7 @@ def estimate(
         weights=_bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision),
         gradients=built.gradients,
         optimizer=built.state,
-        activations=_activations(cfg, model, built, train, evaluation, precision),
+        activations=_activations(cfg, model, built, largest, precision),
         reading=_reading(cfg, stored, parameters, precision),
         available=_available(),
     )
@@ -156,11 +166,23 @@ def _reference(cfg: Config, policy: nn.Module, precision: Precision) -> int:
 
 
 def _reward(cfg: Config, precision: Precision) -> int:
-    """Bytes of PPO's reward model; an adapter on the policy's base takes next to nothing."""
+    """Bytes of the reward models; an adapter on the policy's base takes next to nothing."""
     rlhf = cfg.rlhf
+    if cfg.stage.info.rollouts and rlhf.rewards:
+        models = [spec for spec in rlhf.listed if spec.kind == "model"]
+        return sum(_listed(spec.argument, cfg, precision) for spec in models)
     if cfg.stage.name != "ppo" or rlhf.reward_model is None or rlhf.reward_model_type != "full":
         return 0
     return _other("rlhf.reward_model", rlhf.reward_model, rlhf.reward_model_quantization_bit, cfg, precision)
+
+
+def _listed(folder: str, cfg: Config, precision: Precision) -> int:
+    """Bytes of a model of the list of rewards. An adapter where the policy has none sits on a copy of the base."""
+    if not (Path(folder).expanduser() / "adapter_config.json").exists():
+        return _other("rlhf.rewards", folder, None, cfg, precision)
+    if METHODS[cfg.method.name].adapters:
+        return 0
+    return _other("rlhf.rewards", cfg.model.model_name_or_path, None, cfg, precision)
 
 
 def _other(key: str, name: str | None, bits: int | None, cfg: Config, precision: Precision) -> int:
@@ -187,9 +209,7 @@ def _bytes(model: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
-def _activations(
-    cfg: Config, model: Network, built: Built, train: Batch, evaluation: Batch | None, precision: Precision
-) -> int:
+def _activations(cfg: Config, model: Network, built: Built, largest: Batches, precision: Precision) -> int:
     how = Pass(
         torch.bfloat16 if precision.autocast else None,
         scores=cfg.stage.scores,
@@ -197,16 +217,27 @@ def _activations(
         layerwise=cfg.optimizer.layerwise_key is not None,
     )
     if _bytes(model) < SMALL:
-        return _formula(model.config.get_text_config(), train, how, precision)
+        return _by_formula(model, largest, how, precision)
     try:
-        passes = training_pass(model, train, how)
-        if evaluation is not None:
-            passes = max(passes, evaluation_pass(model, evaluation, how))
+        passes = training_pass(model, largest.training, how)
+        if largest.evaluation is not None:
+            passes = max(passes, evaluation_pass(model, largest.evaluation, how))
+        if largest.generation is not None:
+            passes = max(passes, generation_pass(model, largest.generation, how))
         buffers = optimizer_buffers(built.optimizer)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         log.debug("the memory of a step is estimated by a formula: %s", error)
-        return _formula(model.config.get_text_config(), train, how, precision)
+        return _by_formula(model, largest, how, precision)
     return passes + buffers if how.layerwise else max(passes, buffers)
+
+
+def _by_formula(model: Network, largest: Batches, how: Pass, precision: Precision) -> int:
+    config, generation = model.config.get_text_config(), largest.generation
+    train = _formula(config, largest.training, how, precision)
+    if generation is None:
+        return train
+    prompts = Batch(generation.lines, generation.prompt, generation.lines)
+    return max(train, cache_size(model, generation, how) + _formula(config, prompts, how, precision))
 
 
 def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> int:

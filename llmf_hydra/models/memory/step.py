@@ -4,7 +4,7 @@ the meta device, and what lives at its peak is counted."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft import PeftModel
@@ -21,11 +21,28 @@ COMPUTED = (2, 3)  # layers, of many that are equal
 
 @dataclass(frozen=True)
 class Batch:
-    """The largest batch of a run: its lines, tokens per line with padding, and the tokens that are trained."""
+    """The largest batch of a run: its lines, tokens per line with padding, and the tokens whose logits are made."""
 
     lines: int
     length: int
     trained: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Answers that are generated at once, each to a prompt of the longest length, in tokens."""
+
+    lines: int
+    prompt: int
+    answer: int
+
+
+class Batches(NamedTuple):
+    """The largest of a run, of each kind that it has."""
+
+    training: Batch
+    evaluation: Batch | None = None
+    generation: Generation | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,25 @@ def evaluation_pass(model: Network, batch: Batch, how: Pass) -> int:
     with _cut(model, count), torch.no_grad(), memory, AsOnTheDevice(how.autocast):
         _loss(model, batch, scores=how.scores)
     return memory.peak
+
+
+def generation_pass(model: Network, generation: Generation, how: Pass) -> int:
+    """Bytes that answers take while they are generated: keys and values of all tokens, and the pass over the prompts,
+    after which there are the logits of one token a line. Raises as `training_pass` does."""
+    lines = generation.lines
+    return cache_size(model, generation, how) + evaluation_pass(
+        model, Batch(lines, generation.prompt, lines), how
+    )
+
+
+def cache_size(model: Network, generation: Generation, how: Pass) -> int:
+    """Bytes of the keys and values of all layers, and once more of one: a longer one is made of it for each token."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kept = how.autocast or next(w.dtype for w in model.parameters() if w.is_floating_point())
+    tokens = generation.lines * (generation.prompt + generation.answer)
+    return 2 * tokens * heads * size * kept.itemsize * (config.num_hidden_layers + 1)
 
 
 def equal_layers(model: nn.Module) -> nn.ModuleList | None:
@@ -201,7 +237,9 @@ def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
     head = cast("nn.Module", base.get_output_embeddings())
 
     def pick(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return given[0].flatten(0, 1)[: batch.trained].clone(), *given[1:]
+        tokens = given[0].flatten(0, 1)
+        times = -(-batch.trained // len(tokens))  # a head may take more than logits for all tokens
+        return tokens.repeat(times, 1)[: batch.trained].clone(), *given[1:]
 
     hook = head.register_forward_pre_hook(pick)
     try:

@@ -1,6 +1,5 @@
 """What rewards need of their files. Looked at before anything loads, without torch."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read
 from llmf_hydra.models.identity import same_model
-from llmf_hydra.training.rewards import function
+from llmf_hydra.training.rewards import function, schemas
 
 KEY = "rlhf.reward_model"
 
@@ -52,15 +51,11 @@ def listed_rewards_have_their_files(cfg: Config) -> Iterator[Problem]:
 
 
 def _of_listed(cfg: Config, spec: RewardSpec) -> Iterator[Problem]:
-    if spec.kind == "python" and (wrong := function.problem(spec.argument, rewards.KEY)):
+    if spec.kind == "python" and (wrong := function.problem(spec.argument)):
         yield wrong
     elif spec.kind == "json_schema":
-        file = Path(spec.argument).expanduser()
-        try:
-            json.loads(file.read_text(encoding="utf8"))
-        except (OSError, ValueError) as error:
-            what = "there is no such file" if not file.exists() else f"is no JSON: {error}"
-            yield Problem(rewards.KEY, f"json_schema:{file}", what)
+        if wrong := schemas.problem(spec.argument):
+            yield wrong
     elif spec.kind == "model":
         folder = Path(spec.argument).expanduser()
         named = replace(cfg, rlhf=replace(cfg.rlhf, reward_model=spec.argument, reward_model_adapters=None))

@@ -1,38 +1,40 @@
 """The rewards of the list `rlhf.rewards`, made from their descriptions."""
 
-import inspect
-import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import PeftModel
 
-from llmf_hydra import optional
 from llmf_hydra.config.rewards import KEY, RewardSpec
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_model
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import Rollouts
-from llmf_hydra.training.rewards import function, verifiers
+from llmf_hydra.training.rewards import schemas, verifiers
 from llmf_hydra.training.rewards.adapter import AdapterReward
+from llmf_hydra.training.rewards.columns import Need, check_columns
+from llmf_hydra.training.rewards.function import Function
 from llmf_hydra.training.rewards.model import ModelReward
 from llmf_hydra.training.rewards.protocol import Reward, Row
 from llmf_hydra.training.rewards.scoring import Answers, ListedReward, Scorer
 from llmf_hydra.training.rewards.service import ServiceReward
 from llmf_hydra.training.rewards.texts import texts
 
-OWN = ("prompts", "completions")  # arguments that no column may take
-
 
 def listed_rewards(context: RunContext) -> list[ListedReward]:
-    """The rewards of a run. Raises Refused where the rows lack the column that one compares with."""
-    made = [_listed(spec, context) for spec in context.cfg.rlhf.listed]
-    _check_columns(context)
-    return made
+    """The rewards of a run. Raises Refused where the rows lack a column that one needs."""
+    found = context.cfg.rlhf.listed
+    functions = {spec.label: Function.load(spec.argument) for spec in found if spec.kind == "python"}
+    check_columns(context, scorer(context), [
+        *(Need(spec.label, spec.column) for spec in found if spec.compares),
+        *(Need(label, column, of_every_row=False) for label, of in functions.items() for column in of.needed),
+    ])  # fmt: skip
+    return [_of_function(spec, functions[spec.label]) if spec.kind == "python" else _listed(spec, context)
+            for spec in found]  # fmt: skip
 
 
 def scorer(context: RunContext) -> Scorer:
@@ -63,9 +65,14 @@ class WeightedRewards:
         return torch.tensor(sums, dtype=torch.float32, device=rollouts.ids.device)
 
 
+def _of_function(spec: RewardSpec, function: Function) -> ListedReward:
+    def score(answers: Answers) -> Any:
+        return function(answers.prompts, answers.texts, answers.columns)
+
+    return ListedReward(spec.label, spec.weight, score, alone=True)
+
+
 def _listed(spec: RewardSpec, context: RunContext) -> ListedReward:
-    if spec.kind == "python":
-        return ListedReward(spec.label, spec.weight, _function(spec.argument), alone=True)
     if spec.kind in ("model", "service"):
         reward = _reward(spec, context)
         return ListedReward(
@@ -108,31 +115,11 @@ def _comparison(spec: RewardSpec) -> Callable[[Answers], list[float]]:
 def _inspection(spec: RewardSpec) -> Callable[[Answers], list[float]]:
     """A verifier of the answer alone."""
     if spec.kind == "json_schema":
-        package = optional.require("jsonschema", extra="rewards", key=f"{KEY}=json_schema")
-        schema = json.loads(Path(spec.argument).expanduser().read_text(encoding="utf8"))
-        validator: Any = package.validators.validator_for(schema)(schema)
+        validator = schemas.validator(spec.argument)
         return lambda answers: [verifiers.json_schema(text, validator) for text in answers.texts]
     tags = [tag.strip() for tag in str(spec.options.get("tags")).split(",")]
     pattern = re.compile(spec.argument) if spec.kind == "regex" else verifiers.tag_pattern(tags)
     return lambda answers: [verifiers.regex(text, pattern) for text in answers.texts]
-
-
-def _function(name: str) -> Callable[[Answers], Any]:
-    """A user's function, with the columns that it asks for as lists."""
-    called = function.load(name)
-    parameters = inspect.signature(called).parameters
-    every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-    def score(answers: Answers) -> Any:
-        names = dict.fromkeys(name for columns in answers.columns for name in columns if name not in OWN)
-        columns = {
-            name: [of_row.get(name) for of_row in answers.columns]
-            for name in names
-            if every or name in parameters
-        }
-        return called(prompts=list(answers.prompts), completions=list(answers.texts), **columns)
-
-    return score
 
 
 def _reward(spec: RewardSpec, context: RunContext) -> Reward:
@@ -140,33 +127,12 @@ def _reward(spec: RewardSpec, context: RunContext) -> Reward:
     if spec.kind == "service":
         named = f"{KEY}=service:{spec.argument}"
         return ServiceReward(spec.argument, context.tokenizer, cfg.generation.skip_special_tokens, name=named)
-    folder = Path(spec.argument).expanduser()
-    if not (folder / "adapter_config.json").exists():
-        return ModelReward.named(cfg, spec.argument, context.precision.weights, context.tokenizer)
-    host = context.model if isinstance(context.model, PeftModel) else None
-    return AdapterReward(
-        host or load_model(cfg.network, context.precision.weights), str(folder), context.pad_id
-    )
-
-
-def _check_columns(context: RunContext) -> None:
-    wanted = {spec.column: spec.label for spec in context.cfg.rlhf.listed if spec.compares}
-    if not wanted:
-        return
-    for rows in _datasets(context):
-        for row in rows.select_columns(["columns", "source", "row"]):
-            have: dict[str, Any] = json.loads(row["columns"])  # pyright: ignore[reportArgumentType, reportCallIssue]
-            for column, label in wanted.items():
-                if have.get(column) is None:
-                    where = scorer(context).place(row)  # pyright: ignore
-                    raise Refused([Problem(KEY, label, f"compares with the column {column}, which {where} lacks",
-                                           _remedy(have))])  # fmt: skip
-
-
-def _remedy(have: dict[str, Any]) -> str:
-    return f"name the column of the reference: {{kind: ..., column: NAME}}; the row has {', '.join(have) or 'none'}"
-
-
-def _datasets(context: RunContext) -> Iterator[Dataset]:
-    held: Sequence[Any] = list(context.eval.values()) if isinstance(context.eval, dict) else [context.eval]
-    yield from (rows for rows in [context.train, *held] if rows is not None)
+    folder, weights = Path(spec.argument).expanduser(), context.precision.weights
+    try:
+        if not (folder / "adapter_config.json").exists():
+            return ModelReward.named(cfg, spec.argument, weights, context.tokenizer)
+        host = context.model if isinstance(context.model, PeftModel) else load_model(cfg.network, weights)
+        return AdapterReward(host, str(folder), context.pad_id)
+    except Refused as refused:  # which PPO's own parameter would be named in
+        found = [replace(p, key=f"{KEY} (model)") if isinstance(p, Problem) else p for p in refused.problems]
+        raise Refused(found) from refused.__cause__

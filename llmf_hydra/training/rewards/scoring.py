@@ -1,7 +1,6 @@
 """Calling a reward: its scores, or the end of the run in words that name the reward, the row and the remedy."""
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +13,11 @@ from llmf_hydra.errors import TrainingFailed
 from llmf_hydra.training.generation import Rollouts
 from llmf_hydra.training.rewards.protocol import Row
 from llmf_hydra.training.rewards.time_limit import TimedOut, limited
+from llmf_hydra.training.rewards.undisturbed import undisturbed
 
 LARGEST = 3.4e38  # that float32 holds
 SHOWN = 60  # characters of a value in an error
+RAISED = (Exception, SystemExit, KeyboardInterrupt)  # Ctrl-C doesn't reach a training as the last of these
 Score = float | None  # None: the reward doesn't apply to the row
 
 
@@ -59,7 +60,7 @@ class Scorer:
     def __call__(self, reward: ListedReward, answers: Answers) -> list[Score]:
         """The scores of some answers. Raises TrainingFailed for what are no scores."""
         try:
-            with limited(self.timeout):
+            with undisturbed(), limited(self.timeout):
                 found = reward.score(answers)
                 scores = (
                     list(found)
@@ -71,7 +72,7 @@ class Scorer:
             raise self._failed(reward, what, self._places(answers.rows)) from error
         except TrainingFailed:
             raise
-        except Exception as error:
+        except RAISED as error:
             row, cause = self._guilty(reward, answers, error)
             what = f"raised {type(cause).__name__}: {cause}{_line(cause)}"
             raise self._failed(reward, what, row) from error
@@ -93,24 +94,28 @@ class Scorer:
             return None
         single = isinstance(score, np.generic | torch.Tensor) and score.ndim == 0
         value = score.item() if single else score
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not isinstance(value, int | float):
             what = f"returned {_shown(score)}, which is {type(score).__name__} and no number,"
             raise self._failed(reward, what, self.place(row))
-        if not math.isfinite(value) or abs(value) > LARGEST:
-            raise self._failed(reward, f"returned {value}, which is not a finite number,", self.place(row))
+        if not abs(value) <= LARGEST:  # nor is NaN
+            raise self._failed(
+                reward, f"returned {_shown(value)}, which is not a finite number,", self.place(row)
+            )
         return float(value)
 
-    def _guilty(self, reward: ListedReward, answers: Answers, error: Exception) -> tuple[str, Exception]:
+    def _guilty(
+        self, reward: ListedReward, answers: Answers, error: BaseException
+    ) -> tuple[str, BaseException]:
         """The row at which a reward raises if it is asked for one at a time, and what it raises there."""
         for at in range(len(answers)) if reward.alone else ():
             one = Answers(answers.prompts[at : at + 1], answers.texts[at : at + 1], answers.rows[at : at + 1],
                           answers.rollouts.rows(at, at + 1))  # fmt: skip
             try:
-                with limited(self.timeout):
+                with undisturbed(), limited(self.timeout):
                     reward.score(one)
             except TimedOut:
                 break
-            except Exception as found:
+            except RAISED as found:
                 return self.place(answers.rows[at]), found
         return self._places(answers.rows), error
 
@@ -136,11 +141,14 @@ class Scorer:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # of thousands of digits, or of a class of the user's
+        text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """Where in its file a function raised."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -1,11 +1,13 @@
 """`reward_model_type=api`: an HTTP service scores the answers. Its protocol is described in docs/ppo.md."""
 
+import base64
 import http.client
 import json
 import math
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 
@@ -87,7 +89,8 @@ class ServiceReward:
         return outcome[0]
 
     def _request(self, body: bytes, outcome: list[bytes | Exception]) -> None:
-        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"})
+        url, of_user = _without_user(self._url)
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json", **of_user})
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:
                 outcome.append(answer.read())
@@ -114,6 +117,16 @@ class ServiceReward:
         return TrainingFailed(
             f"{self.name}: the reward service {what}; see that it runs, then go on with `llmf resume`"
         )
+
+
+def _without_user(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its user and password, which are sent as basic authentication, and that header."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.username is None:
+        return url, {}
+    user, _, place = parts.netloc.rpartition("@")
+    said = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+    return urllib.parse.urlunsplit(parts._replace(netloc=place)), {"Authorization": f"Basic {said}"}
 
 
 def _is_finite_number(value: object) -> bool:

@@ -2,19 +2,24 @@
 
 import json
 import math
+import os
+import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from support.ppo_runs import ANSWERS, PROMPTS, rollouts
 
-from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.errors import Refused, TrainingFailed
 from llmf_hydra.training.rewards import function
-from llmf_hydra.training.rewards.listed import _function
+from llmf_hydra.training.rewards.function import Function
 from llmf_hydra.training.rewards.scoring import Answers, ListedReward, Scorer
 from llmf_hydra.training.rewards.time_limit import TimedOut, limited
 
@@ -46,6 +51,10 @@ def raising(asked: Answers) -> list[float]:
     return [1.0] * len(asked)
 
 
+def interrupting(asked: Answers) -> list[float]:
+    raise KeyboardInterrupt
+
+
 def hanging(asked: Answers) -> list[float]:
     try:
         time.sleep(20)
@@ -62,7 +71,9 @@ WRONG: list[tuple[str, Callable[[Answers], Any], list[str]]] = [
     ("infinity", lambda a: [0, 1, -math.inf], ["returned -inf", "sums row 7;"]),
     ("beyond float32", lambda a: [1e39, 0, 0], ["returned 1e+39", "sums row 5;"]),
     ("a string", lambda a: [0, "1", 1], ["returned '1', which is str and no number", "sums row 6;"]),
-    ("a bool", lambda a: [True, 0, 1], ["returned True, which is bool", "sums row 5;"]),
+    ("beyond any float", lambda a: [0, 10**400, 1], ["returned 1000", "which is not a finite", "sums row 6;"]),
+    ("leaving", lambda a: sys.exit(3), ["raised SystemExit: 3"]),
+    ("interrupting", interrupting, ["raised KeyboardInterrupt", "test_scoring.py line"]),
     ("too few", lambda a: [1.0, 2.0], ["returned 2 scores for 3 answers"]),
     ("too many", lambda a: [1.0] * 4, ["returned 4 scores for 3 answers"]),
     ("one number", lambda a: 1.0, ["returned float, where a list of numbers is due"]),
@@ -82,9 +93,7 @@ def test_what_is_no_score_ends_the_run_in_words(score: Callable[[Answers], Any],
 
 
 def test_what_is_a_score() -> None:
-    import numpy as np
-    import torch
-
+    assert SCORER(listed(lambda a: [True, np.bool_(False), 1]), answers()) == [1.0, 0.0, 1.0]
     assert SCORER(listed(lambda a: (1, 2.5, None)), answers()) == [1.0, 2.5, None]
     assert SCORER(listed(lambda a: np.array([1, 2, 3.5])), answers()) == [1.0, 2.0, 3.5]
     assert SCORER(listed(lambda a: torch.tensor([1.0, 2.0, 3.0])), answers()) == [1.0, 2.0, 3.0]
@@ -110,6 +119,12 @@ def test_the_time_limit_is_gone_with_its_block_and_only_the_main_thread_has_it()
     assert done == [True]
 
 
+def asked(name: str) -> Callable[[Answers], Any]:
+    """A function of a user's own, as the list of rewards calls it."""
+    function = Function.load(name)
+    return lambda answers: function(answers.prompts, answers.texts, answers.columns)
+
+
 def test_a_function_gets_the_columns_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them with **columns; the module may import one beside it; those of a package are found too."""
     monkeypatch.chdir(tmp_path)
@@ -126,7 +141,7 @@ def test_a_function_gets_the_columns_it_asks_for(tmp_path: Path, monkeypatch: py
         "def one(prompts, completions):\n    return [1] * 3\n"
     )
     found = {
-        name: SCORER(listed(_function(name)), answers())
+        name: SCORER(listed(asked(name)), answers())
         for name in (
             "asked_rewards:some",
             "asked_rewards:every",
@@ -143,32 +158,86 @@ def test_a_function_is_looked_for_in_the_source_alone(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "source_rewards.py").write_text("raise SystemExit('was run')\nscore = 1\n")
     (tmp_path / "broken_rewards.py").write_text("def score(:\n")
-    assert function.problem("source_rewards:score", "rlhf.rewards") is None
-    told = [str(function.problem(name, "rlhf.rewards")) for name in
+    assert function.problem("source_rewards:score") is None
+    told = [str(function.problem(name)) for name in
             ("source_rewards:scor", "no_such_rewards:score", "broken_rewards:score")]  # fmt: skip
     assert "defines no scor; did you mean 'score'?" in told[0]
     assert "there is no module no_such_rewards; put no_such_rewards.py where" in told[1]
+    assert "or name the file: python:path/to/no_such_rewards.py:" in told[1]
     assert "broken_rewards.py line 1" in told[2]
     (tmp_path / "statistics.py").write_text("def score(prompts, completions): ...\n")
     (tmp_path / "nested_rewards.py").write_text("class Rewards:\n    def score(self): ...\n")
-    hiding, nested = (str(function.problem(f"{name}:score", "rlhf.rewards")) for name in
+    hiding, nested = (str(function.problem(f"{name}:score")) for name in
                       ("statistics", "nested_rewards"))  # fmt: skip
     assert "has the name of an installed module" in hiding and "give yours another name" in hiding
     assert "defines no score" in nested
 
 
-def test_a_function_that_cannot_be_had_ends_the_run_in_words(
+def test_a_function_that_cannot_be_called_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "odd_rewards.py").write_text(
         "value = 3\nasync def later(prompts, completions):\n    return []\n"
+        "class Rewards: ...\ndef none_of_ours(answers): ...\ndef by_place(prompts, completions, /): ...\n"
     )
     (tmp_path / "bad_rewards.py").write_text("import not_a_package_at_all\ndef score(): ...\n")
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)\ndef score(completions): ...\n")
     for name, told in [
-        ("odd_rewards:value", "is int, where a plain function"),
-        ("odd_rewards:later", "a plain function is needed"),
+        ("odd_rewards:value", "is of type int, where a plain function is due"),
+        ("odd_rewards:later", "is an async function, where"),
+        ("odd_rewards:Rewards", "is a class, where"),
+        ("odd_rewards:none_of_ours", "takes no argument completions; define it as def score"),
+        ("odd_rewards:by_place", "takes arguments by their place"),
         ("bad_rewards:score", "bad_rewards.py cannot be imported: ModuleNotFoundError"),
+        ("leaving:score", "leaving.py cannot be imported: SystemExit: 3"),
     ]:
-        with pytest.raises(TrainingFailed, match=told):
-            function.load(name)
+        with pytest.raises(Refused, match=told):
+            Function.load(name)
+
+
+def test_a_reward_leaves_the_training_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it seeds, switches or changes into: else every generation would draw the same numbers."""
+    monkeypatch.chdir(tmp_path)
+
+    def seeded(seed: int) -> tuple[float, float, float]:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        return random.random(), np.random.rand(), float(torch.rand(1))
+
+    def meddle(answers: Answers) -> list[float]:
+        os.chdir("/")
+        torch.set_grad_enabled(False)
+        return [sum(seeded(0))] * len(answers)
+
+    first = seeded(5)
+    expected = random.random(), np.random.rand(), float(torch.rand(1))
+    assert seeded(5) == first
+    SCORER(listed(meddle), answers())
+    assert (random.random(), np.random.rand(), float(torch.rand(1))) == expected
+    assert Path.cwd() == tmp_path and torch.is_grad_enabled()
+
+
+def test_a_function_may_be_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it lies, whatever it is called; it may import what lies beside it, and hides no module."""
+    away = tmp_path / "some where"
+    away.mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (away / "beside_the_file.py").write_text("BONUS = 7\n")
+    source = (
+        "from beside_the_file import BONUS\ndef score(completions): return [BONUS for _ in completions]\n"
+    )
+    for name in ("json.py", "my-rewards.py"):
+        (away / name).write_text(source)
+        for named in (f"../some where/{name}:score", f"{away}/{name}:score"):
+            assert function.problem(named) is None
+            assert function.file_of(named) == (tmp_path / "here" / named.rpartition(":")[0]).absolute()
+            assert SCORER(listed(asked(named)), answers()) == [7.0] * 3
+    assert json.loads("1") == 1 and sys.modules["json"] is json
+    (tmp_path / "here" / "statistics.py").write_text(source)
+    assert "or name the file: python:statistics.py:score" in str(function.problem("statistics:score"))
+    assert f"there is no file {away}/none.py" in str(function.problem(f"{away}/none.py:score"))
+    for own in ("os:getcwd", "sys:exit"):
+        assert "is Python's own" in str(function.problem(own)) or function.file_of(own) is not None

@@ -1,6 +1,7 @@
 """The reward service: what it is asked, when it is asked again, and what the user is told."""
 
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ def test_one_request_holds_the_batch(make: Make) -> None:
     assert plain["samples"][0]["response"] == tokenizer.decode(ANSWERS[0][:-1])
     assert whole["samples"][0]["response"] == tokenizer.decode(ANSWERS[0]) != plain["samples"][0]["response"]
     assert plain["messages"] == [s["prompt"] + s["response"] for s in plain["samples"]]
+
+
+def test_user_and_password_of_the_url_are_sent(make: Make) -> None:
+    with served(lambda body: (200, {"scores": [1, 2, 3]})) as service:
+        assert scores(make(service.url.replace("//", "//me:p%40ss@"))) == [1.0, 2.0, 3.0]
+    assert service.authorized == ["Basic " + b64encode(b"me:p@ss").decode()]
 
 
 def test_trouble_that_passes_is_waited_for(make: Make) -> None:

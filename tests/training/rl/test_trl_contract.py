@@ -8,6 +8,7 @@ import pytest
 import trl
 from trl import GRPOTrainer, RLOOTrainer
 
+from llmf_hydra.training.largest_batch import TILE
 from llmf_hydra.training.rl.groups.trainer import GroupTrainer
 
 METHODS = {  # replaced by ours -> parameters in their order
@@ -51,3 +52,10 @@ def test_the_list_is_whole() -> None:
         if callable(value) and name in theirs and not name.startswith("__")
     }  # fmt: skip
     assert replaced == set(METHODS)
+
+
+def test_the_tiles_of_the_head_are_those_that_memory_is_estimated_by() -> None:
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    assert (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE) == TILE

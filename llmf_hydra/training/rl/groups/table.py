@@ -7,6 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llmf_hydra.tracking.contract import Table
+
 FOLDER = "completions"
 REWARD = "reward: "  # before the label of each reward, as a column
 
@@ -25,6 +27,11 @@ class CompletionTable:
         partial = file.with_suffix(".partial")
         pq.write_table(pa.table({"step": [step] * count, **columns}), partial)
         partial.replace(file)
+
+    def newest(self) -> Table | None:
+        """The answers of the last generation."""
+        files = sorted(self._folder.glob("*.parquet"))
+        return Table(FOLDER, files[-1].absolute(), int(files[-1].stem)) if files else None
 
     def drop_from(self, step: int) -> None:
         """Take away what a resumed run generates again: what was generated at this step or later."""

@@ -15,13 +15,14 @@ from transformers import TrainingArguments
 from trl.trainer.utils import add_fused_lm_head
 
 from llmf_hydra.errors import NO_VALUE, Problem, Refused
+from llmf_hydra.tracking.contract import Table
 from llmf_hydra.training.batches import ROWS
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.generation import sampling, seeded
 from llmf_hydra.training.parallelism import check_wrapper
 from llmf_hydra.training.reference.model import build_reference
 from llmf_hydra.training.rewards.listed import listed_rewards, scorer
-from llmf_hydra.training.rewards.scoring import Answers, ListedReward, Score
+from llmf_hydra.training.rewards.scoring import Answers, Score
 from llmf_hydra.training.rl.groups.answers import moved, rollouts
 from llmf_hydra.training.rl.groups.held_out import HeldOut
 from llmf_hydra.training.rl.groups.order import EpochOrder
@@ -48,8 +49,12 @@ class GroupTrainer(SteppingTrainer):
         self._answers: Answers | None = None
         self._scores = torch.zeros(0, 0)
         reference = build_reference(context) if rlhf.beta else None
-        rewards = listed_rewards(context)
-        super().__init__(context, None, args, reward_funcs=[self._named(reward) for reward in rewards])
+        self._rewards = listed_rewards(context)
+        self._found: dict[
+            str, list[Score]
+        ] = {}  # of the answers that are being scored, by the rewards' labels
+        named = [self._named(reward.label) for reward in self._rewards]
+        super().__init__(context, None, args, reward_funcs=named)
         self.beta, self.generations = rlhf.beta, Generations(self)
         if reference is not None and reference.own is not None:
             own = reference.own
@@ -60,13 +65,13 @@ class GroupTrainer(SteppingTrainer):
         self._check_prompts()
         self.checkpoint.register("generations", self.generations, required=True)
 
-    def _named(self, reward: ListedReward) -> Callable[..., list[Score]]:
+    def _named(self, label: str) -> Callable[..., list[Score]]:
         """A reward as TRL calls it, by whose name it logs."""
 
         def score(**_: object) -> list[Score]:
-            return self.scorer(reward, cast("Answers", self._answers))
+            return self._found[label]
 
-        score.__name__ = reward.label
+        score.__name__ = label
         return score
 
     def _end_answers(self, context: RunContext) -> None:
@@ -132,14 +137,14 @@ class GroupTrainer(SteppingTrainer):
         tokens = rollouts(asked, completion_ids_list, self.eos_token_ids, self.context.pad_id)
         self._answers = Answers(prompts, completions, self._asked, moved(tokens, self.args.device))
         with self.accelerator.autocast():
-            scores: torch.Tensor = super()._calculate_rewards(  # pyright: ignore
-                inputs, prompts, completions, completion_ids_list
-            )
-        own = scores[self.args.process_index * len(prompts) :][: len(prompts)]
-        unscored = own.isnan().all(dim=1).nonzero()
-        if len(unscored):
-            raise self.scorer.unscored(self._asked[int(unscored[0])])
-        self._scores = own
+            self._found = {reward.label: self.scorer(reward, self._answers) for reward in self._rewards}
+        for row, *of_row in zip(self._asked, *self._found.values(), strict=True):
+            if all(score is None for score in of_row):  # of which TRL would warn at length
+                raise self.scorer.unscored(row)
+        scores: torch.Tensor = super()._calculate_rewards(  # pyright: ignore
+            inputs, prompts, completions, completion_ids_list
+        )
+        self._scores = scores[self.args.process_index * len(prompts) :][: len(prompts)]
         if not cast("nn.Module", self.model).training:
             self.held_out.rewards += (scores * self.reward_weights.to(scores.device)).nansum(dim=1).tolist()  # pyright: ignore
         return scores
@@ -167,6 +172,10 @@ class GroupTrainer(SteppingTrainer):
         whole = {name: gather_object(list(column)) for name, column in columns.items()}
         if self.is_world_process_zero():
             self.table.write(self.state.global_step, whole)
+
+    def newest_table(self) -> Table | None:
+        """The answers of the last generation, for the trackers."""
+        return self.table.newest()
 
     # Steps
 
