@@ -12,7 +12,7 @@ from torch import nn
 from llmf_hydra.training import losses
 from llmf_hydra.training.batches import Tracked, TrackedCollator
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import layout_of
+from llmf_hydra.training.layout.rows import layout_of
 from llmf_hydra.training.losses import Answers, Ratios, divergence
 from llmf_hydra.training.pairs import AnswerBatch, PairCollator, pair_log_probs, shares_prompt
 from llmf_hydra.training.reference.model import Reference, build_reference, frozen

@@ -13,7 +13,7 @@ from torch import nn
 
 from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import Layout
+from llmf_hydra.training.layout.rows import Layout
 from llmf_hydra.training.losses import divergence, kto
 from llmf_hydra.training.pairs import AnswerBatch, answer_batch, answer_log_probs
 from llmf_hydra.training.reference.model import Reference, build_reference, frozen

@@ -16,7 +16,7 @@ from llmf_hydra.methods.modules import scores
 from llmf_hydra.models.scorer import last_token, scores_of_tokens
 from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import PADDED, Layout, apart, layout_of
+from llmf_hydra.training.layout.rows import PADDED, Layout, apart, layout_of
 from llmf_hydra.training.pairs import (
     CHOSEN,
     PADDING,

@@ -15,7 +15,7 @@ from llmf_hydra.data.collate import Collator, TokenRow, make_collator
 from llmf_hydra.models.architecture.mixture_of_depths import LOSS_WEIGHT, take_router_loss
 from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import Layout, apart, layout_of, model_inputs
+from llmf_hydra.training.layout.rows import Layout, apart, layout_of, model_inputs
 from llmf_hydra.training.token_logprobs import (
     TokenLogProbs,
     install_head,

@@ -11,10 +11,10 @@ the prompt ended, and sees the prompt but not `chosen`:
 The prompt's last token stands before both answers, since it predicts the first token of both; an answer's last
 token predicts nothing and is left out. Plain layout: `prompt, chosen` and `prompt, rejected`, as TRL computes them.
 
-Where the model allows it (`layout.py`) all lines of a batch lie end to end, and of a shared pair `prompt, chosen` is
-one line and `rejected` another, which sees the prompt of the first: no padding is computed, and no mask of all tokens
-by all is needed. Else a pair (shared) or an answer (plain) has a padded line. The numbers are the same
-(tests/training/test_pairs.py, tests/training/test_layout.py).
+Where the model allows it (`layout/rows.py`) all lines of a batch lie end to end, and of a shared pair `prompt, chosen`
+is one line and `rejected` another, which sees the prompt of the first: no padding is computed, and no mask of all
+tokens by all is needed. Else a pair (shared) or an answer (plain) has a padded line. The numbers are the same
+(tests/training/test_pairs.py, tests/training/test_rows_end_to_end.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from torch import nn
 from llmf_hydra.models.architecture.padding_free import has_positions
 from llmf_hydra.models.network import Network
 from llmf_hydra.training.context import attention_of
-from llmf_hydra.training.layout import PADDED, Layout, apart, model_inputs
+from llmf_hydra.training.layout.rows import PADDED, Layout, apart, model_inputs
 from llmf_hydra.training.losses import Answers
 from llmf_hydra.training.token_logprobs import IGNORED, places, token_log_probs
 

@@ -19,7 +19,7 @@ from llmf_hydra.runs import signals as interrupt
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.batches import ROWS, TOKENS, Key, LongestFirst, TrackedCollator
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import Layout
+from llmf_hydra.training.layout.rows import Layout
 from llmf_hydra.training.metrics import EVAL, MetricSums
 from llmf_hydra.training.parallelism import check_processes, check_wrapper
 from llmf_hydra.training.resumable import ResumableTrainer

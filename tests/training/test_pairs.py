@@ -14,7 +14,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from llmf_hydra.training.layout import PADDED, Layout
+from llmf_hydra.training.layout.rows import PADDED, Layout
 from llmf_hydra.training.pairs import (
     PairCollator,
     answer_batch,

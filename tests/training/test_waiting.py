@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
 WAITS = ("aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::masked_select",
-         "aten::equal", "aten::unique", "aten::_unique2", "aten::repeat_interleave")  # fmt: skip
+         "aten::equal", "aten::unique", "aten::_unique2", "aten::_unique")  # fmt: skip
 READS = (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu, torch.Tensor.item, torch.Tensor.__bool__,
          torch.Tensor.__float__, torch.Tensor.__int__)  # fmt: skip
 

@@ -23,10 +23,10 @@ from llmf_hydra.models.digests import weights_digest
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.runs.manifest import digest_of_text
-from llmf_hydra.training import layout as layouts
 from llmf_hydra.training import pairs, token_logprobs
 from llmf_hydra.training.context import RunContext, attention_of
-from llmf_hydra.training.layout import Layout
+from llmf_hydra.training.layout import rows as layouts
+from llmf_hydra.training.layout.rows import Layout
 
 FILES = ("*.safetensors", "*.bin", "*.py", "adapter_config.json")  # of a model's folder
 # Their text stands for what it computes.

@@ -24,7 +24,7 @@ from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import load_reference
 from llmf_hydra.training.batches import Key
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import PADDED, Layout, layout_of
+from llmf_hydra.training.layout.rows import PADDED, Layout, layout_of
 from llmf_hydra.training.pairs import AnswerBatch, row_alone, rows_of
 from llmf_hydra.training.reference.identity import store_folder
 from llmf_hydra.training.reference.store import SIZE, ReferenceStore, Unit

@@ -9,7 +9,7 @@ import torch
 
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.generation import Rollouts
-from llmf_hydra.training.layout import rows_apart
+from llmf_hydra.training.layout.rows import rows_apart
 from llmf_hydra.training.reference.model import Reference, frozen
 from llmf_hydra.training.rl.buffer import Key, joined
 from llmf_hydra.training.rl.losses import entropies, log_probs

@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 
 from llmf_hydra.models.value_head import positions
-from llmf_hydra.training.layout import Layout
+from llmf_hydra.training.layout.rows import Layout
 
 
 @dataclass(frozen=True)

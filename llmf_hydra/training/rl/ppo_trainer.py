@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from llmf_hydra.models.architecture.apply import save_changed_config
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.layout import rows_apart
+from llmf_hydra.training.layout.rows import rows_apart
 from llmf_hydra.training.rl import losses
 from llmf_hydra.training.rl.buffer import Buffer
 from llmf_hydra.training.rl.collector import Collector

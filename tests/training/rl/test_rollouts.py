@@ -19,7 +19,7 @@ from llmf_hydra.models.architecture import padding_free
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.generation import Rollouts, roll_out, sampling, seeded
-from llmf_hydra.training.layout import PADDED, Layout, rows_apart
+from llmf_hydra.training.layout.rows import PADDED, Layout, rows_apart
 from llmf_hydra.training.rewards.adapter import AdapterReward
 from llmf_hydra.training.rewards.model import ModelReward
 from llmf_hydra.training.rewards.protocol import Row, score

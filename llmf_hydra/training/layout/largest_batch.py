@@ -11,7 +11,7 @@ from llmf_hydra.data.prepare import Prepared
 from llmf_hydra.data.tokenize.columns import row_lengths
 from llmf_hydra.models.memory.step import Batch
 from llmf_hydra.models.network import Network
-from llmf_hydra.training.layout import Layout, layout_of
+from llmf_hydra.training.layout.rows import Layout, layout_of
 from llmf_hydra.training.pairs import shares_prompt
 from llmf_hydra.training.token_logprobs import IGNORED
 
