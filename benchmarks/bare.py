@@ -28,8 +28,9 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 STEPS = 8  # of each, of which the first warms up
 BATCHES = ["training.per_device_train_batch_size=2", "training.gradient_accumulation_steps=2"]
 COMMON = ["data.val_size=0", "training.eval_strategy=no", "training.save_strategy=no", "training.plot_loss=false",
-          "training.disable_shuffling=true", "training.logging_steps=1", "model.compute_dtype=float32",
-          "model.disable_gradient_checkpointing=true", *BATCHES]  # fmt: skip
+          "training.disable_shuffling=true", "training.logging_steps=1", "training.lr_scheduler_type=constant",
+          "training.warmup_ratio=0", "model.compute_dtype=float32", "model.disable_gradient_checkpointing=true",
+          *BATCHES]  # fmt: skip
 PARTS = {"sft_lora": ["stage=sft", "method=lora"], "sft_full": ["stage=sft", "method=full"],
          "dpo_lora": ["stage=dpo", "method=lora"]}  # fmt: skip
 TAIL = (10, 4000)  # the shortest and the longest row
@@ -96,7 +97,12 @@ class Loop:
         self.model.train()
         self.base = loaded
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.weights, self.optimizer = weights, torch.optim.AdamW(weights, lr=ours.args.learning_rate)
+        self.weights, self.optimizer = (
+            weights,
+            torch.optim.AdamW(
+                weights, lr=ours.args.learning_rate, weight_decay=parts.cfg.optimizer.weight_decay
+            ),
+        )
         self.clip = ours.args.max_grad_norm
         self.loss = self._language if part.startswith("sft") else self._preference
         self.beta = parts.cfg.rlhf.pref_beta
