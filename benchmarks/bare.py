@@ -5,7 +5,8 @@ python -m benchmarks.bare sft_lora|sft_full|dpo_lora|long_tail smollm2
 The loop is what a script would have: Transformers' model, PEFT's LoRA, AdamW, no trainer, and each row computed alone
 or all of a micro-batch end to end (`--end-to-end`: positions that restart, and Transformers' own mask). Only trained
 tokens go through its head too. Of dpo it knows the reference's log-probabilities. Both take turns, an optimizer step
-each, in one process.
+each, in one process of one thread, and are told by the seconds of its processor: those of the clock are other
+processes' too on a shared machine.
 """
 
 import argparse
@@ -171,15 +172,15 @@ class Turns(TrainerCallback):
         self._since = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._since = time.perf_counter()
+        self._since = time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.ours.append(now - self._since)
-        begun = time.perf_counter()
+        begun = time.process_time()
         self.loop(self.loop.steps[len(self.theirs)])
-        self.theirs.append(time.perf_counter() - begun)
-        self._since = time.perf_counter()
+        self.theirs.append(time.process_time() - begun)
+        self._since = time.process_time()
 
 
 def long_tailed(total: int, seed: int = 0) -> list[int]:
@@ -192,27 +193,45 @@ def long_tailed(total: int, seed: int = 0) -> list[int]:
 
 
 def long_tail(model: str, total: int) -> dict[str, Any]:
-    """Tokens per second of rows of long-tailed lengths and of as many equal ones of the same sum, by turns."""
+    """Tokens per second of rows of long-tailed lengths and of as many equal ones of the same sum, by turns; also
+    without the attention, whose cost grows with the squares of the lengths, as `attention_seconds` measures it."""
     tailed = long_tailed(total)
     equal = [sum(tailed) // len(tailed)] * len(tailed)
-    found: dict[str, list[float]] = {"long_tail": [], "equal": []}
     words = [*PARTS["sft_lora"], f"model={model}", *COMMON, "data.cutoff_len=4096"]
     trainer = trainer_of([*words, "training.num_train_epochs=1", "data.max_samples=8"])
-    vocabulary = trainer.model.config.vocab_size
+    kinds = {"long_tail": tailed, "equal": equal}
+    attention = {name: attention_seconds(trainer.model.config, lengths) for name, lengths in kinds.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(2):
-        for name, lengths in (("long_tail", tailed), ("equal", equal)):
-            trainer.train_dataset = _random_rows(lengths, vocabulary)
-            begun = time.perf_counter()
+        for name, lengths in kinds.items():
+            trainer.train_dataset = _random_rows(lengths, trainer.model.config.vocab_size)
+            begun = time.process_time()
             trainer.train()
-            found[name].append(sum(lengths) / (time.perf_counter() - begun))
-    best = {name: max(speeds) for name, speeds in found.items()}
-    squares = sum(length**2 for length in tailed) / sum(length**2 for length in equal)
+            seconds[name].append(time.process_time() - begun)
+    speeds = {name: sum(kinds[name]) / min(spent) for name, spent in seconds.items()}
+    rest = {name: sum(kinds[name]) / (min(spent) - attention[name]) for name, spent in seconds.items()}
     return {
         "rows": len(tailed), "tokens": sum(tailed), "longest": max(tailed), "median": median(tailed),
-        "tokens_per_s": {name: [round(speed, 1) for speed in speeds] for name, speeds in found.items()},
-        "share_of_equal": round(best["long_tail"] / best["equal"], 3),
-        "times_the_attention": round(squares, 2),
+        "seconds": {name: [round(one, 1) for one in spent] for name, spent in seconds.items()},
+        "attention_seconds": {name: round(one, 1) for name, one in attention.items()},
+        "share_of_equal": round(speeds["long_tail"] / speeds["equal"], 3),
+        "share_without_attention": round(rest["long_tail"] / rest["equal"], 3),
     }  # fmt: skip
+
+
+def attention_seconds(config: Any, lengths: list[int]) -> float:
+    """Seconds of the bare attention kernel, forward and backward, in all layers of a model, for rows of such lengths."""
+    heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    spent: dict[int, float] = {}
+    for length in sorted(set(lengths)):
+        states = [torch.randn(1, heads, length, size, requires_grad=True) for _ in range(3)]
+        best = float("inf")
+        for _ in range(3 if length < 1000 else 1):
+            begun = time.process_time()
+            F.scaled_dot_product_attention(*states, is_causal=True).sum().backward()  # pyright: ignore[reportArgumentType]
+            best = min(best, time.process_time() - begun)
+        spent[length] = best
+    return config.num_hidden_layers * sum(spent[length] for length in lengths)
 
 
 def _random_rows(lengths: list[int], vocabulary: int) -> Dataset:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from support.ppo_runs import SHORT, save_full
-from support.stage_runs import SGD, Build, steps
+from support.stage_runs import SGD, Build, composed, steps
 
 from llmf_hydra.models.architecture import padding_free
+from llmf_hydra.training.layout.rows import Layout, layout_of
 
 STAGES = {
     "pt": ["stage=pt", "data.packing=false"],
@@ -71,3 +72,17 @@ def test_padding_changes_nothing(
     for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[1][name], atol=1e-6, rtol=1e-5, msg=name)
     assert line.reference.store.folder != below.reference.store.folder if stage in ("dpo", "kto") else True
+
+
+def test_what_is_padded_says_why(build: Build) -> None:
+    trainer = build("stage=sft", *SGD, "data.ignore_pad_token_for_loss=false")
+    assert trainer.facts()["padding"] == "computed: it is trained (data.ignore_pad_token_for_loss=false)"
+    model = trainer.model
+    noise = layout_of(composed("stage=sft", "training.neftune_noise_alpha=5"), model)
+    assert "neftune_noise_alpha" in str(noise.padded) and not noise.line
+    flash = model.get_base_model()
+    assert layout_of(composed("stage=sft"), model) == Layout(None, by_row=True)
+    flash.config._attn_implementation = "flash_attention_2"
+    assert layout_of(composed("stage=sft"), model) == Layout(None), "positions tell the rows"
+    flash.config._attn_implementation = "eager"
+    assert layout_of(composed("stage=sft"), model).padded == "the attention is eager, not sdpa"

@@ -57,7 +57,7 @@ class Rows:
     prefixes: tuple[int, ...] = ()  # one of each row; none at all where no row has one
     window: int | None = None
     tally: Tally = field(default_factory=Tally)
-    _masks: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[int, int, torch.device], torch.Tensor] = field(default_factory=dict)
 
     def within(self, window: int | None) -> "Rows":
         """The same rows in layers of a sliding window."""
@@ -71,12 +71,13 @@ class Rows:
         whole = prefix + length
         if not prefix and (self.window is None or whole <= self.window):
             return None
-        if (prefix, length) not in self._masks:
+        at = prefix, length, device
+        if at not in self._masks:
             query = torch.arange(prefix, whole, device=device).unsqueeze(1)
             key = torch.arange(whole, device=device)
             sees = key <= query
-            self._masks[prefix, length] = sees if self.window is None else sees & (key > query - self.window)
-        return self._masks[prefix, length]
+            self._masks[at] = sees if self.window is None else sees & (key > query - self.window)
+        return self._masks[at]
 
 
 _current: ContextVar[Rows | None] = ContextVar("rows", default=None)

@@ -44,6 +44,8 @@ def layout_of(cfg: Config, model: Network, reference: Network | None = None) -> 
     """The layout of a run's batches, which policy and reference both can take."""
     if cfg.model.use_unsloth:
         return Layout("unsloth has an attention of its own")
+    if cfg.training.neftune_noise_alpha:
+        return Layout("training.neftune_noise_alpha weighs its noise by the length of the rows")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if base.config._attn_implementation.startswith("flash"):
         takes = padding_free.has_positions(base)
