@@ -220,7 +220,7 @@ def long_tail(model: str, total: int) -> dict[str, Any]:
 
 
 def attention_seconds(config: Any, lengths: list[int]) -> float:
-    """Seconds of the bare attention kernel, forward and backward, in all layers of a model, for rows of such lengths."""
+    """Seconds of the bare attention kernel, forward and backward, in all layers of a model, for rows of these."""
     heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
     spent: dict[int, float] = {}
     for length in sorted(set(lengths)):
