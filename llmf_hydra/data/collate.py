@@ -4,7 +4,7 @@ Packed and neat, no token may see another row. `form` says how the model learns 
 - positions: position ids restart with each row, and there is no mask. Right for sdpa and eager: Transformers
   finds the borders in the positions. A mask of ones, or a cache of keys and values, would mix the rows.
 - blocks: a 4-D float mask as well, for models that do not look at positions. In eager a boolean one is wrong.
-- flat: all rows of the batch in one line, without padding, for flash attention.
+- flat: all rows of the batch in one line, packed or not, without padding.
 """
 
 from collections.abc import Sequence
@@ -46,13 +46,34 @@ class Collator:
         """`input_ids` and `labels`, with `attention_mask`, or `position_ids`, or (blocks) both."""
         ids = [np.asarray(row["input_ids"], np.int64) for row in rows]
         labels = [np.asarray(row["labels"], np.int64) for row in rows]
+        if self.form == "flat":
+            return self._flat(ids, labels, self.lengths(rows))
         if not (self.neat and "seq_lengths" in rows[0]):
             return self._plain(ids, labels)
-        lengths = [list(row.get("seq_lengths", ())) for row in rows]
-        if self.form == "flat":
-            ids, labels = [np.concatenate(ids)], [np.concatenate(labels)]
-            lengths = [[length for row in lengths for length in row]]
-        return self._neat(ids, labels, lengths)
+        return self._neat(ids, labels, [list(row.get("seq_lengths", ())) for row in rows])
+
+    def lengths(self, rows: Sequence[TokenRow]) -> tuple[int, ...]:
+        """The tokens of all rows that see nothing of each other, in their order: a pack that isn't neat is one."""
+        return tuple(
+            length
+            for row in rows
+            for length in (
+                row.get("seq_lengths", ()) if self.neat and "seq_lengths" in row else [len(row["input_ids"])]
+            )
+        )
+
+    def _flat(
+        self, ids: list[np.ndarray], labels: list[np.ndarray], lengths: Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        flat = np.concatenate(labels)
+        flat[np.cumsum([0, *map(len, labels[:-1])])] = IGNORED  # the line before doesn't predict it
+        made = {
+            "input_ids": self._padded([np.concatenate(ids)], self.pad_id),
+            "labels": self._padded([flat], IGNORED),
+        }
+        width = made["input_ids"].shape[1]
+        positions = [np.arange(length) for length in (*lengths, width - len(flat))]
+        return made | {"position_ids": torch.from_numpy(np.concatenate(positions))[None]}
 
     def _plain(self, ids: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, torch.Tensor]:
         mask = [np.ones(len(row), np.int64) for row in ids]

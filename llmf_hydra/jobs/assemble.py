@@ -33,7 +33,7 @@ from llmf_hydra.models.sources import hubs
 from llmf_hydra.models.vocabulary import tokens as vocabulary
 from llmf_hydra.optimizers.build import without_weights
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.largest_batch import largest_batches
+from llmf_hydra.training.layout.largest_batch import largest_batches
 from llmf_hydra.training.rewards.adapter import check_vocabulary
 
 IMAGES = "pixel_values"  # the column of rows with images

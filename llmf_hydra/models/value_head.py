@@ -1,7 +1,8 @@
 """A policy with a value head on its trunk: one pass gives logits and values of the answers' tokens."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -32,35 +33,40 @@ class PolicyWithValue(nn.Module):
         nn.init.zeros_(self.value_head.bias)
 
     def forward(
-        self, ids: torch.Tensor, attention: torch.Tensor, answer: int
+        self, inputs: Mapping[str, torch.Tensor], at: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (rows, answer, vocabulary) that predict the last `answer` tokens of `ids` (rows, length),
-        and values (rows, answer) of the states in which each of them was chosen. Both float32.
+        """Logits (n, vocabulary) and values (n,) at the places `at` (n,) of the flattened `inputs`; both float32.
 
-        Only those positions go through the output head, and the value head sees what goes into that one.
+        Only those places go through the output head, and the value head sees what goes into that one.
         """
         seen: list[torch.Tensor] = []
-        head: Any = self.policy.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        try:
-            logits = self.logits(self.policy, ids, attention, answer)
-        finally:
-            hook.remove()
-        with torch.autocast(ids.device.type, enabled=False):
-            values = self.value_head(seen[0][:, :-1].float()).squeeze(-1)
+        logits = self.logits(self.policy, inputs, at, seen)
+        with torch.autocast(at.device.type, enabled=False):
+            values = self.value_head(seen[0].float()).squeeze(-1)
         return logits, values
 
     @staticmethod
-    def logits(model: nn.Module, ids: torch.Tensor, attention: torch.Tensor, answer: int) -> torch.Tensor:
-        """The logits alone, of any causal language model."""
-        output = model(
-            input_ids=ids,
-            attention_mask=attention,
-            position_ids=positions(attention),
-            logits_to_keep=answer + 1,
-            use_cache=False,
-        )
-        return output.logits[:, :-1].float()
+    def logits(
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        at: torch.Tensor,
+        seen: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """The logits alone, of any causal language model; `seen` is given the states that go into its head."""
+        head: Any = cast("PreTrainedModel", model).get_output_embeddings()
+
+        def pick(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            states = given[0].flatten(0, 1)[at]
+            if seen is not None:
+                seen.append(states)
+            return states, *given[1:]
+
+        hook = head.register_forward_pre_hook(pick)
+        try:
+            output = model(**inputs, use_cache=False)
+        finally:
+            hook.remove()
+        return output.logits.float()
 
     @property
     def config(self) -> PretrainedConfig:

@@ -12,6 +12,7 @@ from torch import nn
 from llmf_hydra.training import losses
 from llmf_hydra.training.batches import Tracked, TrackedCollator
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.layout.rows import layout_of
 from llmf_hydra.training.losses import Answers, Ratios, divergence
 from llmf_hydra.training.pairs import AnswerBatch, PairCollator, pair_log_probs, shares_prompt
 from llmf_hydra.training.reference.model import Reference, build_reference, frozen
@@ -116,7 +117,8 @@ def _divergences(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
 
 def build_trainer(context: RunContext) -> PreferenceTrainer:
     """The trainer; see `build_reference` for what the reference is."""
-    free = context.cfg.rlhf.reference_free
-    reference = Reference(context.model) if free else build_reference(context)
-    collate = PairCollator(context.pad_id, shares_prompt(context.model))
+    cfg, model = context.cfg, context.model
+    free = cfg.rlhf.reference_free
+    reference = Reference(model, layout=layout_of(cfg, model)) if free else build_reference(context)
+    collate = PairCollator(context.pad_id, shares_prompt(model, reference.layout), reference.layout)
     return PreferenceTrainer(context, TrackedCollator(collate, collate.tokens), reference)

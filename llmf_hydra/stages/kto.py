@@ -13,9 +13,10 @@ from torch import nn
 
 from llmf_hydra.training.batches import TrackedCollator
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.layout.rows import Layout
 from llmf_hydra.training.losses import divergence, kto
 from llmf_hydra.training.pairs import AnswerBatch, answer_batch, answer_log_probs
-from llmf_hydra.training.reference.model import build_reference, frozen
+from llmf_hydra.training.reference.model import Reference, build_reference, frozen
 from llmf_hydra.training.reference.trainer import ReferenceTrainer
 
 
@@ -36,7 +37,7 @@ class FeedbackRow(TypedDict):
 
 
 class FeedbackBatch(AnswerBatch):
-    """Answers of the plain layout."""
+    """Answers, each with a prompt of its own."""
 
     good: torch.Tensor  # (answers,)
     lists: TokenLists  # the rows, to be mismatched
@@ -48,11 +49,16 @@ class AnswerCollator:
     """Rows of `prompt_ids`, `completion_ids`, `label` to sequences and labels."""
 
     pad_id: int
+    layout: Layout
 
     def __call__(self, rows: Sequence[FeedbackRow]) -> FeedbackBatch:
         lists = TokenLists([row["prompt_ids"] for row in rows], [row["completion_ids"] for row in rows])
         good = torch.tensor([bool(row["label"]) for row in rows])
-        return {**answer_batch(lists.prompts, lists.answers, self.pad_id), "good": good, "lists": lists}
+        return {**self.batch(lists.prompts, lists.answers), "good": good, "lists": lists}
+
+    def batch(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> AnswerBatch:
+        """A prompt and its answer per line, or all end to end."""
+        return answer_batch(prompts, answers, self.pad_id, self.layout)
 
     def tokens(self, row: FeedbackRow) -> int:
         """The tokens of a row that the model computes."""
@@ -61,6 +67,10 @@ class AnswerCollator:
 
 class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
     """KTO, with a KL term that doesn't depend on how the optimizer step is cut into batches."""
+
+    def __init__(self, context: RunContext, collate: AnswerCollator, reference: Reference):
+        super().__init__(context, TrackedCollator(collate, collate.tokens), reference)
+        self._collate = collate
 
     @property
     def rows_are_apart(self) -> bool:
@@ -84,7 +94,7 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
         h = log_probs - referred
         loss = kto(h, good, z, rlhf.pref_beta, (rlhf.kto_chosen_weight, rlhf.kto_rejected_weight))
         if rlhf.pref_ftx:
-            tokens = (batch["targets"] >= 0).sum(dim=1)
+            tokens = torch.tensor(batch["counts"]).to(log_probs.device, non_blocking=True)
             loss = loss - rlhf.pref_ftx * torch.where(good, log_probs / tokens, 0.0)
         self._note(h.detach(), log_probs.detach(), good, z)
         return loss
@@ -118,7 +128,7 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
             return ratios[0]
         others, policy = [answers[-1], *answers[:-1]], cast("nn.Module", self.model)
         for prompts in (batch.prompts for batch in lists):
-            batch = answer_batch(prompts, others[at : at + len(prompts)], self.context.pad_id)
+            batch = self._collate.batch(prompts, others[at : at + len(prompts)])
             at += len(prompts)
             on_device = cast("AnswerBatch", self._prepare_inputs({**batch}))
             referred = self.reference.values(
@@ -145,5 +155,5 @@ class FeedbackTrainer(ReferenceTrainer[FeedbackBatch]):
 
 def build_trainer(context: RunContext) -> FeedbackTrainer:
     """The trainer; see `build_reference` for what the reference is."""
-    collate = AnswerCollator(context.pad_id)
-    return FeedbackTrainer(context, TrackedCollator(collate, collate.tokens), build_reference(context))
+    reference = build_reference(context)
+    return FeedbackTrainer(context, AnswerCollator(context.pad_id, reference.layout), reference)

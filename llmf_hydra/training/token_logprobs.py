@@ -60,14 +60,28 @@ def install_head(model: Network, *, top: bool = False) -> None:
 
 
 def token_log_probs(
-    model: nn.Module, inputs: Mapping[str, torch.Tensor], targets: torch.Tensor, **asked: bool
+    model: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    targets: torch.Tensor,
+    trained: torch.Tensor | None = None,
+    **asked: bool,
 ) -> TokenLogProbs:
     """Log-probabilities of `targets` (batch, length), each the token after its position of `inputs["input_ids"]`.
 
-    `asked` are further outputs of the model, such as `output_router_logits=True`.
+    `trained` are the places of those that aren't IGNORED, (n,) in the flattened batch: a collator knows them before the
+    batch is on a GPU, which would have to be waited for. `asked` are further outputs of the model, such as
+    `output_router_logits=True`.
     """
-    output = model(**inputs, **asked, shift_labels=targets, fused_lm_head=True, use_cache=False)
+    own: dict[str, Any] = {"shift_labels": targets, "fused_lm_head": True}
+    if not torch.cuda.is_available():
+        own["trained"] = trained
+    output = model(**inputs, **asked, **own, use_cache=False)
     return TokenLogProbs(output.log_probs, output.is_top1, output.aux_loss)
+
+
+def places(targets: torch.Tensor) -> torch.Tensor:
+    """Where the targets (batch, length) aren't IGNORED: (n,), in the flattened batch."""
+    return (targets.flatten() != IGNORED).nonzero().squeeze(1)
 
 
 def next_tokens(labels: torch.Tensor) -> torch.Tensor:
@@ -84,29 +98,32 @@ def _picking(model: PreTrainedModel, top: bool) -> Callable[..., Any]:
         *args: object,
         fused_lm_head: bool = False,
         shift_labels: torch.Tensor | None = None,
+        trained: torch.Tensor | None = None,
         **kwargs: object,
     ) -> object:
         if not fused_lm_head:
             return original(*args, **kwargs)
         assert shift_labels is not None
-        trained = shift_labels != IGNORED
+        at = places(shift_labels) if trained is None else trained
         # The model itself does what comes before and after its head, such as scaling and capping the logits.
         head = cast("nn.Module", self.get_output_embeddings())
-        hook = head.register_forward_pre_hook(lambda _, given: (given[0][trained], *given[1:]))
+        hook = head.register_forward_pre_hook(lambda _, given: (given[0].flatten(0, 1)[at], *given[1:]))
         try:
             output = original(*args, **kwargs)
         finally:
             hook.remove()
-        logits, targets = output.logits.float(), shift_labels[trained]
+        logits, targets = output.logits.float(), shift_labels.flatten()[at]
+        log_probs = -F.cross_entropy(logits, targets, reduction="none")
+        is_top = logits.detach().argmax(dim=-1) == targets if top else None
         return HeadOutput(
-            log_probs=_spread(-F.cross_entropy(logits, targets, reduction="none"), trained),
-            is_top1=_spread(logits.detach().argmax(dim=-1) == targets, trained) if top else None,
+            log_probs=_spread(log_probs, at, shift_labels.shape),
+            is_top1=None if is_top is None else _spread(is_top, at, shift_labels.shape),
             aux_loss=output.get("aux_loss"),
         )
 
     return forward
 
 
-def _spread(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Values (n,) at the n places of a mask, 0 elsewhere."""
-    return values.new_zeros(where.shape).masked_scatter(where, values)
+def _spread(values: torch.Tensor, at: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Values (n,) at their places of a flattened batch of that shape, 0 elsewhere."""
+    return values.new_zeros(shape.numel()).index_copy(0, at, values).view(shape)

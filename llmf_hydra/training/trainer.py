@@ -1,6 +1,7 @@
 """The trainer of all stages: Transformers' loop, with losses that don't depend on how a step is cut into batches,
 metrics by exact sums, and a check of every optimizer step."""
 
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +20,13 @@ from llmf_hydra.tracking.contract import Table
 from llmf_hydra.training.arguments import training_arguments
 from llmf_hydra.training.batches import ROWS, TOKENS, Key, LongestFirst, TrackedCollator
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.layout.rows import Layout
 from llmf_hydra.training.metrics import EVAL, MetricSums
 from llmf_hydra.training.parallelism import check_processes, check_wrapper
 from llmf_hydra.training.resumable import ResumableTrainer
 from llmf_hydra.training.state import RunningLoss
 
+log = logging.getLogger(__name__)
 SPEED = "effective_tokens_per_second"
 Batch = TypeVar("Batch", bound=Mapping[str, Any])
 Rows = Dataset | str | None  # rows to evaluate: a dataset, the one of that name, or those of the run
@@ -93,13 +96,23 @@ class StageTrainer(SteppingTrainer, Generic[Batch]):
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the terms of the whole optimizer step
 
-    def __init__(self, context: RunContext, collator: Callable[[Any], Any], model: nn.Module | None = None):
-        """`model` is what is trained where it is more than the context's model."""
-        self.metrics = MetricSums()
+    def __init__(
+        self,
+        context: RunContext,
+        collator: Callable[[Any], Any],
+        layout: Layout,
+        model: nn.Module | None = None,
+    ):
+        """`model` is what is trained where it is more than the context's model; `layout` that of the batches."""
+        self.metrics, self.layout = MetricSums(), layout
         super().__init__(context, model, training_arguments(context), data_collator=collator)
         if isinstance(self.model, PeftModel) and self.args.activation_checkpointing:
             self.model.enable_input_require_grads()  # over a frozen embedding, checkpoints need a gradient to follow
         self.checkpoint.register("metrics", self.metrics)
+        log.info("padding: %s", layout.facts()["padding"])
+
+    def facts(self) -> dict[str, object]:
+        return {**super().facts(), **self.layout.facts()}
 
     # The loss
 

@@ -44,7 +44,7 @@ def test_the_plain_layout_trains_alike(loss: str, build: Build, monkeypatch: pyt
     shared = build(*words)
     assert shared.data_collator.collate.shared
     expected = steps(shared)
-    monkeypatch.setattr(dpo, "shares_prompt", lambda _: False)
+    monkeypatch.setattr(dpo, "shares_prompt", lambda *_: False)
     plain = build(*words)
     assert not plain.data_collator.collate.shared
     losses, weights = steps(plain)

@@ -86,7 +86,7 @@ def test_the_plain_layout_trains_alike(build: Build, monkeypatch: pytest.MonkeyP
     shared = build(*RM, "training.learning_rate=0.1")
     assert shared.data_collator.collate.shared
     expected = steps(shared)
-    monkeypatch.setattr("llmf_hydra.stages.rm.shares_prompt", lambda _: False)
+    monkeypatch.setattr("llmf_hydra.stages.rm.shares_prompt", lambda *_: False)
     plain = build(*RM, "training.learning_rate=0.1")
     assert not plain.data_collator.collate.shared
     losses, weights = steps(plain)

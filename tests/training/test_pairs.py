@@ -14,6 +14,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from llmf_hydra.training.layout.rows import PADDED, Layout
 from llmf_hydra.training.pairs import (
     PairCollator,
     answer_batch,
@@ -139,15 +140,16 @@ def test_scores_equal_those_of_trl(cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_takes_no_mask_of_its_own_gets_the_plain_layout() -> None:
-    assert shares_prompt(llama("sdpa")) and shares_prompt(llama("eager"))
+    assert shares_prompt(llama("sdpa"), PADDED) and shares_prompt(llama("eager"), PADDED)
     flash = llama()
     flash.config._attn_implementation = "flash_attention_2"
-    assert not shares_prompt(flash)
+    assert not shares_prompt(flash, PADDED) and not shares_prompt(flash, Layout(None))
     windows = MistralForCausalLM(MistralConfig(**TINY, sliding_window=16))
-    assert not shares_prompt(windows)
-    assert shares_prompt(MistralForCausalLM(MistralConfig(**TINY, sliding_window=None)))
+    assert not shares_prompt(windows, PADDED)
+    assert shares_prompt(MistralForCausalLM(MistralConfig(**TINY, sliding_window=None)), PADDED)
+    assert shares_prompt(windows, Layout(None, by_row=True)), "end to end each row has a window of its own"
     without_positions = AutoModelForCausalLM.from_config(_bloom())
-    assert not shares_prompt(without_positions)
+    assert not shares_prompt(without_positions, PADDED)
 
 
 def _bloom() -> Any:

@@ -88,6 +88,11 @@ class AsOnTheDevice(TorchFunctionMode):
             query, key, value = (
                 kwargs[name] if name in kwargs else args[at] for at, name in enumerate(names)
             )
+            if (
+                kwargs.get("enable_gqa") and not torch.cuda.is_available()
+            ):  # a CPU repeats them, CUDA's kernels don't
+                groups = query.shape[1] // key.shape[1]
+                key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
             return _Attention.apply(query, key, value)
         return func(*args, **kwargs)
 

@@ -2,7 +2,7 @@
 the meta device, and what lives at its peak is counted."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from llmf_hydra.models.architecture import padding_free
 from llmf_hydra.models.memory.live import AsOnTheDevice, Checkpointed, LiveMemory
 from llmf_hydra.models.network import Network
 
@@ -21,11 +22,15 @@ COMPUTED = (2, 3)  # layers, of many that are equal
 
 @dataclass(frozen=True)
 class Batch:
-    """The largest batch of a run: its lines, tokens per line with padding, and the tokens whose logits are made."""
+    """The largest batch of a run: its lines, tokens per line with padding, and the tokens whose logits are made.
+
+    Of rows end to end in one line, also the borders (`padding_free.Rows`)."""
 
     lines: int
     length: int
     trained: int
+    lengths: tuple[int, ...] = ()
+    prefixes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,14 +231,19 @@ def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
     shape, device = (batch.lines, batch.length), next(model.parameters()).device
     # A whole mask keeps models from looking at numbers to find out which they need.
     dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
-    mask = torch.zeros(batch.lines, 1, batch.length, batch.length, dtype=dtype, device=device)
+    mask = (
+        torch.ones(shape, dtype=torch.long, device=device)
+        if batch.lengths
+        else torch.zeros(batch.lines, 1, batch.length, batch.length, dtype=dtype, device=device)
+    )
     inputs = {
         "input_ids": torch.zeros(shape, dtype=torch.long, device=device),
         "position_ids": torch.zeros(shape, dtype=torch.long, device=device),
         "attention_mask": mask,
     }
     if scores:
-        return model(**inputs, use_cache=False).logits.float().sum()
+        with _apart(batch):
+            return model(**inputs, use_cache=False).logits.float().sum()
     head = cast("nn.Module", base.get_output_embeddings())
 
     def pick(_: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -243,8 +253,15 @@ def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
 
     hook = head.register_forward_pre_hook(pick)
     try:
-        logits = model(**inputs, use_cache=False).logits.float()
+        with _apart(batch):
+            logits = model(**inputs, use_cache=False).logits.float()
     finally:
         hook.remove()
     targets = torch.zeros(len(logits), dtype=torch.long, device=device)
     return F.cross_entropy(logits, targets, reduction="none").sum()
+
+
+def _apart(batch: Batch) -> AbstractContextManager[None]:
+    if not batch.lengths:
+        return nullcontext()
+    return padding_free.end_to_end(padding_free.Rows(batch.lengths, batch.prefixes), every_layer=False)

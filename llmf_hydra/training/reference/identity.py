@@ -18,16 +18,19 @@ from peft import PeftModel
 from llmf_hydra import paths
 from llmf_hydra.config.names import names
 from llmf_hydra.config.schema import Config
-from llmf_hydra.models.architecture import rope, shifted_attention, upcast
+from llmf_hydra.models.architecture import padding_free, rope, shifted_attention, upcast
 from llmf_hydra.models.digests import weights_digest
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.sources import hubs
 from llmf_hydra.runs.manifest import digest_of_text
 from llmf_hydra.training import pairs, token_logprobs
 from llmf_hydra.training.context import RunContext, attention_of
+from llmf_hydra.training.layout import rows as layouts
+from llmf_hydra.training.layout.rows import Layout
 
 FILES = ("*.safetensors", "*.bin", "*.py", "adapter_config.json")  # of a model's folder
-CODE = (pairs, token_logprobs, rope, shifted_attention, upcast)  # their text stands for what it computes
+# Their text stands for what it computes.
+CODE = (pairs, layouts, token_logprobs, padding_free, rope, shifted_attention, upcast)
 IRRELEVANT = {
     "model_name_or_path", "adapter_name_or_path", "adapter_folder", "model_revision", "cache_dir", "hf_hub_token",
     "ms_hub_token", "om_hub_token", "print_param_status", "disable_gradient_checkpointing", "use_reentrant_gc",
@@ -37,7 +40,7 @@ IRRELEVANT = {
 """Parameters of the model that change no number of its forward pass, or are told by weights and inputs."""
 
 
-def store_folder(context: RunContext, own: Network | None, *, at_start: bool) -> Path | None:
+def store_folder(context: RunContext, own: Network | None, layout: Layout, *, at_start: bool) -> Path | None:
     """Where values of a run's reference are kept; None where its weights have no digest.
 
     `own` is a reference of its own; without one the policy is it, with its starting adapter if `at_start`.
@@ -54,6 +57,8 @@ def store_folder(context: RunContext, own: Network | None, *, at_start: bool) ->
         "network": type(network.get_base_model() if isinstance(network, PeftModel) else network).__name__,
         "config": _config(network),
         "attention": attention_of(network.config),
+        "padded": not layout.line,
+        "by_row": layout.by_row,
         "weights_dtype": str(context.precision.weights),
         "autocast": context.precision.autocast,
         "pure_bf16": cfg.training.pure_bf16,

@@ -24,7 +24,8 @@ from llmf_hydra.models.network import Network
 from llmf_hydra.models.reference import load_reference
 from llmf_hydra.training.batches import Key
 from llmf_hydra.training.context import RunContext
-from llmf_hydra.training.pairs import AnswerBatch, row_alone
+from llmf_hydra.training.layout.rows import PADDED, Layout, layout_of
+from llmf_hydra.training.pairs import AnswerBatch, row_alone, rows_of
 from llmf_hydra.training.reference.identity import store_folder
 from llmf_hydra.training.reference.store import SIZE, ReferenceStore, Unit
 
@@ -46,11 +47,13 @@ class Reference:
         *,
         cached: bool = True,
         store: ReferenceStore | None = None,
+        layout: Layout = PADDED,
     ):
         """`own` is a model of its own, None takes the policy as it was at the start; `cached=False` computes anew, in
-        the batches that are asked for. `store` keeps what was computed for other runs."""
+        the batches that are asked for. `store` keeps what was computed for other runs; `layout` is that of batches
+        which policy and reference both take."""
         self.policy, self.own, self.cached = policy, own, cached
-        self.store = store or ReferenceStore(None)
+        self.store, self.layout = store or ReferenceStore(None), layout
         self.computed = self.kept = 0  # inputs: forward passes made, and values of earlier runs
         self._guest: PeftModel | None = None
         self._values: dict[Key, torch.Tensor] = {}
@@ -84,7 +87,7 @@ class Reference:
 
         Those of `rows` of the data are held in this run; other inputs are looked up by their content.
         """
-        count = len(batch["input_ids"]) if rows is None else len(rows)
+        count = rows_of(batch) if rows is None else len(rows)
         if not self.cached:
             with self._scoring() as network:
                 return score(network, batch).float()
@@ -143,7 +146,10 @@ class Reference:
 
     def _scored(self, network: nn.Module, row: AnswerBatch, score: Score) -> np.ndarray:
         device = next(self.policy.parameters()).device
-        moved = {name: value.to(device) for name, value in row.items() if isinstance(value, torch.Tensor)}
+        moved = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in row.items()
+        }
         self.computed += 1
         return score(network, cast("AnswerBatch", moved)).detach().float().cpu().numpy()[0]
 
@@ -177,12 +183,13 @@ class Reference:
 def build_reference(context: RunContext) -> Reference:
     """The reference of a run. Rows that are streamed are too many to cache."""
     own = reference_model(context)
+    layout = layout_of(context.cfg, context.model, own)
     at_start = own is None and goes_on(context)
     if at_start and not context.cfg.starts_on_residual:  # there it is kept in any stage
         keep_start(cast("PeftModel", context.model))
     streaming = context.cfg.data.streaming
-    folder = None if streaming else store_folder(context, own, at_start=at_start)
-    return Reference(context.model, own, cached=not streaming, store=ReferenceStore(folder))
+    folder = None if streaming else store_folder(context, own, layout, at_start=at_start)
+    return Reference(context.model, own, cached=not streaming, store=ReferenceStore(folder), layout=layout)
 
 
 def reference_model(context: RunContext) -> PreTrainedModel | None:
@@ -235,7 +242,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def unit_of(row: AnswerBatch) -> Unit:
     """Digest of the inputs of one row."""
     digest = hashlib.blake2b(digest_size=SIZE)
-    for name, value in sorted(row.items()):
+    for name, value in sorted(row.items()):  # where lines lie end to end, their positions tell their borders
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {tuple(value.shape)} ".encode())
             digest.update(value.cpu().numpy().tobytes())

@@ -31,7 +31,7 @@ class ReferenceTrainer(StageTrainer[Batch]):
     """Holds the reference, scores all rows with it before the first step, and saves the scores with checkpoints."""
 
     def __init__(self, context: RunContext, collator: Callable[[Any], Any], reference: Reference):
-        super().__init__(context, collator)
+        super().__init__(context, collator, reference.layout)
         self.reference = reference
         reference.place(self.accelerator)
         self.checkpoint.register("reference", reference)
@@ -45,11 +45,13 @@ class ReferenceTrainer(StageTrainer[Batch]):
 
     def facts(self) -> dict[str, object]:
         """How many inputs the reference has computed, and how many were kept by earlier runs."""
+        facts = super().facts()
         if not self.context.cfg.uses_reference or not self.reference.cached:
-            return {}
+            return facts
         computed, kept = self._total(self.reference.computed, self.reference.kept)
         folder = self.reference.store.folder
-        return {"reference": {"computed": computed, "kept": kept, "key": folder.name if folder else None}}
+        of_reference = {"computed": computed, "kept": kept, "key": folder.name if folder else None}
+        return {**facts, "reference": of_reference}
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         try:

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch.nn import functional as F
+
+from llmf_hydra.training.rl.passes import Spans
 
 Key = tuple[int, int]  # source and row of a prompt
 
@@ -25,17 +28,23 @@ class Buffer:
 
     def take(self, rows: Sequence[int]) -> dict[str, Any]:
         """A batch of some rows, without columns in which none of them has a token."""
+        spans = self.spans.take(rows)
         chosen = {name: tensor[list(rows)] for name, tensor in self.tensors().items()}
-        answer = int(chosen["mask"].any(dim=0).nonzero()[-1]) + 1
-        first = int(chosen["attention"].any(dim=0).nonzero()[0])
-        last = self.ids.shape[1] - self.mask.shape[1] + answer
+        answer, start = max(spans.answers), self.ids.shape[1] - self.mask.shape[1]
+        first, last = start - max(spans.prompts), start + answer
         batch: dict[str, Any] = {
             name: tensor[:, first:last] if name in ("ids", "attention") else tensor[:, :answer]
             for name, tensor in chosen.items()
         }
+        batch["spans"] = spans
         batch["rows"] = [self.keys[row] for row in rows]
-        batch["tokens"] = int(batch["attention"].sum())
+        batch["tokens"] = sum(spans.prompts) + sum(spans.answers)
         return batch
+
+    @cached_property
+    def spans(self) -> Spans:
+        """The tokens of prompts and answers, looked up once per buffer."""
+        return Spans.of(self.attention, self.mask)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The tensors by name."""

@@ -9,9 +9,11 @@ import torch
 
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.generation import Rollouts
+from llmf_hydra.training.layout.rows import rows_apart
 from llmf_hydra.training.reference.model import Reference, frozen
 from llmf_hydra.training.rl.buffer import Key, joined
 from llmf_hydra.training.rl.losses import entropies, log_probs
+from llmf_hydra.training.rl.passes import Spans, forward_pass
 from llmf_hydra.training.rl.rollouts import Autocast
 
 Tensors = dict[str, torch.Tensor]
@@ -64,7 +66,7 @@ class Judge:
     model: PolicyWithValue
     reference: Reference
     temperature: float  # of the policy that acts
-    chunk: int  # rows per forward pass
+    chunk: int  # rows per forward pass, laid out as the reference's
     autocast: Autocast = nullcontext
 
     def __call__(self, rollouts: Rollouts) -> Tensors:
@@ -75,13 +77,16 @@ class Judge:
 
     @torch.no_grad()
     def _chunk(self, rollouts: Rollouts) -> Tensors:
-        answers = rollouts.answers
-        with frozen(self.model), self.autocast():
-            logits, values = self.model(rollouts.ids, rollouts.attention, rollouts.width)
-            policy = log_probs(logits, answers, self.temperature)
+        spans = Spans.of(rollouts.attention, rollouts.mask)
+        given = forward_pass(rollouts.ids, rollouts.attention, spans, rollouts.width, self.reference.layout)
+        with frozen(self.model), self.autocast(), rows_apart(given.inputs, given.lengths):
+            logits, values = self.model(given.inputs, given.predicts)
+            policy = log_probs(logits, given.tokens, self.temperature)
             entropy = entropies(logits, self.temperature)
         del logits  # as large as the vocabulary
-        with self.reference.model() as network, self.autocast():
-            logits = PolicyWithValue.logits(network, rollouts.ids, rollouts.attention, rollouts.width)
-        reference = log_probs(logits, answers, self.temperature)
-        return {"log_probs": policy, "values": values, "entropy": entropy, "kl": policy - reference}
+        with self.reference.model() as network, self.autocast(), rows_apart(given.inputs, given.lengths):
+            logits = PolicyWithValue.logits(network, given.inputs, given.predicts)
+        reference = log_probs(logits, given.tokens, self.temperature)
+        found = {"log_probs": policy, "values": values, "entropy": entropy, "kl": policy - reference}
+        empty = torch.zeros(rollouts.mask.shape, device=rollouts.ids.device)
+        return {name: empty.masked_scatter(rollouts.mask, of_tokens) for name, of_tokens in found.items()}

@@ -17,11 +17,13 @@ from transformers.trainer_utils import EvalLoopOutput
 from llmf_hydra.models.architecture.apply import save_changed_config
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.context import RunContext
+from llmf_hydra.training.layout.rows import rows_apart
 from llmf_hydra.training.rl import losses
 from llmf_hydra.training.rl.buffer import Buffer
 from llmf_hydra.training.rl.collector import Collector
 from llmf_hydra.training.rl.experience import Tensors
 from llmf_hydra.training.rl.older_state import older_state
+from llmf_hydra.training.rl.passes import Spans, forward_pass
 from llmf_hydra.training.rl.plan import Plan
 from llmf_hydra.training.rl.samples import Samples
 from llmf_hydra.training.rl.source import RolloutSource
@@ -38,6 +40,7 @@ class PpoBatch(TypedDict):
 
     ids: torch.Tensor
     attention: torch.Tensor
+    spans: Spans
     mask: torch.Tensor
     log_probs: torch.Tensor
     values: torch.Tensor
@@ -53,7 +56,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
     def __init__(
         self, context: RunContext, model: PolicyWithValue, collector: Collector, plan: Plan, samples: Samples
     ):
-        super().__init__(context, as_is, model)
+        super().__init__(context, as_is, collector.judge.reference.layout, model)
         self.collector, self.plan, self.samples = collector, plan, samples
         device = self.args.device
         self.source = RolloutSource(plan, self._collect, lambda: self.state.global_step, device)
@@ -69,16 +72,22 @@ class PpoTrainer(StageTrainer[PpoBatch]):
         return DataLoader(self.source, batch_size=None, collate_fn=as_is)
 
     def loss_terms(self, batch: PpoBatch) -> torch.Tensor:
-        return batch["mask"].sum()
+        return torch.tensor(sum(batch["spans"].answers))
 
     def unreduced_loss(self, model: nn.Module, batch: PpoBatch) -> torch.Tensor:
         """Clipped policy loss and, weighted, clipped value loss of each token."""
-        mask, temperature = batch["mask"], self.collector.judge.temperature
-        logits, values = model(batch["ids"], batch["attention"], mask.shape[1])
-        answers = batch["ids"][:, -mask.shape[1] :]
-        new, old = losses.log_probs(logits, answers, temperature)[mask], batch["log_probs"][mask]
-        policy, clipped = losses.policy_losses(new, old, batch["advantages"][mask])
-        value, near = losses.value_losses(values[mask], batch["values"][mask], batch["returns"][mask])
+        width, temperature = batch["mask"].shape[1], self.collector.judge.temperature
+        given = forward_pass(batch["ids"], batch["attention"], batch["spans"], width, self.layout)
+        with rows_apart(given.inputs, given.lengths):
+            logits, values = model(given.inputs, given.predicts)
+        at = [torch.arange(row * width, row * width + n) for row, n in enumerate(batch["spans"].answers)]
+        answers = torch.cat(at).to(logits.device, non_blocking=True)
+        old, expected, advantages, returns = (
+            batch[name].flatten()[answers] for name in ("log_probs", "values", "advantages", "returns")
+        )
+        new = losses.log_probs(logits, given.tokens, temperature)
+        policy, clipped = losses.policy_losses(new, old, advantages)
+        value, near = losses.value_losses(values, expected, returns)
         with torch.no_grad():
             self.note(**{name.replace("/", "__"): of_rows for name, of_rows in self._fresh.items()})
             self._fresh = {}
@@ -87,7 +96,7 @@ class PpoTrainer(StageTrainer[PpoBatch]):
                 loss__value_avg=value,
                 policy__clipfrac_avg=clipped.float(),
                 policy__approxkl_avg=0.5 * (new - old) ** 2,
-                policy__entropy_avg=losses.entropies(logits.detach(), temperature)[mask],
+                policy__entropy_avg=losses.entropies(logits.detach(), temperature),
                 val__clipfrac_avg=near.float(),
                 val__ratio=torch.exp(new - old),
             )

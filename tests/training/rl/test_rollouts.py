@@ -15,13 +15,16 @@ from llmf_hydra.config.groups.generation import GenerationConfig
 from llmf_hydra.data.chat.stops import turn_stops
 from llmf_hydra.data.chat.template import load_chat
 from llmf_hydra.errors import TrainingFailed
+from llmf_hydra.models.architecture import padding_free
 from llmf_hydra.models.builtin import tiny
 from llmf_hydra.models.value_head import PolicyWithValue
 from llmf_hydra.training.generation import Rollouts, roll_out, sampling, seeded
+from llmf_hydra.training.layout.rows import PADDED, Layout, rows_apart
 from llmf_hydra.training.rewards.adapter import AdapterReward
 from llmf_hydra.training.rewards.model import ModelReward
 from llmf_hydra.training.rewards.protocol import Row, score
 from llmf_hydra.training.rl.losses import log_probs
+from llmf_hydra.training.rl.passes import Spans, forward_pass
 from llmf_hydra.training.rl.plan import Plan
 
 CPU = torch.device("cpu")
@@ -59,21 +62,28 @@ def answers(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **value
     return [ids[kept].tolist() for ids, kept in zip(found.answers, found.mask, strict=True)]
 
 
-def test_padding_changes_neither_log_probs_nor_values(policy: PreTrainedModel) -> None:
+@pytest.mark.parametrize("layout", [PADDED, Layout(None, by_row=True)], ids=["padded", "end to end"])
+def test_padding_changes_neither_log_probs_nor_values(policy: PreTrainedModel, layout: Layout) -> None:
+    padding_free.register()
     model = PolicyWithValue(policy)
     torch.nn.init.normal_(model.value_head.weight)
     together = rollouts(PROMPTS, ANSWERS)
+    spans = Spans.of(together.attention, together.mask)
+    assert spans == Spans(tuple(map(len, PROMPTS)), tuple(map(len, ANSWERS)))
+    given = forward_pass(together.ids, together.attention, spans, together.width, layout)
+    assert given.tokens.tolist() == [token for answer in ANSWERS for token in answer]
     with torch.no_grad():
-        logits, values = model(together.ids, together.attention, together.width)
-        found = log_probs(logits, together.answers, 1.0)
+        with rows_apart(given.inputs, given.lengths):
+            logits, values = model(given.inputs, given.predicts)
+        found = log_probs(logits, given.tokens, 1.0).split(spans.answers)
         for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
             ids = torch.tensor([prompt + answer])
             output = policy(ids, output_hidden_states=True)
             alone = torch.log_softmax(output.logits[0, len(prompt) - 1 : -1], dim=-1)
             expected = alone[torch.arange(len(answer)), torch.tensor(answer)]
             states = model.value_head(output.hidden_states[-1][0, len(prompt) - 1 : -1]).squeeze(-1)
-            assert torch.allclose(found[row, : len(answer)], expected, atol=2e-5)
-            assert torch.allclose(values[row, : len(answer)], states, atol=2e-5)
+            assert torch.allclose(found[row], expected, atol=2e-5)
+            assert torch.allclose(values.split(spans.answers)[row], states, atol=2e-5)
 
 
 def test_greedy_answers_of_a_batch_are_those_of_each_prompt(

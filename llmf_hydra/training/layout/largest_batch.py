@@ -12,6 +12,7 @@ from llmf_hydra.data.prepare import Prepared
 from llmf_hydra.data.tokenize.columns import row_lengths
 from llmf_hydra.models.memory.step import Batch, Batches, Generation
 from llmf_hydra.models.network import Network
+from llmf_hydra.training.layout.rows import Layout, layout_of
 from llmf_hydra.training.pairs import shares_prompt
 from llmf_hydra.training.token_logprobs import IGNORED
 
@@ -61,30 +62,49 @@ def _batch(cfg: Config, rows: Prepared, part: object, size: int, model: Network)
         return _filled(cfg, rows, size)
     chosen = np.argsort(row_lengths(part))[-size:]
     longest = [part[int(at)] for at in chosen]
+    layout = layout_of(cfg, model)
     if cfg.stage.rows in ("text", "dialogue"):
         trained = sum(label != IGNORED for row in longest for label in row["labels"])
-        return Batch(len(longest), max(len(row["input_ids"]) for row in longest), max(trained, 1))
+        lines = [(len(row["input_ids"]), 0) for row in longest]
+        by_row = layout.by_row and cfg.data.ignore_pad_token_for_loss
+        if by_row and cfg.block_diagonal:
+            lines = [
+                (length, 0) for row in longest for length in row.get("seq_lengths") or [len(row["input_ids"])]
+            ]
+        return _batch_of(lines, max(trained, 1), by_row=by_row)
     if cfg.stage.rows == "preference":
-        return _pairs(longest, shared=shares_prompt(model))
+        return _pairs(longest, layout, shared=shares_prompt(model, layout))
     if cfg.stage.rows == "feedback":
         answers = sum(len(row["completion_ids"]) for row in longest)
-        length = max(len(row["prompt_ids"]) + len(row["completion_ids"]) for row in longest)
-        return Batch(len(longest), length, answers)
+        lines = [(len(row["prompt_ids"]) + len(row["completion_ids"]), 0) for row in longest]
+        return _batch_of(lines, answers, by_row=layout.by_row)
     new, most = cfg.generation.max_new_tokens, max(len(row["prompt_ids"]) for row in longest)
     length = most + new if new else max(most + 1, cfg.generation.max_length)
     return Batch(len(longest), length, len(longest) * (length - most))
 
 
-def _pairs(rows: Sequence[Row], *, shared: bool) -> Batch:
+def _batch_of(lines: Sequence[tuple[int, int]], trained: int, *, by_row: bool) -> Batch:
+    """A batch of lines, each with its length and prefix: below each other, or `by_row` end to end."""
+    lengths, prefixes = zip(*lines, strict=True)
+    if not by_row:
+        return Batch(len(lines), max(lengths), trained)
+    return Batch(1, sum(lengths), trained, lengths, prefixes)
+
+
+def _pairs(rows: Sequence[Row], layout: Layout, *, shared: bool) -> Batch:
     """As `pairs.py` lays them out."""
-    answers = [len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows]
-    if shared:
-        length = max(len(row["prompt_ids"]) + count for row, count in zip(rows, answers, strict=True))
-        return Batch(len(rows), length, sum(answers))
-    length = max(
-        len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in rows
+    prompts, chosen, rejected = (
+        [len(row[name]) for row in rows] for name in ("prompt_ids", "chosen_ids", "rejected_ids")
     )
-    return Batch(2 * len(rows), length, sum(answers))
+    pairs = list(zip(prompts, chosen, rejected, strict=True))
+    trained = sum(chosen) + sum(rejected)
+    if not shared:
+        lines = [(prompt + answer, 0) for prompt, *answers in pairs for answer in answers]
+    elif layout.by_row:
+        lines = [line for prompt, good, bad in pairs for line in ((prompt + good, 0), (bad, prompt))]
+    else:
+        lines = [(sum(pair), 0) for pair in pairs]
+    return _batch_of(lines, trained, by_row=layout.by_row)
 
 
 def _filled(cfg: Config, rows: Prepared, size: int) -> Batch:
