@@ -5,8 +5,8 @@ from pathlib import Path
 
 from llmf_hydra.checks.register import PACKAGES, rule
 from llmf_hydra.checks.values import GPU_DRIVERS
-from llmf_hydra.config import rewards
 from llmf_hydra.config.choices import LEARNING_JOBS
+from llmf_hydra.config.rewards import items as rewards
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.optional import missing

@@ -1,6 +1,7 @@
 """The seam to Hydra: from the words of a command line to a composed config, and to the runs it starts.
 
-Beside it only `overrides.py` (Hydra's grammar), `faults.py` (its errors) and `sweeps/` (its plugins) know Hydra.
+Beside it only `flags.py` (its own words), `overrides.py` (its grammar), `faults.py` (its errors) and `sweeps/` (its
+plugins) know Hydra.
 """
 
 import copy
@@ -8,11 +9,10 @@ import io
 import os
 import secrets
 import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from hydra import version
@@ -20,9 +20,9 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.hydra_config import HydraConfig
@@ -37,17 +37,18 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from llmf_hydra import paths
-from llmf_hydra.config import conf_files, faults, from_run, home, implied, overrides, reward_modules
+from llmf_hydra.config import faults, flags, from_run, home, implied, overrides
+from llmf_hydra.config.flags import PRIMARY
 from llmf_hydra.config.overrides import SEARCH_PATH
 from llmf_hydra.config.param import set_in_environment
 from llmf_hydra.config.quoting import quoted_word
+from llmf_hydra.config.rewards import modules
 from llmf_hydra.config.schema import GROUPS, Config, entries
 from llmf_hydra.config.secrets import masked_text, masked_tree, masked_word
 from llmf_hydra.errors import NO_VALUE, Problem, Refused, did_you_mean
 
 Task = Callable[[DictConfig], float | None]
 SCHEMA = "schema"  # first in the defaults list of conf/config.yaml
-PRIMARY = "config"  # the config that is composed where --config-name names no other
 PROGRAM = "llmf_hydra"
 FULL_ERROR = "HYDRA_FULL_ERROR"  # Hydra's own switch: tracebacks instead of sentences
 EXPECTED = (HydraException, OmegaConfBaseException, yaml.YAMLError, OSError, ValueError, RecursionError)
@@ -116,13 +117,13 @@ class CommandLine:
         """Read the words. Raises Refused for a flag that doesn't exist or a folder that isn't there."""
         register()
         self._parser = get_args_parser()
-        self.flags = _flags(self._parser, words)
+        self.flags = flags.read(self._parser, words)
         self.overrides = [
             quoted_word(home.expanded_word(from_run.long_word(overrides.without_plus(word))))
             for word in self.flags.overrides
         ]
         self.config_name: str = self.flags.config_name or PRIMARY
-        self.loader = _Loader(_search_path(self.flags))
+        self.loader = _Loader(flags.search_path_of(self.flags))
         self._hydra = Hydra(task_name=PROGRAM, config_loader=self.loader)
 
     @property
@@ -321,7 +322,7 @@ def typed(config: DictConfig) -> Config:
     sources: list[Any] = hydra.runtime.config_sources if hydra is not None else []
     files = [Path(source.path) for source in sources if source.schema == "file"]
     folders = [folder for folder in files if folder not in (paths.conf_dir(), paths.sweeps_dir())]
-    cfg.rlhf.rewards = reward_modules.located(cfg.rlhf.rewards, folders)
+    cfg.rlhf.rewards = modules.located(cfg.rlhf.rewards, folders)
     return cfg
 
 
@@ -351,59 +352,6 @@ def _unresolved(config: DictConfig) -> Iterator[Problem]:
                 yield Problem(f"{key} (from {variable})", os.environ[variable], what, remedy)
             else:
                 yield Problem(key, raw[entry.name], f"cannot be resolved: {faults.first_line(error)}")
-
-
-def _search_path(flags: Namespace) -> ConfigSearchPath:
-    """Where configs are looked for: `--config-path` replaces the shipped folder, which then comes after it."""
-    shipped, own = str(paths.conf_dir()), flags.config_path
-    conf_files.check_user_conf()
-    if own is not None and not own.startswith("pkg://"):
-        folder = Path(own).expanduser().absolute()
-        if not folder.is_dir():
-            raise Refused([Problem("--config-path", own, "there is no such folder")])
-        name = f"{(flags.config_name or PRIMARY).removesuffix('.yaml')}.yaml"
-        if not (folder / name).is_file() and not conf_files.holds_groups(folder):
-            what = f"holds neither {name} nor a folder of a group, such as {folder / 'method'}"
-            raise Refused([Problem("--config-path", own, what, "name a conf folder, or leave it out")])
-        own = str(folder)
-    search_path = create_config_search_path(own or shipped)
-    if own is not None:
-        search_path.append("llmf-shipped", shipped, anchor=SearchPathQuery(provider="main"))
-    if flags.config_dir is not None:
-        folder = Path(flags.config_dir).expanduser().absolute()
-        if not folder.is_dir():
-            raise Refused([Problem("--config-dir", flags.config_dir, "there is no such folder")])
-        search_path.prepend("command-line", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-    return search_path
-
-
-def _flags(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    """Hydra's flags, read by its own parser, whose complaints become refusals."""
-
-    def refuse(message: str) -> NoReturn:
-        raise Refused(
-            [Problem("command line", NO_VALUE, message, "`llmf-hydra --hydra-help` lists the flags")]
-        )
-
-    for word in words:
-        name = word.partition("=")[0]
-        if name.startswith("-") and name not in parser._option_string_actions:
-            raise Refused([_unknown_flag(name, parser)])
-    parser.error = refuse
-    return parser.parse_intermixed_args(words)
-
-
-def _unknown_flag(name: str, parser: ArgumentParser) -> Problem:
-    """`--stage dpo` is `stage=dpo` here; any other flag gets the nearest of Hydra's."""
-    bare = name.lstrip("-").replace("-", "_")
-    homes = [bare] if bare in GROUPS or bare in entries() else overrides.homes_of(bare)
-    remedy = (
-        f"write {' or '.join(home if '=' in home else f'{home}=VALUE' for home in homes)}" if homes else ""
-    )
-    near = did_you_mean(name, parser._option_string_actions)
-    return Problem(
-        name, NO_VALUE, "is no flag", remedy or near or "`llmf-hydra --hydra-help` lists the flags"
-    )
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llmf_hydra.config.compose import CommandLine, typed
-from llmf_hydra.config.reward_modules import located
+from llmf_hydra.config.rewards.modules import located
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmf_hydra.config.choices import stages
 from llmf_hydra.config.param import param
-from llmf_hydra.config.rewards import RewardSpec, specs
+from llmf_hydra.config.rewards.items import RewardSpec, specs
 
 DPO = {"stage.name": stages(lambda stage: stage.several_losses)}
 KTO = {"stage.name": ("kto",)}

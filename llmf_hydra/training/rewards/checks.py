@@ -7,9 +7,9 @@ from pathlib import Path
 from llmf_hydra import optional
 from llmf_hydra.checks.register import DISK, rule
 from llmf_hydra.checks.scorer import adapter_scores, model_scores
-from llmf_hydra.config import rewards
 from llmf_hydra.config.choices import LEARNING_JOBS
-from llmf_hydra.config.rewards import RewardSpec
+from llmf_hydra.config.rewards import items as rewards
+from llmf_hydra.config.rewards.items import RewardSpec
 from llmf_hydra.config.schema import Config
 from llmf_hydra.errors import NO_VALUE, Problem
 from llmf_hydra.models.adapter_files import read

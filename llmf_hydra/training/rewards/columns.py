@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from datasets import Dataset
 
-from llmf_hydra.config.rewards import KEY
+from llmf_hydra.config.rewards.items import KEY
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.training.context import RunContext
 from llmf_hydra.training.rewards.protocol import Row

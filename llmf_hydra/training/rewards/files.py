@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llmf_hydra.config.rewards import RewardSpec
+from llmf_hydra.config.rewards.items import RewardSpec
 from llmf_hydra.config.schema import Config
 from llmf_hydra.runs.file_digests import Files, remembered
 from llmf_hydra.training.rewards import function

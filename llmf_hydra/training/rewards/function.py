@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
 
-from llmf_hydra.config.rewards import KEY
+from llmf_hydra.config.rewards.items import KEY
 from llmf_hydra.errors import Problem, Refused, did_you_mean
 
 KIND = "python"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from llmf_hydra.config.rewards import KEY, RewardSpec
+from llmf_hydra.config.rewards.items import KEY, RewardSpec
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.models.load import load_model
 from llmf_hydra.training.context import RunContext

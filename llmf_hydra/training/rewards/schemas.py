@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llmf_hydra import optional
-from llmf_hydra.config.rewards import KEY
+from llmf_hydra.config.rewards.items import KEY
 from llmf_hydra.errors import Problem
 
 

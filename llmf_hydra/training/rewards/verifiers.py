@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation, localcontext
 from typing import Any
 
 from llmf_hydra import optional
-from llmf_hydra.config.rewards import KEY
+from llmf_hydra.config.rewards.items import KEY
 
 EXPONENT = r"(?:[eE][-+]?\d+)?"
 NUMBER = re.compile(

@@ -1,0 +1,1 @@
+"""The list `rlhf.rewards`: what stands in it (`items`), and where its modules lie (`modules`)."""
