@@ -46,7 +46,9 @@ class ReportAndPrune(TrainerCallback):
 def _opened(place: Place) -> "optuna.trial.Trial":
     import optuna
 
-    from llmf_hydra.sweeps import proposals  # here, since it brings Hydra, which no other worker has a use for
+    from llmf_hydra.sweeps import (
+        proposals,
+    )  # here, since it brings Hydra, which no other worker has a use for
 
     study = optuna.load_study(
         study_name=place.study,
