@@ -69,7 +69,7 @@ def _ratios(figures: Mapping[str, Any]) -> Iterator[tuple[str, Ratio]]:
     for part, found in figures.get("beside", {}).items():
         for peer in PEERS:
             if peer in found:
-                yield f"{_words(part)} beside {PEERS[peer]}", _ratio(found[peer]["times"])
+                yield f"{_words(part)} beside {PEERS[peer]}", ratio(found[peer]["times"])
     for part, found in figures.get("bare", {}).items():
         shares = found["shares"]
         yield (
@@ -77,10 +77,11 @@ def _ratios(figures: Mapping[str, Any]) -> Iterator[tuple[str, Ratio]]:
             Ratio(found["share"], min(shares), max(shares), len(shares)),
         )
     if "rollouts" in figures:
-        yield "PPO's rollouts beside generate", _ratio(figures["rollouts"]["of_bare_generate"])
+        yield "PPO's rollouts beside generate", ratio(figures["rollouts"]["of_bare_generate"])
 
 
-def _ratio(found: Mapping[str, Any]) -> Ratio:
+def ratio(found: Mapping[str, Any]) -> Ratio:
+    """A ratio as `beside.spread` tells it."""
     return Ratio(found["median"], found["low"], found["high"], found["pairs"])
 
 
