@@ -94,7 +94,7 @@ def _job(out: Path, resume: bool, warm: bool) -> None:
 
 def run_job(cfg: Config, out: Path, *, resume: bool) -> None:
     """What the config asks for, in this process."""
-    with optional.put_off():
+    with optional.put_off(), imports.uncollected():
         job = import_module(f"llmf_hydra.jobs.{cfg.job.name}")
     job.run(cfg, out, resume=resume)
 
@@ -229,7 +229,7 @@ def load_libraries() -> bool:
     """Import what jobs need, for the workers that are forked from here; returns whether a fork is safe."""
     # Asks for GPUs without starting CUDA, which no fork survives.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    with optional.put_off():
+    with optional.put_off(), imports.uncollected():
         import torch
         from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
@@ -238,7 +238,7 @@ def load_libraries() -> bool:
         for room, choices in (("jobs", FORKED), ("stages", STAGES), ("methods", METHODS)):
             for choice in choices:
                 import_module(f"llmf_hydra.{room}.{choice}")
-    get_checkpoint_conversion_mapping("llama")  # builds the mappings of all architectures, once
+        get_checkpoint_conversion_mapping("llama")  # builds the mappings of all architectures, once
     return not torch.cuda.is_initialized()
 
 

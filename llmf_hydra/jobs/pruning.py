@@ -6,7 +6,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from llmf_hydra.errors import Pruned
 from llmf_hydra.runs import ranks
-from llmf_hydra.sweeps import proposals
 from llmf_hydra.sweeps.place import Place
 from llmf_hydra.sweeps.storage import open_storage
 
@@ -46,6 +45,10 @@ class ReportAndPrune(TrainerCallback):
 
 def _opened(place: Place) -> "optuna.trial.Trial":
     import optuna
+
+    from llmf_hydra.sweeps import (
+        proposals,
+    )  # here, since it brings Hydra, which no other worker has a use for
 
     study = optuna.load_study(
         study_name=place.study,

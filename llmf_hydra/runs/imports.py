@@ -1,12 +1,15 @@
-"""What a worker's libraries needn't import for its run: bitsandbytes and hqq, which take seconds.
+"""How a worker imports its libraries: without those its run doesn't need, and without looking for garbage meanwhile.
 
-PEFT and Transformers import them wherever they are installed, and the former brings PyTorch's compiler. A worker hears
-of it in its environment, before it imports anything; so a warm worker is forked only from a server that has left out
-the same. It is for the whole process: PEFT asks once whether hqq is there, and remembers the answer.
+Not needed are bitsandbytes and hqq, which take seconds. PEFT and Transformers import them wherever they are installed,
+and the former brings PyTorch's compiler. A worker hears of it in its environment, before it imports anything; so a warm
+worker is forked only from a server that has left out the same. It is for the whole process: PEFT asks once whether hqq
+is there, and remembers the answer.
 """
 
+import gc
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -51,3 +54,19 @@ def _is_whole(model: str) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "quantization_config" not in config
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Within, where libraries are imported, the garbage collector rests; later it passes over all that was made there.
+
+    Importing makes a million objects, of which hardly one is garbage, and the collector would look at them again and
+    again: a fifth of a start. Later each full collection, such as Accelerate's before training, would take half a
+    second. Where workers are forked, their memory stays shared.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
