@@ -18,6 +18,7 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.adapters import check_saved
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
+from llmf_hydra.models.activations.apply import keep_less
 from llmf_hydra.models.architecture.apply import check_precision
 from llmf_hydra.models.architecture.kernels import patch_unsloth
 from llmf_hydra.models.architecture.placement import check_in_memory
@@ -109,7 +110,7 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     trainable = _trainable(cfg, _base(cfg, precision, tokenizer))
     if (adapter := _trained_adapter(cfg)) is not None:
         trainable = load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), adapter)
-    return patch_unsloth(trainable) if cfg.model.use_unsloth else trainable
+    return patch_unsloth(trainable) if cfg.model.use_unsloth else keep_less(trainable)
 
 
 def _trained_adapter(cfg: Config) -> str | None:
@@ -142,7 +143,7 @@ def _fitting(cfg: Config, model: PreTrainedModel) -> Network:
     trainable, adapter = _trainable(cfg, model), _trained_adapter(cfg)
     if adapter is not None:
         check_saved(cast("PeftModel", trainable), adapter)
-    return trainable
+    return trainable if cfg.model.use_unsloth else keep_less(trainable)
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:

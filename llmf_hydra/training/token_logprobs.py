@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import PeftModel
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from llmf_hydra.models.architecture.upcast import Float32Head
 from llmf_hydra.models.network import Network
+from llmf_hydra.training.target_logprobs import target_log_probs
 
 IGNORED = -100  # a target that isn't trained
 
@@ -97,10 +97,10 @@ def _picking(model: PreTrainedModel, top: bool) -> Callable[..., Any]:
             output = original(*args, **kwargs)
         finally:
             hook.remove()
-        logits, targets = output.logits.float(), shift_labels[trained]
+        log_probs, is_top = target_log_probs(output.logits, shift_labels[trained], top=top)
         return HeadOutput(
-            log_probs=_spread(-F.cross_entropy(logits, targets, reduction="none"), trained),
-            is_top1=_spread(logits.detach().argmax(dim=-1) == targets, trained) if top else None,
+            log_probs=_spread(log_probs, trained),
+            is_top1=None if is_top is None else _spread(is_top, trained),
             aux_loss=output.get("aux_loss"),
         )
 
