@@ -63,7 +63,18 @@ def _summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 def _child(
     side: str, model: str, stage: str, method: str, batch: int, own: tuple[str, ...]
 ) -> dict[str, float]:
-    words = [sys.executable, "-m", "benchmarks.peaks", "--child", side, model, stage, method, str(batch), *own]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.peaks",
+        "--child",
+        side,
+        model,
+        stage,
+        method,
+        str(batch),
+        *own,
+    ]
     done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: {done.stderr}")
@@ -124,9 +135,7 @@ def _theirs(cfg: Any, inputs: Any) -> Any:
         trainable = assemble._trainable(cfg, bare)
         if cfg.method.name == "lora":
             adapter = copy.deepcopy(trainable.peft_config["default"])
-        ours = training_arguments(
-            assemble.run_context(cfg, inputs, trainable, [], Path(tempfile.mkdtemp()))
-        )
+        ours = training_arguments(assemble.run_context(cfg, inputs, trainable, [], Path(tempfile.mkdtemp())))
     folder, dtype, rows = hubs.folder_of(cfg.model, weights=True), inputs.precision.weights, inputs.rows.train
 
     class Tokenized(trainer):
@@ -145,9 +154,7 @@ def _theirs(cfg: Any, inputs: Any) -> Any:
     def build() -> Any:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         model = model if adapter is None else get_peft_model(model, adapter)
-        return Tokenized(
-            model=model, args=arguments, train_dataset=rows, processing_class=inputs.tokenizer
-        )
+        return Tokenized(model=model, args=arguments, train_dataset=rows, processing_class=inputs.tokenizer)
 
     return build
 
@@ -180,7 +187,6 @@ def _train(trainer: Any) -> dict[str, float]:
         "train_s": taken,  # the reference's pass, which ours makes before the first step, is in there
         "loss": losses[-1],
     }
-
 
 
 def _status(name: str) -> float:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from llmf_hydra.models.architecture.upcast import Float32Head
 from llmf_hydra.models.network import Network
-from llmf_hydra.training.target_logprobs import target_log_probs
+from llmf_hydra.models.target_logprobs import target_log_probs
 
 IGNORED = -100  # a target that isn't trained
 

@@ -1,2 +1,2 @@
-"""What a forward pass keeps for the backward pass: without copies (`lora`), elementwise results computed again from what
-is kept anyway (`recompute`), whole layers computed again (`layers`); `apply` chooses among them."""
+"""What a forward pass keeps for the backward pass: elementwise results are computed again from what is kept anyway
+(`recompute`, put into a network by `apply`), and whole layers where they are checkpointed (`layers`)."""

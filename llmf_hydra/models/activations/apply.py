@@ -13,7 +13,9 @@ from llmf_hydra.models.activations.recompute import Recomputed
 from llmf_hydra.models.network import Network
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
-_within: list[tuple[nn.Module, Recomputed]] = []  # forward passes in progress, of this process's one thread that trains
+_within: list[
+    tuple[nn.Module, Recomputed]
+] = []  # forward passes in progress, of this process's one thread that trains
 
 
 def keep_less(model: AnyNetwork) -> AnyNetwork:
@@ -21,16 +23,16 @@ def keep_less(model: AnyNetwork) -> AnyNetwork:
 
     A copy of the model does the same. What follows the trunk, its head and the loss, is left alone.
     """
-    trunk = _trunk(model)
+    trunk = base_of(model).base_model
     trunk.register_forward_pre_hook(_enter)
     trunk.register_forward_hook(_leave, always_call=True)
     return model
 
 
-def _trunk(model: Network) -> nn.Module:
+def base_of(model: Network) -> PreTrainedModel:
+    """The network under its adapters."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(base, PreTrainedModel)
-    return base.base_model
+    return base
 
 
 def _enter(trunk: nn.Module, _: object) -> None:

@@ -23,6 +23,7 @@ ELEMENTWISE = frozenset({
     aten.pow.Tensor_Scalar, aten.square.default, aten.rsqrt.default, aten.exp.default,
     aten.silu.default, aten.gelu.default, aten.relu.default, aten.sigmoid.default, aten.tanh.default,
 })  # fmt: skip
+SUMS = (aten.add.Tensor, aten.sub.Tensor)
 SMALL = 2**12  # bytes of a tensor that isn't worth a recipe
 RECENT = 3  # results that were computed again and are at hand: several consumers ask for one, in a row
 
@@ -109,21 +110,20 @@ class Recomputed(TorchDispatchMode):
             self._forget(func, args, kwargs or {})
         return result
 
-    def _note(
-        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: torch.Tensor
-    ) -> None:
+    def _note(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: torch.Tensor) -> None:
         """Remember how a tensor was computed."""
         storage = result.untyped_storage()
         if storage.nbytes() < SMALL:
             return
-        if func is aten.add.Tensor or func is aten.sub.Tensor:
+        whole = sum(isinstance(arg, torch.Tensor) and arg.numel() == result.numel() for arg in args)
+        if func in SUMS and whole > 1:
             # Sums of two streams follow one another through all layers: none is to be computed from all before it.
-            if sum(isinstance(arg, torch.Tensor) and arg.numel() == result.numel() for arg in args) > 1:
-                return
+            return
         node = Node(result, storage, kept=False)
         node.func, node.kwargs = func, kwargs
         node.args = [
-            [self._view(one) for one in arg] if isinstance(arg, list | tuple) else self._view(arg) for arg in args
+            [self._view(one) for one in arg] if isinstance(arg, list | tuple) else self._view(arg)
+            for arg in args
         ]
         self._nodes[storage._cdata] = node
 
@@ -142,9 +142,13 @@ class Recomputed(TorchDispatchMode):
 
     def _forget(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """An operator has written into tensors that were there."""
-        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
+        given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(
+            kwargs
+        )
         for argument in func._schema.arguments:
-            written = given.get(argument.name) if argument.alias_info and argument.alias_info.is_write else None
+            written = (
+                given.get(argument.name) if argument.alias_info and argument.alias_info.is_write else None
+            )
             for tensor in written if isinstance(written, list | tuple) else (written,):
                 if isinstance(tensor, torch.Tensor):
                     node = self._nodes.pop(tensor.untyped_storage()._cdata, None)

@@ -19,14 +19,23 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem
+from llmf_hydra.models.activations.layers import checkpointed_layers
 from llmf_hydra.models.architecture.apply import attention
 from llmf_hydra.models.architecture.placement import check_names
 from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory, told_of
-from llmf_hydra.models.memory.step import Batch, Pass, evaluation_pass, optimizer_buffers, training_pass
+from llmf_hydra.models.memory.budget import Chosen, checkpointed, spread
+from llmf_hydra.models.memory.step import (
+    Batch,
+    Growth,
+    Pass,
+    evaluation_pass,
+    optimizer_buffers,
+    training_growth,
+)
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
-from llmf_hydra.runs.manifest import resident_memory, total_memory
+from llmf_hydra.runs.manifest import available_memory, resident_memory, total_memory
 
 log = logging.getLogger(__name__)
 GIB = 2**30
@@ -49,6 +58,7 @@ class Estimate:
     activations: int  # what the passes take beside, or the optimizer's own buffers where these are larger
     reading: int  # of files, beside process and weights, while the weights are read from them in another type
     available: int
+    checkpointed: int  # layers that are computed again in the backward pass: the first ones
 
     @property
     def total(self) -> int:
@@ -67,9 +77,10 @@ class Estimate:
         """The estimate in one line, in GiB."""
         parts = ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in PARTS)
         share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
+        again = f"; {self.checkpointed} layers are checkpointed" if self.checkpointed else ""
         begun = f" while weights are read, {self.step / GIB:.2f} in a step" if self.total > self.step else ""
         about = f"{self.total / GIB:.2f} GiB{begun} ({parts}) of {self.available / GIB:.1f}"
-        return f"model: {share}; memory about {about}"
+        return f"model: {share}; memory about {about}{again}"
 
 
 PARTS = ("process", "weights", "gradients", "optimizer", "activations")
@@ -131,16 +142,20 @@ def estimate(
         model = trainable(bare)
     built = optimizer(model)
     train, evaluation = batches(model)
+    weights = _bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision)
+    step = _Step(cfg, model, built, train, evaluation, precision)
+    chosen = step.chosen(_free() - weights - built.gradients - built.state)
     return Estimate(
         parameters=parameters,
         trained=built.trained,
         process=_process(),
-        weights=_bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision),
+        weights=weights,
         gradients=built.gradients,
         optimizer=built.state,
-        activations=_activations(cfg, model, built, train, evaluation, precision),
+        activations=chosen.activations,
         reading=_reading(cfg, stored, parameters, precision),
         available=_available(),
+        checkpointed=chosen.layers,
     )
 
 
@@ -187,42 +202,81 @@ def _bytes(model: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
-def _activations(
-    cfg: Config, model: Network, built: Built, train: Batch, evaluation: Batch | None, precision: Precision
-) -> int:
-    how = Pass(
-        torch.bfloat16 if precision.autocast else None,
-        scores=cfg.stage.scores,
-        checkpoints=not cfg.model.disable_gradient_checkpointing,
-        layerwise=cfg.optimizer.layerwise_key is not None,
-    )
-    if _bytes(model) < SMALL:
-        return _formula(model.config.get_text_config(), train, how, precision)
-    try:
-        passes = training_pass(model, train, how)
-        if evaluation is not None:
-            passes = max(passes, evaluation_pass(model, evaluation, how))
-        buffers = optimizer_buffers(built.optimizer)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        log.debug("the memory of a step is estimated by a formula: %s", error)
-        return _formula(model.config.get_text_config(), train, how, precision)
-    return passes + buffers if how.layerwise else max(passes, buffers)
+@dataclass(frozen=True)
+class _Step:
+    """The largest batches of a run, and what they go through."""
+
+    cfg: Config
+    model: Network
+    built: Built
+    train: Batch
+    evaluation: Batch | None
+    precision: Precision
+
+    def chosen(self, free: int) -> Chosen:
+        """The layers that are checkpointed, and what a step takes beside weights, gradients and the optimizer's state.
+
+        `free` are the bytes that are left for it. Raises Refused where training.activation_memory is too small.
+        """
+        asked, all_or_none = (
+            self.cfg.training.activation_memory,
+            not self.cfg.model.disable_gradient_checkpointing,
+        )
+        if asked is None:
+            growth, other = self._grown(checkpoints=all_or_none)
+            layers = len(checkpointed_layers(self.model)) if all_or_none else 0
+            return Chosen(layers, self._with(growth.peak, other))
+        plain, other = self._grown(checkpoints=False)
+        whole, _ = self._grown(checkpoints=True)
+        chosen = checkpointed(plain, whole, asked, free)
+        return chosen._replace(activations=self._with(chosen.activations, other))
+
+    def _with(self, passes: int, other: tuple[int, int]) -> int:
+        evaluated, buffers = other
+        passes = max(passes, evaluated)
+        return passes + buffers if self._how(False).layerwise else max(passes, buffers)
+
+    def _how(self, checkpoints: bool) -> Pass:
+        return Pass(
+            torch.bfloat16 if self.precision.autocast else None,
+            scores=self.cfg.stage.scores,
+            checkpoints=checkpoints,
+            layerwise=self.cfg.optimizer.layerwise_key is not None,
+        )
+
+    def _grown(self, *, checkpoints: bool) -> tuple[Growth, tuple[int, int]]:
+        """A training pass; beside it an evaluation's bytes, and the buffers of the optimizer."""
+        how, config = self._how(checkpoints), self.model.config.get_text_config()
+        if _bytes(self.model) < SMALL:
+            return _formula(config, self.train, how, self.precision), (0, 0)
+        try:
+            growth = spread(
+                training_growth(self.model, self.train, how), len(checkpointed_layers(self.model))
+            )
+            evaluated = (
+                evaluation_pass(self.model, self.evaluation, how) if self.evaluation is not None else 0
+            )
+            return growth, (evaluated, optimizer_buffers(self.built.optimizer))
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            log.debug("the memory of a step is estimated by a formula: %s", error)
+            return _formula(config, self.train, how, self.precision), (0, 0)
 
 
-def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> int:
+def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> Growth:
     """For models that look at numbers, such as where tokens go: activations as of Korthikanti et al. 2022
-    (arXiv:2205.05198) for attention that keeps no score matrix, widened for gated MLPs, plus the logits of the trained
-    tokens in float32."""
+    (arXiv:2205.05198) for attention that keeps no score matrix, for gated MLPs whose elementwise results are computed
+    again, plus the logits of the trained tokens and their gradient."""
     tokens = batch.lines * batch.length
     size = (how.autocast or precision.weights).itemsize
     hidden = config.hidden_size
     inner = config.to_dict().get("intermediate_size") or 4 * hidden  # which GPT-2 and its kin don't name
-    layer = tokens * (9 * hidden + 4 * inner) * size  # inputs of norms, projections and the gated MLP
-    if how.checkpoints:
-        kept = config.num_hidden_layers * tokens * hidden * size + layer
-    else:
-        kept = config.num_hidden_layers * layer
-    return kept + 3 * batch.trained * config.vocab_size * 4  # logits, their log-softmax and its gradient
+    layer = (
+        tokens * (6 * hidden + 2 * inner) * size
+    )  # the stream twice, query, key, value, output; gate and up
+    logits, layers = 2 * batch.trained * config.vocab_size * size, config.num_hidden_layers
+    if not how.checkpoints:
+        return Growth(logits, layer, 0, layers)
+    return Growth(logits + layer, tokens * hidden * size, 0, layers)
 
 
 def _process() -> int:
@@ -230,6 +284,13 @@ def _process() -> int:
     if torch.cuda.is_available():
         return 0
     return resident_memory() + OF_TRAINER
+
+
+def _free() -> int:
+    """Bytes that the device that trains has free now."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return available_memory() - OF_TRAINER
 
 
 def _available() -> int:

@@ -1,7 +1,7 @@
 """The log-probabilities of targets under logits, with one chunk of them in float32 at a time.
 
-The simple version is `log_softmax(logits.float()).gather(targets)`, which holds the logits in float32, their log-softmax
-and its gradient, each as large as the vocabulary times the targets. Here the logits themselves are kept; every other
+The simple version is `log_softmax(logits.float()).gather(targets)`, which holds the logits in float32, their
+log-softmax and its gradient, each as large as the vocabulary times the targets. Here the logits are kept; every other
 tensor is as large as a chunk. A row's numbers don't depend on other rows, so they are the same in every bit.
 """
 
@@ -51,7 +51,9 @@ class _TargetLogProbs(torch.autograd.Function):
             aims = targets[start : start + rows, None]
             log_softmax = F.log_softmax(logits[start : start + rows].float(), dim=-1)
             given = torch.zeros_like(log_softmax).scatter_(1, aims, gradients[0][start : start + rows, None])
-            result[start : start + rows] = torch._log_softmax_backward_data(given, log_softmax, -1, torch.float32)
+            result[start : start + rows] = torch._log_softmax_backward_data(
+                given, log_softmax, -1, torch.float32
+            )
         return result, None, None
 
 
