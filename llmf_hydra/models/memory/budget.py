@@ -24,19 +24,20 @@ def checkpointed(plain: Growth, whole: Growth, asked: int, free: int) -> Chosen:
     """The first layers that are to be checkpointed, as few as `asked`, in MiB, allows.
 
     `plain` is a pass that keeps all activations, `whole` one that checkpoints every layer; `free` are the bytes that
-    there are for either. Raises Refused where even checkpoints of every layer take more than was asked for.
+    there are for either. Raises Refused where no number of them takes as little as was asked for.
     """
     most = max(0, int((1 - SPARED) * free)) if asked == FREE else asked * MIB
-    for count in range(plain.layers + 1):
-        if (taken := _taken(plain, whole, count)) <= most:
-            return Chosen(count, taken)
-    least = _taken(plain, whole, plain.layers)
-    if asked == FREE:
-        log.warning("%s=%d: checkpoints of all %d layers take %d MiB, and about %d are free",
-                    KEY, asked, plain.layers, least // MIB, most // MIB)  # fmt: skip
-        return Chosen(plain.layers, least)
-    what = f"checkpoints of all {plain.layers} layers take {-(-least // MIB)} MiB"
-    raise Refused([Problem(KEY, asked, what, "raise it, or lower training.per_device_train_batch_size")])
+    ways = [Chosen(count, _taken(plain, whole, count)) for count in range(plain.layers + 1)]
+    enough = next((way for way in ways if way.activations <= most), None)
+    if enough is not None:
+        return enough
+    least = min(ways, key=lambda way: way.activations)
+    layers = f"{least.layers} of {plain.layers} layers checkpointed"
+    what = f"a step takes {-(-least.activations // MIB)} MiB with {layers}, and no less"
+    if asked != FREE:
+        raise Refused([Problem(KEY, asked, what, "raise it, or lower training.per_device_train_batch_size")])
+    log.warning("%s=%d: %s, and about %d MiB are free for it", KEY, asked, what, most // MIB)
+    return least
 
 
 def _taken(plain: Growth, whole: Growth, count: int) -> int:

@@ -77,7 +77,7 @@ class Estimate:
         """The estimate in one line, in GiB."""
         parts = ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in PARTS)
         share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
-        again = f"; {self.checkpointed} layers are checkpointed" if self.checkpointed else ""
+        again = f"; layers checkpointed: {self.checkpointed}" if self.checkpointed else ""
         begun = f" while weights are read, {self.step / GIB:.2f} in a step" if self.total > self.step else ""
         about = f"{self.total / GIB:.2f} GiB{begun} ({parts}) of {self.available / GIB:.1f}"
         return f"model: {share}; memory about {about}{again}"

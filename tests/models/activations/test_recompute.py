@@ -26,7 +26,7 @@ from llmf_hydra.models.activations.recompute import Recipe, Recomputed
 from llmf_hydra.models.memory.live import LiveMemory
 from llmf_hydra.models.target_logprobs import target_log_probs
 
-SHAPE = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 128, "head_dim": 8, "pad_token_id": 2}  # fmt: skip
 CONFIGS: dict[str, Any] = {
     "llama": LlamaConfig(**SHAPE),
@@ -46,7 +46,8 @@ def network(kind: str, method: str, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[kind]).to(dtype)
     if method == "lora":
-        targets = ["c_attn", "c_proj"] if kind == "gpt2" else "all-linear"
+        named = {"gpt2": ["c_attn", "c_proj"], "mixtral": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+        targets = named.get(kind, "all-linear")
         config = LoraConfig(r=4, target_modules=targets, lora_dropout=0.1, init_lora_weights=False)
         model = get_peft_model(model, config)
     return model.train()
