@@ -54,7 +54,7 @@ def _summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
     }
     ratios = {key: median(turn["ours"][key] / turn["trl"][key] for turn in turns) for key in MEMORY}
     speeds = {
-        key.replace("_s", "_times_trl"): median(turn["trl"][key] / turn["ours"][key] for turn in turns)
+        key.removesuffix("_s") + "_times_trl": median(turn["trl"][key] / turn["ours"][key] for turn in turns)
         for key in ("step_s", "train_s")
     }
     return {**sides, "ratio": {key: round(value, 3) for key, value in (ratios | speeds).items()}}
@@ -129,7 +129,7 @@ def _theirs(cfg: Any, inputs: Any) -> Any:
 
     name = TRAINERS[cfg.stage.name]
     trainer, config = getattr(trl, f"{name}Trainer"), getattr(trl, f"{name}Config")
-    adapter = None
+    adapter: Any = None
     with torch.device("meta"):
         bare = AutoModelForCausalLM.from_config(load_config(cfg.model))
         trainable = assemble._trainable(cfg, bare)
@@ -144,7 +144,8 @@ def _theirs(cfg: Any, inputs: Any) -> Any:
 
     same = {key: getattr(ours, key) for key in (
         "per_device_train_batch_size", "max_steps", "learning_rate", "bf16", "use_cpu", "logging_steps",
-        "train_sampling_strategy", "save_strategy", "optim", "max_grad_norm")}  # fmt: skip
+        "train_sampling_strategy", "save_strategy", "optim", "max_grad_norm",
+        "lr_scheduler_type", "warmup_steps")}  # fmt: skip
     more = {"dataset_kwargs": {"skip_prepare_dataset": True}} if cfg.stage.name == "sft" else {}
     arguments = config(
         output_dir=tempfile.mkdtemp(), report_to=[], disable_tqdm=True, max_length=None,
@@ -197,7 +198,14 @@ def _status(name: str) -> float:
 
 def table(found: dict[str, Any]) -> str:
     """As a table in Markdown."""
-    return ""
+    columns = ["ours, MB", "TRL, MB", "all", "above the start", "steps alone", "times as fast a step"]
+    lines = [["", *columns], ["---"] * (len(columns) + 1)]
+    for name, row in found.items():
+        ratio = row["ratio"]
+        figures = [f"{row[side]['peak_mb']:.0f}" for side in SIDES]
+        figures += [f"{ratio[key]:.2f}" for key in (*MEMORY, "step_times_trl")]
+        lines.append([name, *figures])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.adapters import check_saved
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
+from llmf_hydra.models.activations.allocator import return_freed_memory
 from llmf_hydra.models.activations.apply import base_of, keep_less
 from llmf_hydra.models.activations.layers import checkpoint_first
 from llmf_hydra.models.architecture.apply import check_precision
@@ -172,6 +173,7 @@ def run_context(
     """What a stage's trainer is built from; `weights` waits for the digests of what the run starts from."""
     if cfg.training.activation_memory is not None:
         checkpoint_first(base_of(model), inputs.estimate.checkpointed)
+        return_freed_memory()
     # Streamed rows are iterable datasets, which Transformers' trainer takes alike.
     rows = inputs.rows
     return RunContext(

@@ -113,7 +113,8 @@ class TrainingConfig:
     activation_memory: int | None = param(
         None,
         "MiB that a step's activations may take: as many layers are checkpointed as that needs, the others keep "
-        "theirs. -1 takes what the machine has free; null checkpoints every layer, or none with "
+        "theirs, and freed memory goes back to the system at once. -1 takes what the machine has free; null "
+        "checkpoints every layer, or none with "
         "model.disable_gradient_checkpointing.",
         ge=-1,
         only={"model.disable_gradient_checkpointing": (False,)},
