@@ -193,7 +193,7 @@ class Recomputed(TorchDispatchMode):
             return packed
         if any(root.mutated for root in packed.held):
             raise RuntimeError("a tensor that the backward pass needs was changed in place")
-        with torch.no_grad(), torch.autocast(packed.view.of.device.type, enabled=False):
+        with torch.no_grad(), torch._C._DisableAutocast():
             return self._seen(packed.view, packed.held)
 
     def _seen(self, view: View, held: Mapping[Node, torch.UntypedStorage]) -> torch.Tensor:

@@ -24,6 +24,7 @@ from transformers import (
 from llmf_hydra.models.activations.apply import keep_less
 from llmf_hydra.models.activations.recompute import Recipe, Recomputed
 from llmf_hydra.models.memory.live import LiveMemory
+from llmf_hydra.models.memory.step import Batch, Pass, training_pass
 from llmf_hydra.models.target_logprobs import target_log_probs
 
 SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -126,3 +127,14 @@ def test_targets_in_chunks_have_the_same_bits(dtype: torch.dtype, monkeypatch: p
     assert torch.equal(found.log_probs, simple) and torch.equal(cut.grad, whole.grad)  # pyright: ignore
     assert found.is_top is not None and torch.equal(found.is_top, logits.float().argmax(dim=-1) == targets)
     assert memory.peak < logits.nbytes + 4 * 4 * 7 * 1000 + 4096
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_shapes_alone_tell_what_a_step_takes(autocast: torch.dtype | None) -> None:
+    how = Pass(autocast, scores=False, checkpoints=False, layerwise=False)
+    batch = Batch(lines=2, length=48, trained=40)
+    real, bare = (
+        training_pass(keep_less(network("llama", "full")).to(where), batch, how) for where in ("cpu", "meta")
+    )
+    assert real * 0.98 < bare < real * 1.02
+    assert bare < 0.8 * training_pass(network("llama", "full").to("meta"), batch, how)
