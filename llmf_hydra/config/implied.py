@@ -24,6 +24,7 @@ EXCLUSIVE = (
     ("training.pure_bf16", "model.compute_dtype"),
     ("training.bf16", "model.compute_dtype"),
     ("data.eval_dataset", VAL_SIZE),
+    ("training.activation_memory", "model.disable_gradient_checkpointing"),
 )
 HELD_OUT = 5  # of so many rows one is held out, where a shipped file would hold out all that the user keeps
 ROUNDS = 3  # the demo brings shipped values that may have to give way

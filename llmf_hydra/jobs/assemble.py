@@ -18,6 +18,9 @@ from llmf_hydra.data.prepare import Prepared, prepare
 from llmf_hydra.errors import Problem, Refused
 from llmf_hydra.methods.adapters import check_saved
 from llmf_hydra.methods.protocol import load_adapter_method, load_method
+from llmf_hydra.models.activations.allocator import return_freed_memory
+from llmf_hydra.models.activations.apply import base_of, keep_less
+from llmf_hydra.models.activations.layers import checkpoint_first
 from llmf_hydra.models.architecture.apply import check_precision
 from llmf_hydra.models.architecture.kernels import patch_unsloth
 from llmf_hydra.models.architecture.placement import check_in_memory
@@ -109,7 +112,7 @@ def load_policy(cfg: Config, precision: Precision, tokenizer: PreTrainedTokenize
     trainable = _trainable(cfg, _base(cfg, precision, tokenizer))
     if (adapter := _trained_adapter(cfg)) is not None:
         trainable = load_adapter_method(cfg.method.name).load(cast("PeftModel", trainable), adapter)
-    return patch_unsloth(trainable) if cfg.model.use_unsloth else trainable
+    return patch_unsloth(trainable) if cfg.model.use_unsloth else keep_less(trainable)
 
 
 def _trained_adapter(cfg: Config) -> str | None:
@@ -142,7 +145,7 @@ def _fitting(cfg: Config, model: PreTrainedModel) -> Network:
     trainable, adapter = _trainable(cfg, model), _trained_adapter(cfg)
     if adapter is not None:
         check_saved(cast("PeftModel", trainable), adapter)
-    return trainable
+    return trainable if cfg.model.use_unsloth else keep_less(trainable)
 
 
 def _estimate(cfg: Config, rows: Prepared, precision: Precision) -> Estimate:
@@ -168,6 +171,9 @@ def run_context(
     weights: Callable[[], Mapping[str, str]] = dict,
 ) -> RunContext:
     """What a stage's trainer is built from; `weights` waits for the digests of what the run starts from."""
+    if cfg.training.activation_memory is not None:
+        checkpoint_first(base_of(model), inputs.estimate.checkpointed)
+        return_freed_memory()
     # Streamed rows are iterable datasets, which Transformers' trainer takes alike.
     rows = inputs.rows
     return RunContext(

@@ -60,6 +60,16 @@ def total_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_memory() -> int:
+    """Main memory that a process could still take, in bytes: what is free, or holds files that can be read again."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return total_memory()
+    known = dict(line.split(":", 1) for line in lines)
+    return int(known["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in known else total_memory()
+
+
 def resident_memory() -> int:
     """Main memory that this process takes now, in bytes; 0 where the system doesn't say."""
     try:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import PeftModel
 from torch import nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from llmf_hydra.models.architecture.upcast import Float32Head
 from llmf_hydra.models.network import Network
+from llmf_hydra.models.target_logprobs import target_log_probs
 
 IGNORED = -100  # a target that isn't trained
 
@@ -112,9 +112,7 @@ def _picking(model: PreTrainedModel, top: bool) -> Callable[..., Any]:
             output = original(*args, **kwargs)
         finally:
             hook.remove()
-        logits, targets = output.logits.float(), shift_labels.flatten()[at]
-        log_probs = -F.cross_entropy(logits, targets, reduction="none")
-        is_top = logits.detach().argmax(dim=-1) == targets if top else None
+        log_probs, is_top = target_log_probs(output.logits, shift_labels.flatten()[at], top=top)
         return HeadOutput(
             log_probs=_spread(log_probs, at, shift_labels.shape),
             is_top1=None if is_top is None else _spread(is_top, at, shift_labels.shape),

@@ -110,6 +110,15 @@ class TrainingConfig:
     neftune_noise_alpha: float | None = param(
         None, "NEFTune: scale of the noise added to embeddings while training (arXiv:2310.05914).", gt=0
     )
+    activation_memory: int | None = param(
+        None,
+        "MiB that a step's activations may take: as many layers are checkpointed as that needs, the others keep "
+        "theirs, and freed memory goes back to the system at once. -1 takes what the machine has free; null "
+        "checkpoints every layer, or none with "
+        "model.disable_gradient_checkpointing.",
+        ge=-1,
+        only={"model.disable_gradient_checkpointing": (False,)},
+    )
     dataloader_num_workers: int = param(0, "Worker processes of the data loader.", ge=0, le=256)
 
     @property

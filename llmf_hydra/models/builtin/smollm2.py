@@ -4,6 +4,8 @@ Converted once into the cache folder as safetensors; read from there afterwards.
 """
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 from llmf_hydra.models.builtin.store import built_once
@@ -20,7 +22,7 @@ SPECIAL_TOKENS = {
 
 def ready() -> Path:
     """The folder of the converted model; some 20 seconds on the first call, none afterwards."""
-    return built_once(NAME, _convert)
+    return built_once(NAME, _convert_apart)
 
 
 def gguf_file() -> Path:
@@ -32,11 +34,20 @@ def gguf_file() -> Path:
     return file
 
 
+def _convert_apart(draft: Path) -> None:
+    """Convert in a process of its own: this one would keep some of the memory, and all of it in its peak."""
+    gguf_file()
+    print("converting SmolLM2-135M-Instruct, once", flush=True)
+    words = [sys.executable, "-m", "llmf_hydra.models.builtin.smollm2", str(draft)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, encoding="utf8")
+    if done.returncode:
+        raise RuntimeError(f"the embedded model can't be converted: {done.stderr.strip()}")
+
+
 def _convert(draft: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    print("converting SmolLM2-135M-Instruct, once", flush=True)
     file = gguf_file()
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(**where)
@@ -61,4 +72,7 @@ if __name__ == "__main__":
     from llmf_hydra.runs.imports import HQQ
 
     optional.leave_out_unused(HQQ)
-    print(ready())
+    if len(sys.argv) > 1:
+        _convert(Path(sys.argv[1]))
+    else:
+        print(ready())

@@ -20,23 +20,26 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem
+from llmf_hydra.models.activations.layers import checkpointed_layers
 from llmf_hydra.models.architecture.apply import attention
 from llmf_hydra.models.architecture.placement import check_names
 from llmf_hydra.models.load import another, load_config, load_sized_config, text_factory, told_of
+from llmf_hydra.models.memory.budget import Chosen, checkpointed, spread
 from llmf_hydra.models.memory.step import (
     Batch,
     Batches,
+    Growth,
     Pass,
     cache_size,
     evaluation_pass,
     generation_pass,
     optimizer_buffers,
-    training_pass,
+    training_growth,
 )
 from llmf_hydra.models.network import Network
 from llmf_hydra.models.precision import Precision
 from llmf_hydra.models.quantization import weights as quantized
-from llmf_hydra.runs.manifest import resident_memory, total_memory
+from llmf_hydra.runs.manifest import available_memory, resident_memory, total_memory
 
 log = logging.getLogger(__name__)
 GIB = 2**30
@@ -59,6 +62,7 @@ class Estimate:
     activations: int  # what the passes take beside, or the optimizer's own buffers where these are larger
     reading: int  # of files, beside process and weights, while the weights are read from them in another type
     available: int
+    checkpointed: int  # layers that are computed again in the backward pass: the first ones
 
     @property
     def total(self) -> int:
@@ -77,9 +81,10 @@ class Estimate:
         """The estimate in one line, in GiB."""
         parts = ", ".join(f"{name} {getattr(self, name) / GIB:.2f}" for name in PARTS)
         share = f"{self.trained:,} of {self.parameters:,} weights are trained ({self.trained / self.parameters:.2%})"
+        again = f"; layers checkpointed: {self.checkpointed}" if self.checkpointed else ""
         begun = f" while weights are read, {self.step / GIB:.2f} in a step" if self.total > self.step else ""
         about = f"{self.total / GIB:.2f} GiB{begun} ({parts}) of {self.available / GIB:.1f}"
-        return f"model: {share}; memory about {about}"
+        return f"model: {share}; memory about {about}{again}"
 
 
 PARTS = ("process", "weights", "gradients", "optimizer", "activations")
@@ -141,16 +146,20 @@ def estimate(
         model = trainable(bare)
     built = optimizer(model)
     largest = batches(model)
+    weights = _bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision)
+    step = _Step(cfg, model, built, largest, precision)
+    chosen = step.chosen(_free() - weights - built.gradients - built.state)
     return Estimate(
         parameters=parameters,
         trained=built.trained,
         process=_process(),
-        weights=_bytes(model) - saved + _reference(cfg, model, precision) + _reward(cfg, precision),
+        weights=weights,
         gradients=built.gradients,
         optimizer=built.state,
-        activations=_activations(cfg, model, built, largest, precision),
+        activations=chosen.activations,
         reading=_reading(cfg, stored, parameters, precision),
         available=_available(),
+        checkpointed=chosen.layers,
     )
 
 
@@ -209,51 +218,91 @@ def _bytes(model: nn.Module) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.parameters())
 
 
-def _activations(cfg: Config, model: Network, built: Built, largest: Batches, precision: Precision) -> int:
-    how = Pass(
-        torch.bfloat16 if precision.autocast else None,
-        scores=cfg.stage.scores,
-        checkpoints=not cfg.model.disable_gradient_checkpointing,
-        layerwise=cfg.optimizer.layerwise_key is not None,
-    )
-    if _bytes(model) < SMALL:
-        return _by_formula(model, largest, how, precision)
-    try:
-        passes = training_pass(model, largest.training, how)
-        if largest.evaluation is not None:
-            passes = max(passes, evaluation_pass(model, largest.evaluation, how))
-        if largest.generation is not None:
-            passes = max(passes, generation_pass(model, largest.generation, how))
-        buffers = optimizer_buffers(built.optimizer)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        log.debug("the memory of a step is estimated by a formula: %s", error)
-        return _by_formula(model, largest, how, precision)
-    return passes + buffers if how.layerwise else max(passes, buffers)
+@dataclass(frozen=True)
+class _Step:
+    """The largest batches of a run, and what they go through."""
+
+    cfg: Config
+    model: Network
+    built: Built
+    largest: Batches
+    precision: Precision
+
+    def chosen(self, free: int) -> Chosen:
+        """The layers that are checkpointed, and what a step takes beside weights, gradients and the optimizer's state.
+
+        `free` are the bytes that are left for it. Raises Refused where training.activation_memory is too small.
+        """
+        asked, all_or_none = (
+            self.cfg.training.activation_memory,
+            not self.cfg.model.disable_gradient_checkpointing,
+        )
+        if asked is None:
+            growth, other = self._grown(checkpoints=all_or_none)
+            layers = len(checkpointed_layers(self.model)) if all_or_none else 0
+            return Chosen(layers, self._with(growth.peak, other))
+        plain, other = self._grown(checkpoints=False)
+        whole, _ = self._grown(checkpoints=True)
+        chosen = checkpointed(plain, whole, asked, free)
+        return chosen._replace(activations=self._with(chosen.activations, other))
+
+    def _with(self, passes: int, other: tuple[int, int]) -> int:
+        evaluated, buffers = other
+        passes = max(passes, evaluated)
+        return passes + buffers if self._how(False).layerwise else max(passes, buffers)
+
+    def _how(self, checkpoints: bool) -> Pass:
+        return Pass(
+            torch.bfloat16 if self.precision.autocast else None,
+            scores=self.cfg.stage.scores,
+            checkpoints=checkpoints,
+            layerwise=self.cfg.optimizer.layerwise_key is not None,
+        )
+
+    def _grown(self, *, checkpoints: bool) -> tuple[Growth, tuple[int, int]]:
+        """A training pass; beside it the bytes of evaluation and generation, and the buffers of the optimizer."""
+        how, largest = self._how(checkpoints), self.largest
+        if _bytes(self.model) < SMALL:
+            return self._by_formula(how)
+        try:
+            growth = spread(
+                training_growth(self.model, largest.training, how), len(checkpointed_layers(self.model))
+            )
+            other = 0
+            if largest.evaluation is not None:
+                other = evaluation_pass(self.model, largest.evaluation, how)
+            if largest.generation is not None:
+                other = max(other, generation_pass(self.model, largest.generation, how))
+            return growth, (other, optimizer_buffers(self.built.optimizer))
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            log.debug("the memory of a step is estimated by a formula: %s", error)
+            return self._by_formula(how)
+
+    def _by_formula(self, how: Pass) -> tuple[Growth, tuple[int, int]]:
+        config, generation = self.model.config.get_text_config(), self.largest.generation
+        growth = _formula(config, self.largest.training, how, self.precision)
+        if generation is None:
+            return growth, (0, 0)
+        prompts = Batch(generation.lines, generation.prompt, generation.lines)
+        passed = _formula(config, prompts, how, self.precision).peak
+        return growth, (cache_size(self.model, generation, how) + passed, 0)
 
 
-def _by_formula(model: Network, largest: Batches, how: Pass, precision: Precision) -> int:
-    config, generation = model.config.get_text_config(), largest.generation
-    train = _formula(config, largest.training, how, precision)
-    if generation is None:
-        return train
-    prompts = Batch(generation.lines, generation.prompt, generation.lines)
-    return max(train, cache_size(model, generation, how) + _formula(config, prompts, how, precision))
-
-
-def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> int:
+def _formula(config: PretrainedConfig, batch: Batch, how: Pass, precision: Precision) -> Growth:
     """For models that look at numbers, such as where tokens go: activations as of Korthikanti et al. 2022
-    (arXiv:2205.05198) for attention that keeps no score matrix, widened for gated MLPs, plus the logits of the trained
-    tokens in float32."""
+    (arXiv:2205.05198) for attention that keeps no score matrix, for gated MLPs whose elementwise results are computed
+    again, plus the logits of the trained tokens and their gradient."""
     tokens = batch.lines * batch.length
     size = (how.autocast or precision.weights).itemsize
     hidden = config.hidden_size
     inner = config.to_dict().get("intermediate_size") or 4 * hidden  # which GPT-2 and its kin don't name
-    layer = tokens * (9 * hidden + 4 * inner) * size  # inputs of norms, projections and the gated MLP
-    if how.checkpoints:
-        kept = config.num_hidden_layers * tokens * hidden * size + layer
-    else:
-        kept = config.num_hidden_layers * layer
-    return kept + 3 * batch.trained * config.vocab_size * 4  # logits, their log-softmax and its gradient
+    layer = (
+        tokens * (6 * hidden + 2 * inner) * size
+    )  # the stream twice, query, key, value, output; gate and up
+    logits, layers = 2 * batch.trained * config.vocab_size * size, config.num_hidden_layers
+    if not how.checkpoints:
+        return Growth(logits, layer, 0, layers)
+    return Growth(logits + layer, tokens * hidden * size, 0, layers)
 
 
 def _process() -> int:
@@ -261,6 +310,13 @@ def _process() -> int:
     if torch.cuda.is_available():
         return 0
     return resident_memory() + OF_TRAINER
+
+
+def _free() -> int:
+    """Bytes that the device that trains has free now."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return available_memory() - OF_TRAINER
 
 
 def _available() -> int:

@@ -67,7 +67,7 @@ class AsOnTheDevice(TorchFunctionMode):
         self._autocast = autocast
         self._copies: dict[
             int, torch.Tensor
-        ] = {}  # of trained weights, which autocast keeps for the whole pass
+        ] = {}  # of trained weights, which autocast keeps for the whole pass, where it may
 
     def __torch_function__(
         self,
@@ -99,7 +99,7 @@ class AsOnTheDevice(TorchFunctionMode):
     def _cast(self, value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
             return value
-        if not (value.is_leaf and value.requires_grad):
+        if not (value.is_leaf and value.requires_grad and torch.is_autocast_cache_enabled()):
             return value.to(self._autocast)
         if id(value) not in self._copies:
             self._copies[id(value)] = value.to(self._autocast)

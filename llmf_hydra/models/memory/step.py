@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from peft import PeftModel
 from torch import nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from llmf_hydra.models.architecture import padding_free
 from llmf_hydra.models.memory.live import AsOnTheDevice, Checkpointed, LiveMemory
 from llmf_hydra.models.network import Network
+from llmf_hydra.models.target_logprobs import target_log_probs
 
 COMPUTED = (2, 3)  # layers, of many that are equal
 
@@ -62,9 +62,29 @@ class Pass:
     layerwise: bool  # whether each gradient is freed at once
 
 
+@dataclass(frozen=True)
+class Growth:
+    """What a pass takes by the number of its layers, in bytes."""
+
+    fixed: int  # at the start of the backward pass, with no layer at all
+    layer: int  # which each layer adds to it
+    rest: int  # later in the backward pass, whatever their number
+    layers: int
+
+    @property
+    def peak(self) -> int:
+        """The most that is taken at one time."""
+        return max(self.fixed + self.layers * self.layer, self.rest)
+
+
 def training_pass(model: Network, batch: Batch, how: Pass) -> int:
-    """Bytes that a forward and backward pass takes beside the weights' gradients. The model, on the meta device, is
-    left with checkpoints switched as `how` says.
+    """Bytes that a forward and backward pass takes beside the weights' gradients; see `training_growth`."""
+    return training_growth(model, batch, how).peak
+
+
+def training_growth(model: Network, batch: Batch, how: Pass) -> Growth:
+    """What a forward and backward pass takes beside the weights' gradients. The model, on the meta device, is left with
+    checkpoints switched as `how` says.
 
     Of many equal layers a few are computed: until the backward pass has left the topmost one, what lives grows by the
     same amount with each, and afterwards it doesn't depend on their number. That activations are freed while gradients
@@ -76,10 +96,11 @@ def training_pass(model: Network, batch: Batch, how: Pass) -> int:
     _switch_checkpoints(model, how.checkpoints)
     layers = equal_layers(model)
     if layers is None or len(layers) <= COMPUTED[-1]:
-        return max(_peaks(model, None, batch, how))
+        return Growth(max(_peaks(model, None, batch, how)), 0, 0, 0)
     fewer, more = COMPUTED
     (first, _), (top, rest) = (_peaks(model, count, batch, how) for count in COMPUTED)
-    return max(top + (len(layers) - more) * (top - first) // (more - fewer), rest)
+    layer = (top - first) // (more - fewer)
+    return Growth(top - more * layer, layer, rest, len(layers))
 
 
 def evaluation_pass(model: Network, batch: Batch, how: Pass) -> int:
@@ -254,11 +275,11 @@ def _loss(model: Network, batch: Batch, *, scores: bool) -> torch.Tensor:
     hook = head.register_forward_pre_hook(pick)
     try:
         with _apart(batch):
-            logits = model(**inputs, use_cache=False).logits.float()
+            logits = model(**inputs, use_cache=False).logits
     finally:
         hook.remove()
     targets = torch.zeros(len(logits), dtype=torch.long, device=device)
-    return F.cross_entropy(logits, targets, reduction="none").sum()
+    return -target_log_probs(logits, targets).log_probs.sum()
 
 
 def _apart(batch: Batch) -> AbstractContextManager[None]:
