@@ -1,9 +1,9 @@
 """Peak memory and speed of a stage beside TRL's own trainer with gradient checkpointing: same model, rows, order,
 batch, precision and LoRA, each trainer in a process of its own, by turns.
 
-python -m benchmarks.peaks smollm2 [--only WORD] [--pairs 3] [--table FILE.md] [-- KEY=VALUE ...]
+python -m benchmarks.peaks smollm2 [--only WORD] [--pairs 3] [--table FILE.md] [--own KEY=VALUE ...]
 
-Words after `--` go to our trainer alone, such as `training.activation_memory=0`.
+Words after `--own` go to our trainer alone, such as `training.activation_memory=0`.
 """
 
 import argparse
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--table", type=Path, help="file for the table in Markdown")
-    parser.add_argument("own", nargs="*", help="words for our trainer alone")
+    parser.add_argument("--own", nargs="*", default=(), help="words for our trainer alone")
     args = parser.parse_args()
     found = measure(args.model, args.only, args.pairs, tuple(args.own))
     print(json.dumps(found, indent=2))

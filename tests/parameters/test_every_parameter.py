@@ -40,6 +40,7 @@ ELSEWHERE = {
     "method.freeze_vision_tower": "methods/test_vision.py",
     "method.freeze_multi_modal_projector": "methods/test_vision.py",
     "method.train_mm_proj_only": "methods/test_vision.py",
+    "training.activation_memory": "models/activations/test_layers.py",
     "model.adapter_folder": "methods/test_oft.py",
     "job.from_run": "serve/test_from_run.py",
     "model.infer_backend": "serve/test_rules.py",

@@ -1,6 +1,8 @@
 """Has a network keep less for its backward pass."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -17,6 +19,8 @@ _within: list[
     tuple[nn.Module, Recomputed]
 ] = []  # forward passes in progress, of this process's one thread that trains
 
+_keeps_all: ContextVar[bool] = ContextVar("keeps_all", default=False)
+
 
 def keep_less(model: AnyNetwork) -> AnyNetwork:
     """The model, whose trunk recomputes elementwise results from now on where it trains; see `recompute`.
@@ -29,6 +33,16 @@ def keep_less(model: AnyNetwork) -> AnyNetwork:
     return model
 
 
+@contextmanager
+def keeping_all() -> Iterator[None]:
+    """Within it nothing is recomputed."""
+    token = _keeps_all.set(True)
+    try:
+        yield
+    finally:
+        _keeps_all.reset(token)
+
+
 def base_of(model: Network) -> PreTrainedModel:
     """The network under its adapters."""
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -36,7 +50,7 @@ def base_of(model: Network) -> PreTrainedModel:
 
 
 def _enter(trunk: nn.Module, _: object) -> None:
-    if trunk.training and torch.is_grad_enabled() and not _within:
+    if trunk.training and torch.is_grad_enabled() and not _within and not _keeps_all.get():
         mode = Recomputed(lambda: _lasting(trunk))
         mode.__enter__()
         _within.append((trunk, mode))

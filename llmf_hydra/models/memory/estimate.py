@@ -20,6 +20,7 @@ from transformers import (
 from llmf_hydra.config.choices import METHODS
 from llmf_hydra.config.schema import Config, value_at
 from llmf_hydra.errors import Problem
+from llmf_hydra.models.activations.apply import keeping_all
 from llmf_hydra.models.activations.layers import checkpointed_layers
 from llmf_hydra.models.architecture.apply import attention
 from llmf_hydra.models.architecture.placement import check_names
@@ -240,11 +241,20 @@ class _Step:
         if asked is None:
             growth, other = self._grown(checkpoints=all_or_none)
             layers = len(checkpointed_layers(self.model)) if all_or_none else 0
-            return Chosen(layers, self._with(growth.peak, other))
+            return Chosen(layers, max(self._with(growth.peak, other), self._with_holes(all_or_none)))
         plain, other = self._grown(checkpoints=False)
         whole, _ = self._grown(checkpoints=True)
         chosen = checkpointed(plain, whole, asked, free)
         return chosen._replace(activations=self._with(chosen.activations, other))
+
+    def _with_holes(self, checkpoints: bool) -> int:
+        """Bytes that the heap of a CPU grows to. What is recomputed leaves holes between what is kept, which no later
+        activation fits in, but the gradients of large weights do."""
+        if torch.cuda.is_available():
+            return 0
+        with keeping_all():
+            growth, _ = self._grown(checkpoints=checkpoints)
+        return growth.peak - self.built.gradients
 
     def _with(self, passes: int, other: tuple[int, int]) -> int:
         evaluated, buffers = other
