@@ -7,12 +7,18 @@ from support.stage_runs import Build
 
 @pytest.mark.parametrize("stage", ["pt", "sft", "rm", "dpo", "kto"])
 def test_tokens_are_those_without_padding(stage: str, build: Build) -> None:
-    trainer = build(f"stage={stage}", "data.max_samples=20", "data.packing=false", "data.val_size=0",
-                    "training.eval_strategy=no")  # fmt: skip
-    batch = trainer.data_collator([trainer.train_dataset[at] for at in range(4)])
-    computed = (batch["side"] != 3) if "side" in batch else batch["attention_mask"]
-    assert batch["tokens"] == int(computed.sum()) < batch["input_ids"].numel()
-    assert len(batch["rows"]) == 4
+    """End to end no token is padding; below each other, in another attention, some are."""
+    tokens = []
+    for attention, padded in (("auto", False), ("disabled", True)):
+        trainer = build(f"stage={stage}", "data.max_samples=20", "data.packing=false", "data.val_size=0",
+                        "training.eval_strategy=no", f"model.flash_attn={attention}")  # fmt: skip
+        batch = trainer.data_collator([trainer.train_dataset[at] for at in range(4)])
+        computed = (batch["side"] != 3) if "side" in batch else batch["attention_mask"]
+        assert batch["tokens"] == int(computed.sum())
+        assert (batch["tokens"] < batch["input_ids"].numel()) is padded
+        assert len(batch["rows"]) == 4
+        tokens.append(batch["tokens"])
+    assert tokens[0] == tokens[1]
 
 
 def test_pairs_in_two_sequences_count_the_prompt_twice() -> None:
