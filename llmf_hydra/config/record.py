@@ -133,13 +133,15 @@ def _variable(key: str) -> str:
 
 def _tree(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml_reader.read(file)
+        tree: Any = yaml_reader.read(file)
     except OSError as error:
         raise Refused([Problem(str(file), NO_VALUE, f"cannot be read: {error.strerror}")]) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise Refused(
             [Problem(str(file), NO_VALUE, f"is not YAML: {' '.join(str(error).split())}")]
         ) from error
+    if tree is None:  # an empty file
+        return {}
     if not isinstance(tree, dict):
         raise Refused([Problem(str(file), NO_VALUE, "holds no config")])
     return tree
