@@ -19,7 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.beside_trl import ROWS, STEPS, TRAINERS
+from benchmarks.peers.trl import TRAINERS
+
+STEPS = 3  # that are timed, after one that warms up
+ROWS = ["data.max_samples=16", "data.val_size=0", "training.eval_strategy=no", "training.save_strategy=no",
+        "training.disable_shuffling=true", "training.per_device_train_batch_size=4", "training.logging_steps=1000",
+        "training.plot_loss=false", f"training.max_steps={STEPS + 1}"]  # fmt: skip
 
 BATCHES = (4, 8)
 CASES = {
