@@ -8,7 +8,7 @@ import pytest
 import trl
 from trl import GRPOTrainer, RLOOTrainer
 
-from llmf_hydra.training.largest_batch import TILE
+from llmf_hydra.training.layout.largest_batch import TILE
 from llmf_hydra.training.rl.groups.trainer import GroupTrainer
 
 METHODS = {  # replaced by ours -> parameters in their order
