@@ -1,6 +1,6 @@
 """Figures that are kept: a folder per kind of machine, a file per version, and what is read out of them.
 
-    benchmarks/results/amd-epyc-2-cores/25909bf.json
+    benchmarks/results/amd-epyc-avx512-2-cores/25909bf.json
 
 A version is the commit, with `+` where the package differs from it, or the package's version where there is no git.
 """
@@ -19,6 +19,7 @@ from llmf_hydra.runs.manifest import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets")
+VECTORS = {"avx512f": "avx512", "avx2": "avx2"}
 FALL = 0.10  # of a kept ratio: what is below that is a slowdown
 PEERS = {
     "trl": "TRL",
@@ -90,10 +91,27 @@ def _words(part: str) -> str:
 
 
 def kind() -> str:
-    """The kind of this machine: its processor and how many cores of it may be used."""
+    """The kind of this machine: its processor, the widest vectors that it knows, and how many cores may be used.
+
+    Hosts of virtual machines call several generations by one name.
+    """
     known = machine()
     name = re.sub(r"\(r\)|\(tm\)|processor|cpu", "", str(known["cpu"]).lower())
-    return f"{re.sub('[^a-z0-9]+', '-', name).strip('-') or 'unknown'}-{known['cores']}-cores"
+    words = [
+        re.sub("[^a-z0-9]+", "-", name).strip("-") or "unknown",
+        *_vectors(),
+        str(known["cores"]),
+        "cores",
+    ]
+    return "-".join(words)
+
+
+def _vectors() -> list[str]:
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf8").split())
+    except OSError:
+        return []
+    return next(([name] for flag, name in VECTORS.items() if flag in flags), [])
 
 
 def version() -> str:
